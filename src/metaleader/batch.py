@@ -1,0 +1,88 @@
+"""A batch of weighted examples, and padding to a few sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Shaped
+
+Examples = Shaped[Array, "n ..."] | Shaped[np.ndarray, "n ..."]
+Weights = Float[Array, " n"] | Float[np.ndarray, " n"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Batch:
+    """Examples with a weight each; weight 0 is padding.
+
+    Attributes:
+        inputs: array of shape `(n, ...)`; 8-bit integers are images, which models scale to [0, 1].
+        targets: array of shape `(n, ...)`: class labels, or values to regress.
+        weights: float32 array of shape `(n,)`. An example of weight 0 takes no part in losses, in batch
+            statistics or in gradients.
+    """
+
+    inputs: Any
+    targets: Any
+    weights: Any
+
+    @classmethod
+    def of(cls, inputs: Examples, targets: Examples) -> Batch:
+        """A checked batch of `n` examples of weight 1.
+
+        Raises:
+            ValueError: the lengths differ, there is no example, or a value is not finite.
+        """
+        inputs, targets = np.asarray(inputs), np.asarray(targets)
+        if inputs.ndim == 0 or targets.ndim == 0 or len(inputs) != len(targets) or len(inputs) == 0:
+            raise ValueError(
+                f"a batch needs as many inputs as targets, at least one: got shapes {inputs.shape} and "
+                f"{targets.shape}; make the first axis of both count the examples"
+            )
+        for name, values in (("inputs", inputs), ("targets", targets)):
+            if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+                first = int(np.argwhere(~np.isfinite(values))[0][0])
+                raise ValueError(
+                    f"{name} must be finite: example {first} holds {values[first][~np.isfinite(values[first])].flat[0]}; "
+                    "remove or repair such examples"
+                )
+        return cls(inputs, targets, np.ones(len(inputs), np.float32))
+
+    def __len__(self) -> int:
+        """The number of examples, padding included."""
+        return int(self.weights.shape[0])
+
+    def __getitem__(self, index: slice) -> Batch:
+        """The examples at `index`, a slice of the first axis."""
+        return jax.tree.map(lambda leaf: leaf[index], self)
+
+
+def bucket_size(n: int) -> int:
+    """The smallest of 1, 2, 3, 4, 6, 8, 12, 16, 24, ... (powers of two, and half as much again) that is >= n.
+
+    Padding to these sizes wastes a third at most, and lets a set that grows to `n` examples meet only
+    `2 log2(n)` shapes, hence as few compilations.
+    """
+    if n <= 2:
+        return max(n, 1)
+    power = 1 << (n - 1).bit_length()
+    return power * 3 // 4 if n <= power * 3 // 4 else power
+
+
+def pad(batch: Batch, size: int) -> Batch:
+    """`batch` padded to `size` examples, with zeros of weight 0.
+
+    Raises:
+        ValueError: `size` is smaller than the batch.
+    """
+    missing = size - len(batch)
+    if missing < 0:
+        raise ValueError(f"cannot pad {len(batch)} examples to {size}: choose a size of at least {len(batch)}")
+
+    def extend(leaf: Any) -> Any:
+        return np.pad(np.asarray(leaf), [(0, missing)] + [(0, 0)] * (leaf.ndim - 1))
+
+    return batch if missing == 0 else jax.tree.map(extend, batch)

@@ -1,0 +1,128 @@
+"""From a model and a per-example loss to the objective f(w) = L(D, w), and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from metaleader.batch import Batch
+
+Params: TypeAlias = Any  # any pytree of floating-point arrays
+Objective: TypeAlias = Callable[[Params, Batch], Float[Array, ""]]
+Loss: TypeAlias = Callable[[Array, Array], Float[Array, " n"]]
+
+
+class ModelLike(Protocol):
+    """A pair of pure functions, and a third for models that keep statistics of a task.
+
+    Attributes:
+        init: `init(key) -> params`.
+        apply: `apply(params, inputs, weights) -> outputs`; `weights` are those of the batch, for models that
+            normalise by its statistics.
+        calibrate: `calibrate(params, batch) -> params`, called once at the end of adapting to `batch`; the
+            identity for most models.
+    """
+
+    @property
+    def init(self) -> Callable[[Any], Params]: ...  # noqa: D102
+    @property
+    def apply(self) -> Callable[[Params, Any, Any], Any]: ...  # noqa: D102
+    @property
+    def calibrate(self) -> Callable[[Params, Batch], Params]: ...  # noqa: D102
+
+
+def keep(params: Params, batch: Batch) -> Params:  # noqa: ARG001
+    """The parameters as they are: a model without statistics of its own."""
+    return params
+
+
+class Model(NamedTuple):
+    """A model made of the user's own functions; see `ModelLike`."""
+
+    init: Callable[[Any], Params]
+    apply: Callable[[Params, Any, Any], Any]
+    calibrate: Callable[[Params, Batch], Params] = keep
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good predictions are, per example.
+
+    Attributes:
+        name: what a table calls it.
+        function: `(outputs, targets) -> (n,)`.
+        higher_is_better: whether a proficient learner is above the threshold or below it.
+    """
+
+    name: str
+    function: Loss
+    higher_is_better: bool
+
+    def reaches(self, score: float, threshold: float) -> bool:
+        """Whether `score` is at least as good as `threshold`."""
+        return score >= threshold if self.higher_is_better else score <= threshold
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is learned: a model, the loss it is trained on and the score it is judged by."""
+
+    model: ModelLike
+    loss: Loss
+    score: Score
+
+    def objective(self, params: Params, batch: Batch) -> Float[Array, ""]:
+        """L(D, w): the weighted mean of the per-example losses, 0 for a batch without weight."""
+        outputs = self.model.apply(params, batch.inputs, batch.weights)
+        return weighted_mean(self.loss(outputs, batch.targets), batch.weights)
+
+    def evaluate(self, params: Params, batch: Batch) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """The weighted mean of the loss and of the score."""
+        outputs = self.model.apply(params, batch.inputs, batch.weights)
+        return (
+            weighted_mean(self.loss(outputs, batch.targets), batch.weights),
+            weighted_mean(self.score.function(outputs, batch.targets), batch.weights),
+        )
+
+
+def weighted_mean(values: Float[Array, " n"], weights: Float[Array, " n"]) -> Float[Array, ""]:
+    """`sum_i w_i v_i / sum_i w_i`, and 0 where all weights are 0."""
+    total = jnp.sum(weights)
+    # A padded example must not poison the sum: 0 * inf is nan.
+    kept = jnp.where(weights > 0, values, 0)
+    return jnp.sum(weights * kept) / jnp.where(total > 0, total, 1)
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Cross-entropy of logits `(n, classes)` against labels `(n,)`, smoothed (paper, section 6: 0.1).
+
+    The target distribution is `(1 - s) onehot(y) + s / classes` with `s = label_smoothing`.
+    """
+
+    label_smoothing: float = 0.1
+
+    def __call__(self, logits: Float[Array, "n classes"], labels: Array) -> Float[Array, " n"]:
+        """The loss of each example, in nats."""
+        targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), self.label_smoothing)
+        losses: Array = optax.losses.softmax_cross_entropy(logits, targets)
+        return losses
+
+
+def squared_error(outputs: Float[Array, "n ..."], targets: Float[Array, "n ..."]) -> Float[Array, " n"]:
+    """The mean over output dimensions of `(output - target)^2`."""
+    return jnp.mean(jnp.square(outputs - targets), axis=tuple(range(1, outputs.ndim)))
+
+
+def _correct(logits: Float[Array, "n classes"], labels: Array) -> Float[Array, " n"]:
+    return (jnp.argmax(logits, axis=-1) == labels).astype(logits.dtype)
+
+
+accuracy = Score("accuracy", _correct, higher_is_better=True)
+mean_squared_error = Score("squared error", squared_error, higher_is_better=False)
