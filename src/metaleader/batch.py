@@ -44,10 +44,9 @@ class Batch:
             )
         for name, values in (("inputs", inputs), ("targets", targets)):
             if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
-                first = int(np.argwhere(~np.isfinite(values))[0][0])
+                place = np.argwhere(~np.isfinite(values))[0]
                 raise ValueError(
-                    f"{name} must be finite: example {first} holds {values[first][~np.isfinite(values[first])].flat[0]}; "
-                    "remove or repair such examples"
+                    f"{name} must be finite: example {place[0]} holds {values[tuple(place)]}; remove or repair it"
                 )
         return cls(inputs, targets, np.ones(len(inputs), np.float32))
 

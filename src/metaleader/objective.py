@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float
 
@@ -108,6 +109,24 @@ class CrossEntropy:
 
     label_smoothing: float = 0.1
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
+
+    def check(self, classes: int, labels: np.ndarray) -> None:
+        """Make sure that `labels` are whole numbers from 0 to `classes - 1`.
+
+        Raises:
+            ValueError: naming the first label that is not.
+        """
+        if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+            raise ValueError(f"labels must be integers of shape (n,), got {labels.dtype} of shape {labels.shape}")
+        if (outside := np.flatnonzero((labels < 0) | (labels >= classes))).size:
+            raise ValueError(
+                f"labels must be from 0 to {classes - 1}, as the model has {classes} outputs: "
+                f"example {outside[0]} has {labels[outside[0]]}"
+            )
+
     def __call__(self, logits: Float[Array, "n classes"], labels: Array) -> Float[Array, " n"]:
         """The loss of each example, in nats."""
         targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), self.label_smoothing)
@@ -116,7 +135,13 @@ class CrossEntropy:
 
 
 def squared_error(outputs: Float[Array, "n ..."], targets: Float[Array, "n ..."]) -> Float[Array, " n"]:
-    """The mean over output dimensions of `(output - target)^2`."""
+    """The mean over output dimensions of `(output - target)^2`.
+
+    Raises:
+        ValueError: the shapes differ, which would otherwise broadcast.
+    """
+    if outputs.shape != targets.shape:
+        raise ValueError(f"outputs have shape {outputs.shape}, targets {targets.shape}: make them equal")
     return jnp.mean(jnp.square(outputs - targets), axis=tuple(range(1, outputs.ndim)))
 
 
@@ -126,3 +151,26 @@ def _correct(logits: Float[Array, "n classes"], labels: Array) -> Float[Array, "
 
 accuracy = Score("accuracy", _correct, higher_is_better=True)
 mean_squared_error = Score("squared error", squared_error, higher_is_better=False)
+
+
+def check(problem: Problem, batch: Batch, what: str) -> None:
+    """Make sure that `batch` is data for `problem`, and say what is wrong if it is not.
+
+    Raises:
+        ValueError: lengths or shapes that do not match, values that are not finite, or labels out of range;
+            the message begins with `what`.
+    """
+    try:
+        Batch.of(batch.inputs, batch.targets)
+        params = jax.eval_shape(problem.model.init, jax.random.key(0))
+        outputs = jax.eval_shape(problem.model.apply, params, batch.inputs, batch.weights)
+        losses = jax.eval_shape(problem.loss, outputs, batch.targets)
+        if losses.shape != (len(batch),):
+            raise ValueError(
+                f"the loss has shape {losses.shape} for {len(batch)} examples: it must give one number an example, "
+                f"of shape ({len(batch)},)"
+            )
+        if isinstance(problem.loss, CrossEntropy):
+            problem.loss.check(outputs.shape[-1], np.asarray(batch.targets))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{what}: {' '.join(str(error).split())}") from error

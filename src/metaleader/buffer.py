@@ -1,0 +1,196 @@
+"""The task buffer B, sampling distributions nu over its tasks, and minibatches from it (paper, section 5).
+
+Examples of all tasks lie one after another in arrays on the device, whose capacity doubles when they are full.
+Where each task begins and how many examples it has stays on the host, so that nothing waits for the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from metaleader.batch import Batch, bucket_size
+
+Draw: TypeAlias = tuple[Int[Array, " n"], Float[Array, " n"]]  # places, and weights: 0 where there is none
+Sampling: TypeAlias = Callable[[Float[Array, " tasks"]], Float[Array, " tasks"]]
+
+
+class TaskBuffer(NamedTuple):
+    """All datapoints of the tasks seen so far.
+
+    Attributes:
+        inputs: device array `(capacity, ...)`.
+        targets: device array `(capacity, ...)`.
+        starts: host array `(task capacity,)`: where the examples of each task begin.
+        counts: host array `(task capacity,)`: how many there are; 0 behind the last task.
+        tasks: host scalar: how many tasks were seen.
+    """
+
+    inputs: Any
+    targets: Any
+    starts: Any
+    counts: Any
+    tasks: Any
+
+    @property
+    def size(self) -> int:
+        """How many datapoints are stored."""
+        return int(self.counts.sum())
+
+
+def empty(like: Batch, capacity: int = 1024, task_capacity: int = 64) -> TaskBuffer:
+    """A buffer for examples of the shapes and types in `like`, with room for `capacity` of them at first."""
+
+    def room(leaf: Any) -> Array:
+        return jnp.zeros((capacity, *leaf.shape[1:]), jnp.asarray(leaf[:1]).dtype)
+
+    offsets = np.zeros(task_capacity, np.int32)
+    return TaskBuffer(room(like.inputs), room(like.targets), offsets, offsets, np.zeros((), np.int32))
+
+
+def append(buffer: TaskBuffer, task: int, batch: Batch) -> TaskBuffer:
+    """The buffer with `batch` added to task `task`, which is the newest one or the next after it.
+
+    The device arrays of the buffer given are donated: only the one returned may be used afterwards.
+
+    Raises:
+        ValueError: `task` is neither the newest task nor the next, or examples have another shape or type.
+    """
+    newest = int(buffer.tasks) - 1
+    if task not in (newest, newest + 1) or task < 0:
+        raise ValueError(f"task {task} cannot take data: expected {newest} (the newest) or {newest + 1} (the next)")
+    for kind, stored, new in (("inputs", buffer.inputs, batch.inputs), ("targets", buffer.targets, batch.targets)):
+        if stored.shape[1:] != new.shape[1:] or stored.dtype != jnp.asarray(new[:1]).dtype:
+            raise ValueError(
+                f"{kind} are {new.dtype} of shape {new.shape[1:]} an example; the buffer holds {stored.dtype} of "
+                f"shape {stored.shape[1:]}: give every task of a stream the same"
+            )
+    size, added = buffer.size, len(batch)
+    # Padding to a few sizes keeps compilation rare; what is written behind `added` is overwritten next time.
+    block = jax.tree.map(lambda leaf: _padded(leaf, bucket_size(added)), (batch.inputs, batch.targets))
+    inputs, targets = buffer.inputs, buffer.targets
+    while size + bucket_size(added) > len(inputs):
+        inputs, targets = _doubled(inputs), _doubled(targets)
+    inputs, targets = _write(inputs, targets, *block, np.int32(size))
+
+    starts, counts = buffer.starts.copy(), buffer.counts.copy()
+    if task == len(starts):
+        starts, counts = np.pad(starts, (0, task)), np.pad(counts, (0, task))
+    if task > newest:
+        starts[task] = size
+    counts[task] += added
+    return TaskBuffer(inputs, targets, starts, counts, np.asarray(max(newest, task) + 1, np.int32))
+
+
+@dataclass(frozen=True)
+class Recency:
+    """Sampling weight `2 ** (-age / half_life)` for a task seen `age` rounds ago.
+
+    The default, an infinite half-life, is the uniform distribution over the tasks seen (the paper's nu_t).
+    Any function of the ages, an array `(tasks,)`, to weights of the same shape serves as well.
+
+    Raises:
+        ValueError: `half_life` is not positive.
+    """
+
+    half_life: float = float("inf")
+    """Rounds after which a task is drawn half as often; inf: all tasks alike."""
+
+    def __post_init__(self) -> None:
+        if not self.half_life > 0:
+            raise ValueError(f"half_life must be positive, got {self.half_life}")
+
+    def __call__(self, ages: Float[Array, " tasks"]) -> Float[Array, " tasks"]:
+        """The weights, up to a constant factor."""
+        return jnp.exp2(-ages / self.half_life)
+
+
+def sampling_weights(
+    sampling: Sampling, counts: Int[Array, " capacity"], tasks: Int[Array, ""]
+) -> Float[Array, " capacity"]:
+    """nu_t up to a constant factor: `sampling` of the tasks' ages, and 0 for a task without datapoints."""
+    ages = (tasks - 1 - jnp.arange(len(counts))).astype(jnp.float32)
+    weights = sampling(jnp.maximum(ages, 0))
+    return jnp.where((counts > 0) & (ages >= 0), weights, 0)
+
+
+def sample_index(key: Array, weights: Float[Array, " capacity"], shape: tuple[int, ...]) -> Int[Array, "..."]:
+    """Indices drawn with replacement in proportion to `weights`, by inversion of the cumulative sum.
+
+    An index of weight 0 is never drawn, unless all are 0.
+    """
+    cumulative = jnp.cumsum(weights)
+    # In (0, total]: with side="left", an index whose weight is 0 adds no interval to hit.
+    points = (1 - jax.random.uniform(key, shape)) * cumulative[-1]
+    return jnp.searchsorted(cumulative, points, side="left").astype(jnp.int32)
+
+
+def sample_distinct(key: Array, count: Int[Array, ""], n: int) -> Draw:
+    """`n` distinct numbers below `count` in random order, every arrangement equally likely.
+
+    The first `n` steps of a Fisher-Yates shuffle of `0, ..., count - 1`, of which only the places that were
+    swapped are kept.
+
+    Returns:
+        The numbers, and weights: 1 for each, and 0 for those that are missing where `count < n`.
+    """
+    steps = jnp.arange(n)
+    left = jnp.maximum(count - steps, 1)
+    drawn = steps + jnp.minimum((jax.random.uniform(key, (n,)) * left).astype(jnp.int32), left - 1)
+
+    def look_up(place: Array, moved: Array, before: Array) -> Array:
+        # What lies at `place` is what the last of the earlier swaps brought there.
+        swaps = jnp.where((drawn == place) & (steps < before), steps, -1)
+        last = jnp.max(swaps)
+        return jnp.where(last >= 0, moved[last], place)
+
+    def swap(moved: Array, step: Array) -> tuple[Array, Array]:
+        taken = look_up(drawn[step], moved, step)
+        return moved.at[step].set(look_up(step, moved, step)), taken
+
+    numbers = jax.lax.scan(swap, jnp.zeros(n, jnp.int32), steps)[1]
+    present = steps < count
+    return jnp.where(present, numbers, 0), present.astype(jnp.float32)
+
+
+def sample_split(
+    key: Array, counts: Int[Array, " capacity"], task: Int[Array, ""], train: int, validation: int
+) -> tuple[Draw, Draw]:
+    """Places of disjoint minibatches D_tr and D_val within a task, drawn without replacement.
+
+    A task with fewer than `train + validation` datapoints fills both in proportion; the rest has weight 0.
+    """
+    total = train + validation
+    numbers, weights = sample_distinct(key, counts[task], total)
+    # Spread over the draw, so that a draw cut short leaves both parts their share.
+    to_train = np.diff(np.arange(total + 1) * train // total) > 0
+    return (numbers[to_train], weights[to_train]), (numbers[~to_train], weights[~to_train])
+
+
+def take(buffer: TaskBuffer, index: Int[Array, " n"], weights: Float[Array, " n"]) -> Batch:
+    """The examples stored at `index`, as a batch."""
+    return Batch(buffer.inputs[index], buffer.targets[index], weights)
+
+
+def _padded(leaf: Any, size: int) -> np.ndarray:
+    leaf = np.asarray(leaf)
+    return np.pad(leaf, [(0, size - len(leaf))] + [(0, 0)] * (leaf.ndim - 1))
+
+
+def _doubled(stored: Array) -> Array:
+    return jnp.concatenate([stored, jnp.zeros_like(stored)])
+
+
+@partial(jax.jit, donate_argnums=(0, 1))
+def _write(inputs: Array, targets: Array, new_inputs: Array, new_targets: Array, at: Array) -> tuple[Array, Array]:
+    return (
+        jax.lax.dynamic_update_slice_in_dim(inputs, new_inputs.astype(inputs.dtype), at, axis=0),
+        jax.lax.dynamic_update_slice_in_dim(targets, new_targets.astype(targets.dtype), at, axis=0),
+    )

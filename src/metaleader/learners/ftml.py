@@ -1,0 +1,149 @@
+"""Follow the meta leader (paper, Eq. 4; sections 4 and 5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array
+
+from metaleader import buffer as buffers
+from metaleader import devices
+from metaleader.batch import Batch
+from metaleader.buffer import Recency, Sampling, TaskBuffer
+from metaleader.learners import state as states
+from metaleader.learners.state import Adam, Optimizer, State
+from metaleader.meta import meta_gradient
+from metaleader.objective import Params, Problem
+from metaleader.update import GradientDescent, MetaParams, UpdateProcedure
+
+
+@dataclass(frozen=True)
+class FTML:
+    """Follow the meta leader: `w_{t+1} = argmin_w sum_{k<=t} f_k(U_k(w))` (Eq. 4), by stochastic meta-gradients.
+
+    Each call of `observe` stores the new datapoints and runs one Meta-Update (Algorithm 2): `meta_steps` steps
+    of the outer optimiser along the meta-gradient (Eq. 5), each on `meta_batch` tasks drawn from nu_t with
+    replacement. `adapt` is the Update-Procedure.
+
+    Raises:
+        ValueError: a size is not positive.
+    """
+
+    update: GradientDescent | UpdateProcedure = GradientDescent()
+    """The update procedure U, differentiated through in Meta-Update and applied by `adapt`."""
+    meta_steps: int = 4
+    """N_meta: outer steps whenever datapoints arrive."""
+    meta_batch: int = 4
+    """Tasks in the estimate of one meta-gradient."""
+    train_size: int = 10
+    """Examples in D_k_tr, on which the update procedure acts."""
+    validation_size: int = 10
+    """Examples in D_k_val, on which its result is judged."""
+    optimizer: Adam | Optimizer = Adam()
+    """The outer optimiser: a function that gives an optax transformation."""
+    sampling: Recency | Sampling = Recency()
+    """The distribution nu_t over the tasks in the buffer."""
+    past_only: bool = False
+    """Meta-train on the tasks before this round only, as the authors' code did. Algorithm 1 includes the
+    current task."""
+    tasks_at_once: int | None = None
+    """Tasks that share one vectorised computation on a device. None: chosen by the kind of device."""
+
+    def __post_init__(self) -> None:
+        states.check_positive(self, "meta_steps", "meta_batch", "train_size", "validation_size")
+
+    def init(self, problem: Problem, key: Array, like: Batch, capacity: int = 1024) -> State:
+        """Random w_1, an empty buffer."""
+        key, init_key = jax.random.split(key)
+        params = self.update.init(problem.model.init(init_key))
+        mesh = devices.mesh(self.meta_batch)
+        state = State(
+            params, self.optimizer().init(params), buffers.empty(like, capacity), key, states.count(0)
+        )
+        on_devices = jax.device_put(
+            (state.params, state.opt_state, state.key, state.buffer.inputs, state.buffer.targets),
+            devices.replicated(mesh),
+        )
+        params, opt_state, key, inputs, targets = on_devices
+        return State(
+            params, opt_state, state.buffer._replace(inputs=inputs, targets=targets), key, state.gradient_evaluations
+        )
+
+    def observe(self, problem: Problem, state: State, task: int, batch: Batch) -> State:
+        """Add the datapoints to the buffer, then Meta-Update."""
+        buffer = buffers.append(state.buffer, task, batch)
+        if self.past_only and buffer.tasks == 1:
+            return state._replace(buffer=buffer)
+        mesh = devices.mesh(self.meta_batch)
+        params, opt_state, key = _meta_update(problem, self, mesh, state.params, state.opt_state, state.key, buffer)
+        spent = states.count(state.gradient_evaluations + self.meta_steps * self.meta_gradient_evaluations())
+        return State(params, opt_state, buffer, key, spent)
+
+    def adapt(self, problem: Problem, state: State, batch: Batch) -> Params:
+        """U(w_t) on all data of the round so far."""
+        return states.adapt(problem, self.update, state, batch)
+
+    def meta_gradient_evaluations(self) -> int:
+        """Per-example gradients in one meta-gradient, a Hessian-vector product counting as two."""
+        a_task = self.update.gradient_evaluations(self.train_size)
+        a_task += self.update.meta_gradient_evaluations(self.train_size) + self.validation_size
+        return self.meta_batch * a_task
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _meta_update(
+    problem: Problem,
+    learner: FTML,
+    mesh: Mesh,
+    params: MetaParams,
+    opt_state: Any,
+    key: Array,
+    buffer: TaskBuffer,
+) -> tuple[MetaParams, Any, Array]:
+    """Meta-Update (Algorithm 2): `meta_steps` times sample tasks and data, and step along the meta-gradient.
+
+    Every device draws the same tasks, takes its share of them, and gets the mean of all.
+    """
+    optimizer = learner.optimizer()
+    share = learner.meta_batch // mesh.size
+    at_once = devices.tasks_at_once() if learner.tasks_at_once is None else learner.tasks_at_once
+
+    def steps(params: MetaParams, opt_state: Any, key: Array, buffer: TaskBuffer) -> tuple[MetaParams, Any, Array]:
+        nu = buffers.sampling_weights(learner.sampling, buffer.counts, buffer.tasks)
+        if learner.past_only:
+            nu = nu.at[buffer.tasks - 1].set(0)
+        key, tasks_key, data_key = jax.random.split(key, 3)
+        shape = (learner.meta_steps, learner.meta_batch)
+        tasks = buffers.sample_index(tasks_key, nu, shape)
+        split = partial(buffers.sample_split, train=learner.train_size, validation=learner.validation_size)
+        of_steps = jax.vmap(jax.vmap(split, in_axes=(0, None, 0)), in_axes=(0, None, 0))
+        draws = of_steps(jax.random.split(data_key, shape), buffer.counts, tasks)
+
+        def step(carry: tuple[MetaParams, Any], drawn: Any) -> tuple[tuple[MetaParams, Any], None]:
+            params, opt_state = carry
+            first = jax.lax.axis_index(devices.TASKS) * share
+            tasks, draws = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, share), drawn)
+            train, validation = (
+                jax.vmap(lambda task, place, weights: buffers.take(buffer, buffer.starts[task] + place, weights))(
+                    tasks, *draw
+                )
+                for draw in draws
+            )
+            _, gradient = meta_gradient(problem, learner.update, params, train, validation, at_once)
+            gradient = jax.lax.pmean(gradient, devices.TASKS)
+            changes, opt_state = optimizer.update(gradient, opt_state, params)
+            return (optax.apply_updates(params, changes), opt_state), None
+
+        carry, _ = jax.lax.scan(step, (params, opt_state), (tasks, draws))
+        return *carry, key
+
+    everywhere = PartitionSpec()
+    spread = jax.shard_map(steps, mesh=mesh, in_specs=everywhere, out_specs=everywhere, check_vma=False)
+    buffer = buffer._replace(**{name: jnp.asarray(getattr(buffer, name)) for name in ("starts", "counts", "tasks")})
+    return spread(params, opt_state, key, buffer)

@@ -1,0 +1,62 @@
+"""Learning every task from scratch (paper, section 6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+from jaxtyping import Array
+
+from metaleader import buffer as buffers
+from metaleader.batch import Batch
+from metaleader.learners import state as states
+from metaleader.learners.joint import start, train
+from metaleader.learners.state import Adam, Optimizer, State
+from metaleader.objective import Params, Problem
+from metaleader.update import Identity, UpdateProcedure
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """New random weights every round, trained on that round's data only, as it arrives.
+
+    Raises:
+        ValueError: a size is not positive.
+    """
+
+    steps: int = 40
+    """Optimiser steps whenever datapoints arrive."""
+    batch_size: int = 50
+    """Examples in a minibatch, all there are if fewer."""
+    optimizer: Adam | Optimizer = Adam()
+    """A function that gives an optax transformation."""
+
+    def __post_init__(self) -> None:
+        states.check_positive(self, "steps", "batch_size")
+
+    @property
+    def update(self) -> UpdateProcedure:
+        """U(w) = w: `observe` has done the learning."""
+        return Identity()
+
+    def init(self, problem: Problem, key: Array, like: Batch, capacity: int = 1024) -> State:
+        """A first set of random parameters."""
+        return start(problem, self.optimizer, key, like, capacity)
+
+    def observe(self, problem: Problem, state: State, task: int, batch: Batch) -> State:
+        """Forget everything when a task is new; then train on the data of the round."""
+        if task + 1 != state.buffer.tasks:
+            key, init_key = jax.random.split(state.key)
+            params = problem.model.init(init_key)
+            forgotten = state.buffer._replace(
+                counts=0 * state.buffer.counts, tasks=state.buffer.tasks * 0 + task
+            )
+            state = state._replace(
+                params=params, opt_state=self.optimizer().init(params), buffer=forgotten, key=key
+            )
+        state = state._replace(buffer=buffers.append(state.buffer, task, batch))
+        return train(problem, self.optimizer, self.steps, self.batch_size, state, state.buffer.size)
+
+    def adapt(self, problem: Problem, state: State, batch: Batch) -> Params:
+        """The parameters trained on this round's data."""
+        return states.adapt(problem, self.update, state, batch)

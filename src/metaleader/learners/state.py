@@ -1,0 +1,114 @@
+"""What all learners share: their verbs, their state, their optimisers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import jax
+import numpy as np
+import optax
+from jaxtyping import Array
+
+from metaleader import meta
+from metaleader.batch import Batch, bucket_size, pad
+from metaleader.buffer import TaskBuffer
+from metaleader.objective import Params, Problem
+from metaleader.update import MetaParams, UpdateProcedure
+
+Optimizer: TypeAlias = Callable[[], Any]  # gives an optax.GradientTransformation
+
+
+class State(NamedTuple):
+    """All of a learner that changes.
+
+    Attributes:
+        params: w_t, what was learned so far.
+        opt_state: of the outer optimiser.
+        buffer: the datapoints kept.
+        key: the random key of what comes next.
+        gradient_evaluations: host scalar: per-example gradients taken so far by `observe`, a Hessian-vector
+            product counting as two.
+    """
+
+    params: MetaParams
+    opt_state: Any
+    buffer: TaskBuffer
+    key: Array
+    gradient_evaluations: Any
+
+
+class Learner(Protocol):
+    """A frozen dataclass of hyperparameters with three verbs; all that changes is in a `State`."""
+
+    @property
+    def update(self) -> UpdateProcedure:
+        """U, which `adapt` applies."""
+        ...
+
+    def init(self, problem: Problem, key: Array, like: Batch, capacity: int = 1024) -> State:
+        """The state before the first round.
+
+        Args:
+            problem: what is learned.
+            key: a random key; the same key gives the same run.
+            like: a batch with the shapes and types of the data to come.
+            capacity: room for so many datapoints at first; it doubles when full.
+        """
+        ...
+
+    def observe(self, problem: Problem, state: State, task: int, batch: Batch) -> State:
+        """The state after new datapoints of round `task` (from 0): stored, then learned from.
+
+        The buffer of the state given is used up: only the state returned may be used afterwards.
+        """
+        ...
+
+    def adapt(self, problem: Problem, state: State, batch: Batch) -> Params:
+        """This task's parameters, from all of its data so far."""
+        ...
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam (Kingma & Ba, 2015), with optax's defaults but for the learning rate."""
+
+    learning_rate: float = 1e-3
+    """Step size."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "learning_rate")
+
+    def __call__(self) -> optax.GradientTransformation:
+        """The optax transformation."""
+        return optax.adam(self.learning_rate)
+
+
+def check_positive(settings: object, *names: str) -> None:
+    """Refuse a setting that is not a positive, finite number.
+
+    Raises:
+        ValueError: naming the setting and its value.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{name} must be positive and finite, got {value}")
+
+
+def adapt(problem: Problem, update: UpdateProcedure, state: State, batch: Batch) -> Params:
+    """U(w_t) on `batch`, padded to a few sizes so that a growing D_t rarely compiles."""
+    params = jax.tree.map(lambda leaf: leaf.addressable_data(0), state.params)
+    return _adapt(problem, update, params, pad(batch, bucket_size(len(batch))))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _adapt(problem: Problem, update: UpdateProcedure, params: MetaParams, batch: Batch) -> Params:
+    return meta.adapt(problem, update, params, batch)
+
+
+def count(evaluations: int) -> np.ndarray:
+    """A counter as a leaf of the state."""
+    return np.asarray(evaluations, np.int64)

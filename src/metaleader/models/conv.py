@@ -1,0 +1,83 @@
+"""The convolutional net of the paper's classification experiments (section 6.1 and 6.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Shaped
+
+from metaleader.batch import Batch
+from metaleader.models import layers
+from metaleader.objective import Params
+
+
+@dataclass(frozen=True)
+class ConvNet:
+    """`depth` times (3 x 3 convolution, batch normalisation, ReLU), flattened, then a linear layer, the head.
+
+    Parameters are `{"conv": [{"kernel", "scale", "offset"}, ...], "head": {"kernel", "bias"}}`.
+
+    Raises:
+        ValueError: `depth` or `filters` or `classes` is not positive.
+    """
+
+    depth: int = 4
+    """Number of convolutions."""
+    filters: int = 32
+    """Filters of each convolution."""
+    stride: int = 2
+    """Stride of each convolution."""
+    image: tuple[int, int, int] = (28, 28, 3)
+    """Height, width and channels of the inputs, in pixels."""
+    classes: int = 10
+    """Number of labels."""
+    norm: Literal["batch", "task"] = "batch"
+    """Statistics for batch normalisation when predicting. `batch`: those of the batch being predicted, as the
+    authors did; test images then help to predict each other. `task`: those of the task's training data D_t
+    at the adapted weights; each test image is predicted on its own."""
+
+    def __post_init__(self) -> None:
+        if min(self.depth, self.filters, self.classes, self.stride, *self.image) < 1:
+            raise ValueError(f"every size of a ConvNet must be at least 1, got {self}")
+
+    def init(self, key: Array) -> Params:
+        """He-initialised kernels (as for ReLU), and a head of variance 1 / inputs."""
+        height, width, channels = self.image
+        *keys, head_key = jax.random.split(key, self.depth + 1)
+        conv = []
+        for layer_key in keys:
+            kernel = layers.dense_init(layer_key, 9 * channels, self.filters, gain=2.0)["kernel"]
+            conv.append({"kernel": kernel, **layers.norm_init(self.filters)})
+            height, width, channels = -(-height // self.stride), -(-width // self.stride), self.filters
+        return {"conv": conv, "head": layers.dense_init(head_key, height * width * channels, self.classes)}
+
+    def apply(
+        self, params: Params, inputs: Shaped[Array, "n h w c"], weights: Float[Array, " n"]
+    ) -> Float[Array, "n classes"]:
+        """Logits. Without stored statistics, those of the weighted examples normalise all of them."""
+        return self._forward(params, inputs, weights)[0]
+
+    def calibrate(self, params: Params, batch: Batch) -> Params:
+        """`params` with the batch statistics of `batch` stored in every layer, if `norm` is `task`."""
+        return self._forward(params, batch.inputs, batch.weights)[1] if self.norm == "task" else params
+
+    def _forward(self, params: Params, inputs: Any, weights: Any) -> tuple[Any, Params]:
+        """The logits, and the parameters with the statistics that were used."""
+        x = layers.as_float(inputs)
+        if x.shape[1:] != self.image:
+            raise ValueError(
+                f"inputs have shape {x.shape[1:]} an example, the net expects {self.image}: set image={x.shape[1:]}"
+            )
+        used = []
+        for layer in params["conv"]:
+            x = layers.patches(x, 3, self.stride) @ layer["kernel"]
+            if "mean" not in layer:
+                mean, variance = layers.moments(x, weights)
+                layer = {**layer, "mean": mean, "variance": variance}  # noqa: PLW2901
+            used.append(layer)
+            x = jax.nn.relu(layers.batch_norm(layer, x, weights))
+        logits = layers.dense(params["head"], x.reshape(x.shape[0], -1))
+        return logits, {**params, "conv": used}

@@ -1,0 +1,74 @@
+"""Layers as pure functions, written so that the derivative of an adaptation is fast."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Shaped
+
+Layer: TypeAlias = dict[str, Any]
+
+
+def as_float(inputs: Shaped[Array, "..."]) -> Float[Array, "..."]:
+    """8-bit images scaled to [0, 1]; floating-point inputs as they are."""
+    inputs = jnp.asarray(inputs)
+    return inputs.astype(jnp.float32) / 255 if inputs.dtype == jnp.uint8 else inputs
+
+
+def dense_init(key: Array, inputs: int, outputs: int, gain: float = 1.0) -> Layer:
+    """Kernel `(inputs, outputs)` of variance `gain / inputs`, bias `(outputs,)` of zeros."""
+    kernel = jax.random.normal(key, (inputs, outputs)) * (gain / inputs) ** 0.5
+    return {"kernel": kernel, "bias": jnp.zeros(outputs)}
+
+
+def dense(layer: Layer, x: Float[Array, "n inputs"]) -> Float[Array, "n outputs"]:
+    """`x W + b`."""
+    return x @ layer["kernel"] + layer["bias"]
+
+
+def patches(x: Float[Array, "n h w c"], size: int = 3, stride: int = 1) -> Float[Array, "n oh ow patch"]:
+    """The `size x size` neighbourhoods of every `stride`-th pixel, zero-padded so that `oh = ceil(h / stride)`.
+
+    A convolution is then one product with a matrix. Under `vmap` over tasks with different weights that is
+    many times faster than a grouped convolution, on CPUs and on GPUs.
+    """
+    _, height, width, _ = x.shape
+    out_h, out_w = -(-height // stride), -(-width // stride)
+    pad_h = max((out_h - 1) * stride + size - height, 0)
+    pad_w = max((out_w - 1) * stride + size - width, 0)
+    x = jnp.pad(x, ((0, 0), (pad_h // 2, pad_h - pad_h // 2), (pad_w // 2, pad_w - pad_w // 2), (0, 0)))
+    shifted = [
+        x[:, i : i + (out_h - 1) * stride + 1 : stride, j : j + (out_w - 1) * stride + 1 : stride]
+        for i in range(size)
+        for j in range(size)
+    ]
+    return jnp.concatenate(shifted, axis=-1)
+
+
+def norm_init(channels: int) -> Layer:
+    """Scale of ones and offset of zeros, each `(channels,)`."""
+    return {"scale": jnp.ones(channels), "offset": jnp.zeros(channels)}
+
+
+def moments(
+    x: Float[Array, "n ... c"], weights: Float[Array, " n"]
+) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+    """Mean and variance of each channel over examples (weighted) and positions."""
+    per_example = x.reshape(x.shape[0], -1, x.shape[-1])
+    total = jnp.maximum(jnp.sum(weights), 1e-12) * per_example.shape[1]
+    mean = jnp.einsum("n,npc->c", weights, per_example) / total
+    variance = jnp.einsum("n,npc->c", weights, jnp.square(per_example - mean)) / total
+    return mean, variance
+
+
+def batch_norm(
+    layer: Layer, x: Float[Array, "n ... c"], weights: Float[Array, " n"], epsilon: float = 1e-3
+) -> Float[Array, "n ... c"]:
+    """`scale (x - mean) / sqrt(variance + epsilon) + offset`.
+
+    Mean and variance are those of the batch at hand, unless `calibrate` stored those of a task in `layer`.
+    """
+    mean, variance = (layer["mean"], layer["variance"]) if "mean" in layer else moments(x, weights)
+    return (x - mean) * (layer["scale"] * jax.lax.rsqrt(variance + epsilon)) + layer["offset"]

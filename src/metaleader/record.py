@@ -1,0 +1,172 @@
+"""Records of a run, and the folder that keeps them: plain files that outlive any stop."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from metaleader.errors import UserError
+
+
+@dataclass(frozen=True)
+class Record:
+    """One evaluation: the learner adapted to D_t, judged on D_t_test.
+
+    Attributes:
+        round: t, from 1.
+        task: the task's name.
+        datapoints: |D_t|.
+        loss: L(D_t_test, U(w_t)), None where it is not finite.
+        score: the problem's score on D_t_test, None where the loss is not finite.
+        diverged: whether the loss was not finite.
+        gradient_evaluations: per-example gradients so far in the run, in learning and adapting; a
+            Hessian-vector product counts as two.
+        train_seconds: wall time so far in `observe`, compiling included.
+        evaluation_seconds: wall time so far in `adapt` and judging.
+    """
+
+    round: int
+    task: str
+    datapoints: int
+    loss: float | None
+    score: float | None
+    diverged: bool
+    gradient_evaluations: int
+    train_seconds: float
+    evaluation_seconds: float
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` so that the file is there whole or not at all."""
+    partial = path.with_name(path.name + ".tmp")
+    partial.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+    os.replace(partial, path)
+
+
+class RunFolder:
+    """The folder of one run: one learner, one seed.
+
+    - `config.json`: everything that determines the records, and how and where they were made;
+    - `records.jsonl`: one `Record` a line;
+    - `checkpoints/`: the newest state from which the run can go on;
+    - `outcome.json`: how the run ended, once it did.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def outcome(self) -> str | None:
+        """`finished`, `diverged` or `failed: ...`, and None while the run can go on."""
+        path = self.path / "outcome.json"
+        return str(json.loads(path.read_text())["outcome"]) if path.exists() else None
+
+    def create(self, config: dict[str, Any]) -> None:
+        """Make the folder of a new run.
+
+        Raises:
+            UserError: it exists and is not empty.
+        """
+        if self.path.exists() and any(self.path.iterdir()):
+            raise UserError(
+                f"{self.path} exists already: go on with it by --resume, or choose another folder with --out"
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / "config.json", config)
+
+    def check_settings(self, config: dict[str, Any]) -> None:
+        """Make sure that going on with this run means what it meant when it began.
+
+        Raises:
+            UserError: naming the first setting that differs.
+        """
+        before = json.loads((self.path / "config.json").read_text())
+        for name in ("experiment", "preset", "learner", "seed", "settings", "data"):
+            for setting, old, new in _differences(before.get(name), json.loads(json.dumps(config[name])), name):
+                raise UserError(
+                    f"{self.path} was made with {setting} = {old!r}, now it is {new!r}: "
+                    "resume with the settings it began with, or choose another folder with --out"
+                )
+
+    def append(self, record: Record) -> None:
+        """Add a line to `records.jsonl`, and hand it to the operating system at once."""
+        with (self.path / "records.jsonl").open("a") as file:
+            file.write(json.dumps(dataclasses.asdict(record), allow_nan=False) + "\n")
+
+    def end(self, outcome: str) -> None:
+        """Note how the run ended."""
+        write_json(self.path / "outcome.json", {"outcome": outcome})
+
+    def save(self, position: Any, records: int) -> None:
+        """Checkpoint a pytree of arrays that belongs to the first `records` records; replaces the one before."""
+        leaves = [jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in jax.tree.leaves(position)]
+        # One copy of what several devices hold alike.
+        local = [leaf.addressable_data(0) if isinstance(leaf, jax.Array) else np.asarray(leaf) for leaf in leaves]
+        import orbax.checkpoint as ocp
+
+        with self._checkpoints() as manager:
+            if manager.latest_step() != records:
+                manager.save(records, args=ocp.args.StandardSave({f"{i:05d}": leaf for i, leaf in enumerate(local)}))
+
+    def restore(self, like: Any) -> Any | None:
+        """The pytree last saved, with the structure and the devices of `like`; None if none was saved.
+
+        Records written after it are dropped: the run will write them again.
+        """
+        import orbax.checkpoint as ocp
+
+        if not (self.path / "checkpoints").exists():
+            (self.path / "records.jsonl").unlink(missing_ok=True)
+            return None
+        with self._checkpoints() as manager:
+            records = manager.latest_step()
+            if records is None:
+                (self.path / "records.jsonl").unlink(missing_ok=True)
+                return None
+            stored = manager.item_metadata(records)
+            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), dict(stored))
+            saved = manager.restore(records, args=ocp.args.PyTreeRestore(dict(stored), restore_args=as_numpy))
+        leaves = [_placed_like(leaf, saved[f"{i:05d}"]) for i, leaf in enumerate(jax.tree.leaves(like))]
+        self._truncate(records)
+        return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+    def _truncate(self, records: int) -> None:
+        path = self.path / "records.jsonl"
+        lines = path.read_text().splitlines(keepends=True)[:records]
+        partial = path.with_name(path.name + ".tmp")
+        partial.write_text("".join(lines))
+        os.replace(partial, path)
+
+    def _checkpoints(self) -> Any:
+        import orbax.checkpoint as ocp
+
+        options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
+        return ocp.CheckpointManager((self.path / "checkpoints").absolute(), options=options)
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _placed_like(leaf: Any, saved: np.ndarray) -> Any:
+    if _is_key(leaf):
+        return jax.device_put(jax.random.wrap_key_data(saved), leaf.sharding)
+    if isinstance(leaf, jax.Array):
+        return jax.device_put(saved, leaf.sharding)
+    return np.asarray(saved)
+
+
+def _differences(old: Any, new: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _differences(old.get(key), new.get(key), f"{name}.{key}")
+    elif old != new:
+        yield name, old, new
