@@ -1,1 +1,64 @@
 """Online meta-learning: a learner that meets tasks one after another and learns to adapt faster with each."""
+
+from metaleader.batch import Batch
+from metaleader.buffer import Recency
+from metaleader.errors import UserError
+from metaleader.experiments import EXPERIMENTS, Experiment, Preset
+from metaleader.learners import FTL, FTML, TOE, Adam, Learner, Scratch, State
+from metaleader.meta import adapt, meta_gradient, meta_objective
+from metaleader.models import MLP, ConvNet
+from metaleader.objective import (
+    CrossEntropy,
+    Model,
+    Problem,
+    Score,
+    accuracy,
+    mean_squared_error,
+    squared_error,
+)
+from metaleader.protocol import Position, Protocol, advance, play, start
+from metaleader.record import Record
+from metaleader.streams import RainbowDigits, RainbowMnist, Sinusoid, Stream, Task
+from metaleader.update import GradientDescent, Identity, UpdateProcedure
+
+__all__ = [
+    "EXPERIMENTS",
+    "FTL",
+    "FTML",
+    "MLP",
+    "TOE",
+    "Adam",
+    "Batch",
+    "ConvNet",
+    "CrossEntropy",
+    "Experiment",
+    "GradientDescent",
+    "Identity",
+    "Learner",
+    "Model",
+    "Position",
+    "Preset",
+    "Problem",
+    "Protocol",
+    "RainbowDigits",
+    "RainbowMnist",
+    "Recency",
+    "Record",
+    "Score",
+    "Scratch",
+    "Sinusoid",
+    "State",
+    "Stream",
+    "Task",
+    "UpdateProcedure",
+    "UserError",
+    "accuracy",
+    "adapt",
+    "advance",
+    "mean_squared_error",
+    "meta_gradient",
+    "meta_objective",
+    "play",
+    "squared_error",
+    "start",
+]

@@ -66,7 +66,10 @@ def append(buffer: TaskBuffer, task: int, batch: Batch) -> TaskBuffer:
     newest = int(buffer.tasks) - 1
     if task not in (newest, newest + 1) or task < 0:
         raise ValueError(f"task {task} cannot take data: expected {newest} (the newest) or {newest + 1} (the next)")
-    for kind, stored, new in (("inputs", buffer.inputs, batch.inputs), ("targets", buffer.targets, batch.targets)):
+    for kind, stored, new in (
+        ("inputs", buffer.inputs, batch.inputs),
+        ("targets", buffer.targets, batch.targets),
+    ):
         if stored.shape[1:] != new.shape[1:] or stored.dtype != jnp.asarray(new[:1]).dtype:
             raise ValueError(
                 f"{kind} are {new.dtype} of shape {new.shape[1:]} an example; the buffer holds {stored.dtype} of "
@@ -121,7 +124,7 @@ def sampling_weights(
     return jnp.where((counts > 0) & (ages >= 0), weights, 0)
 
 
-def sample_index(key: Array, weights: Float[Array, " capacity"], shape: tuple[int, ...]) -> Int[Array, "..."]:
+def sample_index(key: Array, weights: Float[Array, " capacity"], shape: tuple[int, ...]) -> Int[Array, ...]:
     """Indices drawn with replacement in proportion to `weights`, by inversion of the cumulative sum.
 
     An index of weight 0 is never drawn, unless all are 0.

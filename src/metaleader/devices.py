@@ -16,7 +16,7 @@ def use_all_cores() -> None:
 
     Does nothing once JAX has started, or where a platform or a number of CPU devices was chosen already.
     """
-    chosen = jax.config.jax_num_cpu_devices >= 0 or "xla_force_host_platform_device_count" in os.environ.get(
+    chosen = jax.config.read("jax_num_cpu_devices") >= 0 or "xla_force_host_platform_device_count" in os.environ.get(
         "XLA_FLAGS", ""
     )
     if not chosen:
@@ -39,7 +39,8 @@ def replicated(on: Mesh) -> NamedSharding:
 
 
 def tasks_at_once() -> int:
-    """How many tasks of a meta-batch one device takes together, unless told: one on a CPU, where a task's
-    working set then fits the cache; as many as there are elsewhere.
+    """How many tasks of a meta-batch one device takes together, unless told.
+
+    One on a CPU, where the working set of a task fits the cache; as many as there are elsewhere.
     """
     return 1 if jax.default_backend() == "cpu" else 1 << 20

@@ -1,8 +1,21 @@
 """The error of a user's input."""
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(ValueError):
     """Bad input; the message says what was received, what was expected and how to fix it.
 
     The command prints the message in one line and ends with exit code 2.
     """
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """The message for a name that is not among those known, with the nearest ones first."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    meant = f"did you mean {' or '.join(near)}? " if near else ""
+    return f"unknown {kind} {name!r}: {meant}There are {', '.join(known)}"

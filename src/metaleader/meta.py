@@ -59,7 +59,9 @@ def meta_gradient(
     tasks = train.weights.shape[0]
     groups = _divisor(tasks, tasks_at_once)
     grouped = jax.tree.map(lambda leaf: leaf.reshape(tasks // groups, groups, *leaf.shape[1:]), (train, validation))
-    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(of_task, jax.tree.map(lambda leaf: leaf[0], (train, validation))))
+    zeros = jax.tree.map(
+        jnp.zeros_like, jax.eval_shape(of_task, jax.tree.map(lambda leaf: leaf[0], (train, validation)))
+    )
     total = jax.lax.scan(add, zeros, grouped)[0]
     loss, gradient = jax.tree.map(lambda t: t / tasks, total)
     return loss, gradient

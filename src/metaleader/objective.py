@@ -129,7 +129,9 @@ class CrossEntropy:
 
     def __call__(self, logits: Float[Array, "n classes"], labels: Array) -> Float[Array, " n"]:
         """The loss of each example, in nats."""
-        targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), self.label_smoothing)
+        targets = optax.smooth_labels(
+            jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), self.label_smoothing
+        )
         losses: Array = optax.losses.softmax_cross_entropy(logits, targets)
         return losses
 

@@ -87,7 +87,11 @@ def start(problem: Problem, stream: Sequence[Task], learner: Learner, seed: int 
 
 
 def play(
-    problem: Problem, stream: Sequence[Task], learner: Learner, protocol: Protocol | None = None, seed: int = 0
+    problem: Problem,
+    stream: Sequence[Task],
+    learner: Learner,
+    protocol: Protocol | None = None,
+    seed: int = 0,
 ) -> Iterator[Record]:
     """Algorithm 1: meet the tasks of a stream one after another, and yield a record at every evaluation.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from metaleader.errors import UserError
@@ -70,17 +71,21 @@ class RunFolder:
         return str(json.loads(path.read_text())["outcome"]) if path.exists() else None
 
     def create(self, config: dict[str, Any]) -> None:
-        """Make the folder of a new run.
+        """Make the folder of a new run; refuses one that exists."""
+        self.refuse_existing()
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / "config.json", config)
+
+    def refuse_existing(self) -> None:
+        """Make sure that there is nothing to overwrite.
 
         Raises:
-            UserError: it exists and is not empty.
+            UserError: the folder exists and is not empty.
         """
         if self.path.exists() and any(self.path.iterdir()):
             raise UserError(
                 f"{self.path} exists already: go on with it by --resume, or choose another folder with --out"
             )
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.path / "config.json", config)
 
     def check_settings(self, config: dict[str, Any]) -> None:
         """Make sure that going on with this run means what it meant when it began.
@@ -105,60 +110,64 @@ class RunFolder:
         """Note how the run ended."""
         write_json(self.path / "outcome.json", {"outcome": outcome})
 
-    def save(self, position: Any, records: int) -> None:
-        """Checkpoint a pytree of arrays that belongs to the first `records` records; replaces the one before."""
+    def save(self, position: Any) -> None:
+        """Checkpoint a `Position`, with all records made so far; replaces the checkpoint before.
+
+        The old checkpoint goes only when the new one is complete.
+        """
         leaves = [jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in jax.tree.leaves(position)]
         # One copy of what several devices hold alike.
         local = [leaf.addressable_data(0) if isinstance(leaf, jax.Array) else np.asarray(leaf) for leaf in leaves]
-        import orbax.checkpoint as ocp
-
         with self._checkpoints() as manager:
-            if manager.latest_step() != records:
-                manager.save(records, args=ocp.args.StandardSave({f"{i:05d}": leaf for i, leaf in enumerate(local)}))
+            manager.save(
+                (manager.latest_step() or 0) + 1,
+                args=orbax().args.StandardSave({f"{i:05d}": leaf for i, leaf in enumerate(local)}),
+            )
 
     def restore(self, like: Any) -> Any | None:
-        """The pytree last saved, with the structure and the devices of `like`; None if none was saved.
+        """The `Position` last saved, with the structure and the devices of `like`; None if none was saved.
 
         Records written after it are dropped: the run will write them again.
         """
-        import orbax.checkpoint as ocp
-
-        if not (self.path / "checkpoints").exists():
-            (self.path / "records.jsonl").unlink(missing_ok=True)
-            return None
         with self._checkpoints() as manager:
-            records = manager.latest_step()
-            if records is None:
-                (self.path / "records.jsonl").unlink(missing_ok=True)
+            step = manager.latest_step()
+            if step is None:
+                self._truncate(0)
                 return None
-            stored = manager.item_metadata(records)
-            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), dict(stored))
-            saved = manager.restore(records, args=ocp.args.PyTreeRestore(dict(stored), restore_args=as_numpy))
+            stored = dict(manager.item_metadata(step))
+            as_numpy = jax.tree.map(lambda _: orbax().RestoreArgs(restore_type=np.ndarray), stored)
+            saved = manager.restore(step, args=orbax().args.PyTreeRestore(stored, restore_args=as_numpy))
         leaves = [_placed_like(leaf, saved[f"{i:05d}"]) for i, leaf in enumerate(jax.tree.leaves(like))]
-        self._truncate(records)
-        return jax.tree.unflatten(jax.tree.structure(like), leaves)
+        position = jax.tree.unflatten(jax.tree.structure(like), leaves)
+        self._truncate(int(position.records))
+        return position
 
     def _truncate(self, records: int) -> None:
         path = self.path / "records.jsonl"
-        lines = path.read_text().splitlines(keepends=True)[:records]
+        lines = path.read_text().splitlines(keepends=True)[:records] if path.exists() else []
         partial = path.with_name(path.name + ".tmp")
         partial.write_text("".join(lines))
         os.replace(partial, path)
 
     def _checkpoints(self) -> Any:
-        import orbax.checkpoint as ocp
+        options = orbax().CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
+        return orbax().CheckpointManager((self.path / "checkpoints").absolute(), options=options)
 
-        options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
-        return ocp.CheckpointManager((self.path / "checkpoints").absolute(), options=options)
+
+def orbax() -> Any:
+    """Orbax, imported when a checkpoint is due: it takes a while, and `play` does not need it."""
+    import orbax.checkpoint
+
+    return orbax.checkpoint
 
 
 def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _placed_like(leaf: Any, saved: np.ndarray) -> Any:
     if _is_key(leaf):
-        return jax.device_put(jax.random.wrap_key_data(saved), leaf.sharding)
+        return jax.device_put(jax.random.wrap_key_data(jnp.asarray(saved)), leaf.sharding)
     if isinstance(leaf, jax.Array):
         return jax.device_put(saved, leaf.sharding)
     return np.asarray(saved)

@@ -104,10 +104,11 @@ class GradientDescent:
             ValueError: no parameter bears a name in `only`.
         """
         moves = mask(meta_params, self.only)
+        step: Step
         if self.first_order:
-            step = partial(_descend, objective, lambda g: jax.lax.stop_gradient(g), self.step_size, moves)
+            step = partial(_descend, objective, jax.lax.stop_gradient, self.step_size, moves)
         elif self.derivative == "plain":
-            step = partial(_descend, objective, lambda g: g, self.step_size, moves)
+            step = partial(_descend, objective, lambda gradient: gradient, self.step_size, moves)
         else:
             step = _forward_over_reverse(objective, self.step_size, moves)
 
@@ -132,9 +133,7 @@ def mask(params: Params, only: tuple[str, ...]) -> Any:
     Raises:
         ValueError: a name is borne by no parameter.
     """
-    paths = [
-        {_name(key) for key in path} for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]
-    ]
+    paths = [{_name(key) for key in path} for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
     known = set[str]().union(*paths)
     if unknown := set(only) - known:
         raise ValueError(
@@ -183,7 +182,7 @@ def _forward_over_reverse(objective: Objective, step_size: float, moves: Any) ->
 
     @jax.custom_vjp
     def step(params: Params, batch: Batch) -> Params:
-        return _descend(objective, lambda g: g, step_size, moves, params, batch)
+        return _descend(objective, lambda gradient: gradient, step_size, moves, params, batch)
 
     def forward(params: Params, batch: Batch) -> tuple[Params, tuple[Params, Batch]]:
         return step(params, batch), (params, batch)

@@ -1,0 +1,8 @@
+"""Learners: FTML and what the paper compares it with."""
+
+from metaleader.learners.ftml import FTML
+from metaleader.learners.joint import FTL, TOE
+from metaleader.learners.scratch import Scratch
+from metaleader.learners.state import Adam, Learner, State
+
+__all__ = ["FTL", "FTML", "TOE", "Adam", "Learner", "Scratch", "State"]

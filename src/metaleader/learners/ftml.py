@@ -63,16 +63,18 @@ class FTML:
         key, init_key = jax.random.split(key)
         params = self.update.init(problem.model.init(init_key))
         mesh = devices.mesh(self.meta_batch)
-        state = State(
-            params, self.optimizer().init(params), buffers.empty(like, capacity), key, states.count(0)
-        )
+        state = State(params, self.optimizer().init(params), buffers.empty(like, capacity), key, states.count(0))
         on_devices = jax.device_put(
             (state.params, state.opt_state, state.key, state.buffer.inputs, state.buffer.targets),
             devices.replicated(mesh),
         )
         params, opt_state, key, inputs, targets = on_devices
         return State(
-            params, opt_state, state.buffer._replace(inputs=inputs, targets=targets), key, state.gradient_evaluations
+            params,
+            opt_state,
+            state.buffer._replace(inputs=inputs, targets=targets),
+            key,
+            state.gradient_evaluations,
         )
 
     def observe(self, problem: Problem, state: State, task: int, batch: Batch) -> State:

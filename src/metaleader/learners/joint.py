@@ -99,9 +99,7 @@ def start(problem: Problem, optimizer: Optimizer, key: Array, like: Batch, capac
     return State(params, optimizer().init(params), buffers.empty(like, capacity), key, states.count(0))
 
 
-def train(
-    problem: Problem, optimizer: Optimizer, steps: int, batch_size: int, state: State, examples: int
-) -> State:
+def train(problem: Problem, optimizer: Optimizer, steps: int, batch_size: int, state: State, examples: int) -> State:
     """`steps` optimiser steps on minibatches of the first `examples` in the buffer; none if there are none.
 
     The examples of a minibatch are distinct; where fewer than `batch_size` exist, it holds them all.
@@ -109,7 +107,15 @@ def train(
     if examples == 0:
         return state
     params, opt_state, key = _train(
-        problem, optimizer, steps, batch_size, state.params, state.opt_state, state.key, state.buffer, examples
+        problem,
+        optimizer,
+        steps,
+        batch_size,
+        state.params,
+        state.opt_state,
+        state.key,
+        state.buffer,
+        examples,
     )
     spent = states.count(state.gradient_evaluations + steps * min(batch_size, examples))
     return State(params, opt_state, state.buffer, key, spent)

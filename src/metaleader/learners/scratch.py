@@ -48,12 +48,8 @@ class Scratch:
         if task + 1 != state.buffer.tasks:
             key, init_key = jax.random.split(state.key)
             params = problem.model.init(init_key)
-            forgotten = state.buffer._replace(
-                counts=0 * state.buffer.counts, tasks=state.buffer.tasks * 0 + task
-            )
-            state = state._replace(
-                params=params, opt_state=self.optimizer().init(params), buffer=forgotten, key=key
-            )
+            forgotten = state.buffer._replace(counts=0 * state.buffer.counts, tasks=state.buffer.tasks * 0 + task)
+            state = state._replace(params=params, opt_state=self.optimizer().init(params), buffer=forgotten, key=key)
         state = state._replace(buffer=buffers.append(state.buffer, task, batch))
         return train(problem, self.optimizer, self.steps, self.batch_size, state, state.buffer.size)
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
 from metaleader.batch import Batch
@@ -76,7 +75,7 @@ class ConvNet:
             x = layers.patches(x, 3, self.stride) @ layer["kernel"]
             if "mean" not in layer:
                 mean, variance = layers.moments(x, weights)
-                layer = {**layer, "mean": mean, "variance": variance}  # noqa: PLW2901
+                layer = {**layer, "mean": mean, "variance": variance}
             used.append(layer)
             x = jax.nn.relu(layers.batch_norm(layer, x, weights))
         logits = layers.dense(params["head"], x.reshape(x.shape[0], -1))

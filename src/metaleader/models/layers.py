@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Shaped
 Layer: TypeAlias = dict[str, Any]
 
 
-def as_float(inputs: Shaped[Array, "..."]) -> Float[Array, "..."]:
+def as_float(inputs: Shaped[Array, ...]) -> Float[Array, ...]:
     """8-bit images scaled to [0, 1]; floating-point inputs as they are."""
     inputs = jnp.asarray(inputs)
     return inputs.astype(jnp.float32) / 255 if inputs.dtype == jnp.uint8 else inputs
@@ -52,9 +52,7 @@ def norm_init(channels: int) -> Layer:
     return {"scale": jnp.ones(channels), "offset": jnp.zeros(channels)}
 
 
-def moments(
-    x: Float[Array, "n ... c"], weights: Float[Array, " n"]
-) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+def moments(x: Float[Array, "n ... c"], weights: Float[Array, " n"]) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
     """Mean and variance of each channel over examples (weighted) and positions."""
     per_example = x.reshape(x.shape[0], -1, x.shape[-1])
     total = jnp.maximum(jnp.sum(weights), 1e-12) * per_example.shape[1]

@@ -25,7 +25,12 @@ class Task:
 
     @classmethod
     def from_arrays(
-        cls, inputs: Examples, targets: Examples, test_inputs: Examples, test_targets: Examples, name: str = ""
+        cls,
+        inputs: Examples,
+        targets: Examples,
+        test_inputs: Examples,
+        test_targets: Examples,
+        name: str = "",
     ) -> Task:
         """A task from a user's arrays; the first axis counts the examples.
 

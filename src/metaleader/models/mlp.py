@@ -1,0 +1,61 @@
+"""A fully connected net."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+from jaxtyping import Array, Float, Shaped
+
+from metaleader.batch import Batch
+from metaleader.models import layers
+from metaleader.objective import Params
+
+
+@dataclass(frozen=True)
+class MLP:
+    """Fully connected layers with ReLU, then a linear layer, the head.
+
+    Parameters are `{"hidden": [{"kernel", "bias"}, ...], "head": {"kernel", "bias"}}`.
+
+    Raises:
+        ValueError: a size is not positive.
+    """
+
+    inputs: int = 1
+    """Numbers in an example; inputs of more dimensions are flattened."""
+    outputs: int = 1
+    """Numbers to predict, or classes."""
+    width: int = 40
+    """Units of each hidden layer."""
+    depth: int = 2
+    """Hidden layers."""
+
+    def __post_init__(self) -> None:
+        if min(self.inputs, self.outputs, self.width) < 1 or self.depth < 0:
+            raise ValueError(f"every size of an MLP must be at least 1, got {self}")
+
+    def init(self, key: Array) -> Params:
+        """He-initialised kernels (as for ReLU), and a head of variance 1 / inputs."""
+        sizes = [self.inputs] + [self.width] * self.depth
+        *keys, head_key = jax.random.split(key, self.depth + 1)
+        hidden = [layers.dense_init(k, n, self.width, gain=2.0) for k, n in zip(keys, sizes[:-1], strict=True)]
+        return {"hidden": hidden, "head": layers.dense_init(head_key, sizes[-1], self.outputs)}
+
+    def apply(
+        self,
+        params: Params,
+        inputs: Shaped[Array, "n ..."],
+        weights: Float[Array, " n"],  # noqa: ARG002
+    ) -> Float[Array, "n outputs"]:
+        """The outputs of the last layer, without an activation."""
+        x = layers.as_float(inputs).reshape(len(inputs), -1)
+        if x.shape[1] != self.inputs:
+            raise ValueError(f"inputs have {x.shape[1]} numbers an example, the net expects {self.inputs}")
+        for layer in params["hidden"]:
+            x = jax.nn.relu(layers.dense(layer, x))
+        return layers.dense(params["head"], x)
+
+    def calibrate(self, params: Params, batch: Batch) -> Params:  # noqa: ARG002
+        """The parameters as they are."""
+        return params
