@@ -162,7 +162,7 @@ def _list(arguments: list[str]) -> int:
 def _data(arguments: list[str]) -> int:
     options = _parse(DataOptions, arguments, "metaleader data")
     if options.name is not None:
-        data.fetch(data.find(options.name), options.data_dir)
+        data.locate(data.find(options.name), options.data_dir)
     table = Table("data set", "file", "status", "size", "sha256", "where", box=None, pad_edge=False)
     for row in data.inventory(options.data_dir):
         table.add_row(*row)

@@ -55,7 +55,7 @@ class Plan:
     checkpoint_seconds: float = 20.0
 
 
-class RunInterrupted(Exception):
+class RunInterrupted(Exception):  # noqa: N818 - a stop that was asked for is no error
     """The user asked to stop; the state is saved."""
 
 

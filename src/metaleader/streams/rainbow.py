@@ -1,0 +1,189 @@
+"""Rainbow MNIST (paper, section 6.1), and the same with the digits that scikit-learn carries."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import sklearn.datasets
+from jaxtyping import UInt8
+
+from metaleader import data
+from metaleader.batch import Batch
+from metaleader.errors import UserError
+from metaleader.streams.task import Stream, Task
+
+Order: TypeAlias = Literal["random", "colour", "scale", "rotation"]
+Grey: TypeAlias = UInt8[np.ndarray, "n side side"]
+
+COLOURS = {
+    "red": (255, 0, 0),
+    "orange": (255, 127, 0),
+    "yellow": (255, 255, 0),
+    "green": (0, 255, 0),
+    "blue": (0, 0, 255),
+    "indigo": (75, 0, 130),
+    "violet": (148, 0, 211),
+}
+
+
+@dataclass(frozen=True)
+class Transformation:
+    """What a task does to an image: a colour behind it, a scale and a rotation.
+
+    Attributes:
+        colour: of the background, a name in `COLOURS`.
+        scale: `full`, or `half` for half the size amid background.
+        rotation: counter-clockwise, in degrees: 0, 90, 180 or 270.
+    """
+
+    colour: str
+    scale: str
+    rotation: int
+
+    def __str__(self) -> str:
+        return f"{self.colour}/{self.scale}/{self.rotation}"
+
+    def __call__(self, images: Grey) -> UInt8[np.ndarray, "n side side 3"]:
+        """White strokes of grey value `a / 255` over the background: `colour (1 - a / 255) + a` in each channel."""
+        if self.scale == "half":
+            images = _shrunk(images)
+        grey = np.rot90(images, self.rotation // 90, axes=(1, 2))[..., None] / 255
+        return np.rint(np.array(COLOURS[self.colour]) * (1 - grey) + 255 * grey).astype(np.uint8)
+
+
+TRANSFORMATIONS = tuple(
+    itertools.starmap(Transformation, itertools.product(COLOURS, ("full", "half"), (0, 90, 180, 270)))
+)
+
+
+@dataclass(frozen=True)
+class RainbowMnist:
+    """Rainbow MNIST: 7 background colours x 2 scales x 4 rotations = 56 tasks.
+
+    The 60,000 training images of MNIST are split at random into 56 batches, one a task, so that each image
+    is used once. Held-out images come from MNIST's test set, under the task's transformation. Images are
+    `(28, 28, 3)`, 8 bits a channel.
+
+    Raises:
+        UserError: more examples are asked for than there are.
+    """
+
+    rounds: int = 56
+    """Tasks in the stream, 56 at most."""
+    examples_per_task: int = 900
+    """Training images of each task, 1071 at most."""
+    test_examples: int = 500
+    """Held-out images of each task, 10,000 at most."""
+    order: Order = "random"
+    """`random`, or grouped: all tasks of one colour (scale, rotation) before those of the next."""
+
+    def __post_init__(self) -> None:
+        _check_between("rounds", self.rounds, 1, len(TRANSFORMATIONS))
+        _check_between("examples_per_task", self.examples_per_task, 1, 60_000 // len(TRANSFORMATIONS))
+        _check_between("test_examples", self.test_examples, 1, 10_000)
+
+    def stream(self, seed: int, data_dir: Path | None = None) -> Stream:
+        """The stream with order, split and held-out images drawn by `seed`.
+
+        Raises:
+            UserError: see `data.locate`.
+        """
+        paths = data.locate(data.find("mnist"), data_dir)
+        images, labels, test_images, test_labels = (data.read_idx(path) for path in paths.values())
+        order, split, held_out = _generators(seed)
+        tasks = ordered(self.order, order)
+        places = split.permutation(len(images))[: len(TRANSFORMATIONS) * self.examples_per_task]
+        of_tasks = places.reshape(len(TRANSFORMATIONS), self.examples_per_task)
+        tests = [held_out.choice(len(test_images), self.test_examples, replace=False) for _ in tasks]
+
+        def make(i: int) -> Task:
+            return Task(
+                _batch(tasks[i], images, labels, of_tasks[i]),
+                _batch(tasks[i], test_images, test_labels, tests[i]),
+                str(tasks[i]),
+            )
+
+        sources = tuple((f"mnist/{name}", data.sha256(path)) for name, path in paths.items())
+        return Stream(make, self.rounds, sources)
+
+
+@dataclass(frozen=True)
+class RainbowDigits:
+    """Rainbow MNIST's 56 tasks on the 1,797 handwritten digits of 8 x 8 pixels that scikit-learn carries.
+
+    The images are split once into a pool for training and one for testing. Every task draws its examples
+    from the first without replacement; tasks share images, under different transformations, since there are
+    too few. Images are `(16, 16, 3)`, 8 bits a channel: each pixel doubled at full scale.
+
+    Raises:
+        UserError: more examples are asked for than there are.
+    """
+
+    rounds: int = 56
+    """Tasks in the stream, 56 at most."""
+    examples_per_task: int = 100
+    """Training images of each task."""
+    test_examples: int = 400
+    """Held-out images, the same for every task but for the transformation."""
+    order: Order = "random"
+    """`random`, or grouped: all tasks of one colour (scale, rotation) before those of the next."""
+
+    def __post_init__(self) -> None:
+        _check_between("rounds", self.rounds, 1, len(TRANSFORMATIONS))
+        _check_between("test_examples", self.test_examples, 1, 1796)
+        _check_between("examples_per_task", self.examples_per_task, 1, 1797 - self.test_examples)
+
+    def stream(self, seed: int, data_dir: Path | None = None) -> Stream:  # noqa: ARG002 - the data is at hand
+        """The stream with order, split and examples drawn by `seed`."""
+        digits = sklearn.datasets.load_digits()
+        # Grey values of 0 to 16 on a canvas of twice the size, as the full scale of MNIST.
+        images = np.kron(np.rint(digits.images * (255 / 16)), np.ones((1, 2, 2))).astype(np.uint8)
+        labels = digits.target
+        order, split, drawn = _generators(seed)
+        tasks = ordered(self.order, order)
+        train, test = np.split(split.permutation(len(images)), [len(images) - self.test_examples])
+        of_tasks = [drawn.choice(train, self.examples_per_task, replace=False) for _ in tasks]
+
+        def make(i: int) -> Task:
+            return Task(
+                _batch(tasks[i], images, labels, of_tasks[i]), _batch(tasks[i], images, labels, test), str(tasks[i])
+            )
+
+        return Stream(make, self.rounds)
+
+
+def ordered(order: Order, random: np.random.Generator) -> Sequence[Transformation]:
+    """All transformations in random order; grouped by `order`, groups come one after another, in random order."""
+    shuffled = [TRANSFORMATIONS[i] for i in random.permutation(len(TRANSFORMATIONS))]
+    if order == "random":
+        return shuffled
+    groups = list(dict.fromkeys(getattr(task, order) for task in shuffled))
+    return sorted(shuffled, key=lambda task: groups.index(getattr(task, order)))
+
+
+def _generators(seed: int) -> list[np.random.Generator]:
+    """Independent generators for order, split and choice, so that a change to one leaves the others."""
+    return [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(3)]
+
+
+def _batch(task: Transformation, images: Grey, labels: np.ndarray, places: np.ndarray) -> Batch:
+    return Batch.of(task(images[places]), labels[places].astype(np.int32))
+
+
+def _shrunk(images: Grey) -> Grey:
+    """Half the size, by the mean of 2 x 2 pixels, amid zeros."""
+    n, height, width = images.shape
+    means = images.reshape(n, height // 2, 2, width // 2, 2).mean(axis=(2, 4))
+    top, left = (height - height // 2) // 2, (width - width // 2) // 2
+    margins = ((0, 0), (top, height - height // 2 - top), (left, width - width // 2 - left))
+    return np.pad(np.rint(means).astype(np.uint8), margins)
+
+
+def _check_between(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise UserError(f"{name} must be from {low} to {high}, got {value}")

@@ -1,0 +1,47 @@
+"""The family of sinusoids (paper, figure 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from metaleader.errors import UserError
+from metaleader.streams.task import Stream, Task
+
+
+@dataclass(frozen=True)
+class Sinusoid:
+    """Tasks `y = a sin(x + phase)` with `a` uniform in [0.1, 5], `phase` in [0, pi] and `x` in [-5, 5].
+
+    Inputs and targets are `(n, 1)`, float32. The mean over the family is nearly flat, and it is what joint
+    training learns.
+
+    Raises:
+        UserError: a number is not positive.
+    """
+
+    rounds: int = 50
+    """Tasks in the stream."""
+    examples_per_task: int = 50
+    """Training points of each task."""
+    test_examples: int = 200
+    """Held-out points of each task."""
+
+    def __post_init__(self) -> None:
+        if min(self.rounds, self.examples_per_task, self.test_examples) < 1:
+            raise UserError(f"rounds, examples_per_task and test_examples must be at least 1, got {self}")
+
+    def stream(self, seed: int, data_dir: Path | None = None) -> Stream:  # noqa: ARG002 - there is none to read
+        """The stream whose amplitudes, phases and points are drawn by `seed`."""
+
+        def make(i: int) -> Task:
+            random = np.random.default_rng([seed, i])
+            amplitude, phase = random.uniform(0.1, 5), random.uniform(0, np.pi)
+            x = random.uniform(-5, 5, (self.examples_per_task + self.test_examples, 1))
+            y = amplitude * np.sin(x + phase)
+            x, y, n = x.astype(np.float32), y.astype(np.float32), self.examples_per_task
+            return Task.from_arrays(x[:n], y[:n], x[n:], y[n:], name=f"a={amplitude:.2f} phase={phase:.2f}")
+
+        return Stream(make, self.rounds)
