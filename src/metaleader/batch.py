@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Shaped
 
-Examples = Shaped[Array, "n ..."] | Shaped[np.ndarray, "n ..."]
-Weights = Float[Array, " n"] | Float[np.ndarray, " n"]
+AnyArray: TypeAlias = Array | np.ndarray  # on a device, or on the host
+Examples: TypeAlias = Shaped[AnyArray, "..."]
 
 
 @jax.tree_util.register_dataclass

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from metaleader.batch import Batch, bucket_size
+from metaleader.batch import AnyArray, Batch, bucket_size
 
-Draw: TypeAlias = tuple[Int[Array, " n"], Float[Array, " n"]]  # places, and weights: 0 where there is none
+Draw: TypeAlias = tuple[Int[Array, " _"], Float[Array, " _"]]  # places, and weights: 0 where there is none
 Sampling: TypeAlias = Callable[[Float[Array, " tasks"]], Float[Array, " tasks"]]
 
 
@@ -116,7 +116,7 @@ class Recency:
 
 
 def sampling_weights(
-    sampling: Sampling, counts: Int[Array, " capacity"], tasks: Int[Array, ""]
+    sampling: Sampling, counts: Int[AnyArray, " capacity"], tasks: Int[AnyArray, ""]
 ) -> Float[Array, " capacity"]:
     """nu_t up to a constant factor: `sampling` of the tasks' ages, and 0 for a task without datapoints."""
     ages = (tasks - 1 - jnp.arange(len(counts))).astype(jnp.float32)
@@ -124,7 +124,7 @@ def sampling_weights(
     return jnp.where((counts > 0) & (ages >= 0), weights, 0)
 
 
-def sample_index(key: Array, weights: Float[Array, " capacity"], shape: tuple[int, ...]) -> Int[Array, ...]:
+def sample_index(key: Array, weights: Float[AnyArray, " capacity"], shape: tuple[int, ...]) -> Int[Array, ...]:
     """Indices drawn with replacement in proportion to `weights`, by inversion of the cumulative sum.
 
     An index of weight 0 is never drawn, unless all are 0.
@@ -135,7 +135,7 @@ def sample_index(key: Array, weights: Float[Array, " capacity"], shape: tuple[in
     return jnp.searchsorted(cumulative, points, side="left").astype(jnp.int32)
 
 
-def sample_distinct(key: Array, count: Int[Array, ""], n: int) -> Draw:
+def sample_distinct(key: Array, count: Int[AnyArray, ""] | int, n: int) -> Draw:
     """`n` distinct numbers below `count` in random order, every arrangement equally likely.
 
     The first `n` steps of a Fisher-Yates shuffle of `0, ..., count - 1`, of which only the places that were
@@ -164,7 +164,7 @@ def sample_distinct(key: Array, count: Int[Array, ""], n: int) -> Draw:
 
 
 def sample_split(
-    key: Array, counts: Int[Array, " capacity"], task: Int[Array, ""], train: int, validation: int
+    key: Array, counts: Int[AnyArray, " capacity"], task: Int[AnyArray, ""], train: int, validation: int
 ) -> tuple[Draw, Draw]:
     """Places of disjoint minibatches D_tr and D_val within a task, drawn without replacement.
 
@@ -177,7 +177,7 @@ def sample_split(
     return (numbers[to_train], weights[to_train]), (numbers[~to_train], weights[~to_train])
 
 
-def take(buffer: TaskBuffer, index: Int[Array, " n"], weights: Float[Array, " n"]) -> Batch:
+def take(buffer: TaskBuffer, index: Int[AnyArray, " n"], weights: Float[AnyArray, " n"]) -> Batch:
     """The examples stored at `index`, as a batch."""
     return Batch(buffer.inputs[index], buffer.targets[index], weights)
 

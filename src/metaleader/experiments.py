@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol as Interface
+from typing import runtime_checkable
 
 from metaleader.errors import UserError, unknown
 from metaleader.learners import FTL, FTML, TOE, Learner, Scratch
@@ -27,6 +28,7 @@ from metaleader.streams import RainbowDigits, RainbowMnist, Sinusoid, Stream
 from metaleader.update import GradientDescent
 
 
+@runtime_checkable
 class StreamSettings(Interface):
     """A frozen dataclass of what determines a stream, besides the seed."""
 

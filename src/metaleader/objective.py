@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +12,14 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from metaleader.batch import Batch
+from metaleader.batch import AnyArray, Batch
 
 Params: TypeAlias = Any  # any pytree of floating-point arrays
 Objective: TypeAlias = Callable[[Params, Batch], Float[Array, ""]]
-Loss: TypeAlias = Callable[[Array, Array], Float[Array, " n"]]
+Loss: TypeAlias = Callable[[Array, AnyArray], Float[Array, " n"]]
 
 
+@runtime_checkable
 class ModelLike(Protocol):
     """A pair of pure functions, and a third for models that keep statistics of a task.
 
@@ -92,7 +93,7 @@ class Problem:
         )
 
 
-def weighted_mean(values: Float[Array, " n"], weights: Float[Array, " n"]) -> Float[Array, ""]:
+def weighted_mean(values: Float[AnyArray, " n"], weights: Float[AnyArray, " n"]) -> Float[Array, ""]:
     """`sum_i w_i v_i / sum_i w_i`, and 0 where all weights are 0."""
     total = jnp.sum(weights)
     # A padded example must not poison the sum: 0 * inf is nan.
@@ -127,7 +128,7 @@ class CrossEntropy:
                 f"example {outside[0]} has {labels[outside[0]]}"
             )
 
-    def __call__(self, logits: Float[Array, "n classes"], labels: Array) -> Float[Array, " n"]:
+    def __call__(self, logits: Float[Array, "n classes"], labels: AnyArray) -> Float[Array, " n"]:
         """The loss of each example, in nats."""
         targets = optax.smooth_labels(
             jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), self.label_smoothing
@@ -136,7 +137,7 @@ class CrossEntropy:
         return losses
 
 
-def squared_error(outputs: Float[Array, "n ..."], targets: Float[Array, "n ..."]) -> Float[Array, " n"]:
+def squared_error(outputs: Float[AnyArray, "n ..."], targets: Float[AnyArray, "n ..."]) -> Float[Array, " n"]:
     """The mean over output dimensions of `(output - target)^2`.
 
     Raises:
@@ -147,7 +148,7 @@ def squared_error(outputs: Float[Array, "n ..."], targets: Float[Array, "n ..."]
     return jnp.mean(jnp.square(outputs - targets), axis=tuple(range(1, outputs.ndim)))
 
 
-def _correct(logits: Float[Array, "n classes"], labels: Array) -> Float[Array, " n"]:
+def _correct(logits: Float[Array, "n classes"], labels: AnyArray) -> Float[Array, " n"]:
     return (jnp.argmax(logits, axis=-1) == labels).astype(logits.dtype)
 
 

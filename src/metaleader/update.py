@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ MetaParams: TypeAlias = Any  # what is meta-learned: the parameters, for some pr
 Step: TypeAlias = Callable[[Params, Batch], Params]
 
 
+@runtime_checkable
 class UpdateProcedure(Protocol):
     """U: from what was meta-learned and the data of a task to the task's parameters."""
 

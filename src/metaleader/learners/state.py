@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import numpy as np
@@ -40,6 +40,7 @@ class State(NamedTuple):
     gradient_evaluations: Any
 
 
+@runtime_checkable
 class Learner(Protocol):
     """A frozen dataclass of hyperparameters with three verbs; all that changes is in a `State`."""
 

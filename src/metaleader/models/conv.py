@@ -8,7 +8,7 @@ from typing import Any, Literal
 import jax
 from jaxtyping import Array, Float, Shaped
 
-from metaleader.batch import Batch
+from metaleader.batch import AnyArray, Batch
 from metaleader.models import layers
 from metaleader.objective import Params
 
@@ -54,7 +54,7 @@ class ConvNet:
         return {"conv": conv, "head": layers.dense_init(head_key, height * width * channels, self.classes)}
 
     def apply(
-        self, params: Params, inputs: Shaped[Array, "n h w c"], weights: Float[Array, " n"]
+        self, params: Params, inputs: Shaped[AnyArray, "n h w c"], weights: Float[AnyArray, " n"]
     ) -> Float[Array, "n classes"]:
         """Logits. Without stored statistics, those of the weighted examples normalise all of them."""
         return self._forward(params, inputs, weights)[0]

@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
+from metaleader.batch import AnyArray
+
 Layer: TypeAlias = dict[str, Any]
 
 
-def as_float(inputs: Shaped[Array, ...]) -> Float[Array, ...]:
+def as_float(inputs: Shaped[AnyArray, ...]) -> Float[Array, ...]:
     """8-bit images scaled to [0, 1]; floating-point inputs as they are."""
     inputs = jnp.asarray(inputs)
     return inputs.astype(jnp.float32) / 255 if inputs.dtype == jnp.uint8 else inputs
@@ -23,12 +25,12 @@ def dense_init(key: Array, inputs: int, outputs: int, gain: float = 1.0) -> Laye
     return {"kernel": kernel, "bias": jnp.zeros(outputs)}
 
 
-def dense(layer: Layer, x: Float[Array, "n inputs"]) -> Float[Array, "n outputs"]:
+def dense(layer: Layer, x: Float[AnyArray, "n inputs"]) -> Float[Array, "n outputs"]:
     """`x W + b`."""
     return x @ layer["kernel"] + layer["bias"]
 
 
-def patches(x: Float[Array, "n h w c"], size: int = 3, stride: int = 1) -> Float[Array, "n oh ow patch"]:
+def patches(x: Float[AnyArray, "n h w c"], size: int = 3, stride: int = 1) -> Float[Array, "n oh ow patch"]:
     """The `size x size` neighbourhoods of every `stride`-th pixel, zero-padded so that `oh = ceil(h / stride)`.
 
     A convolution is then one product with a matrix. Under `vmap` over tasks with different weights that is
@@ -52,7 +54,9 @@ def norm_init(channels: int) -> Layer:
     return {"scale": jnp.ones(channels), "offset": jnp.zeros(channels)}
 
 
-def moments(x: Float[Array, "n ... c"], weights: Float[Array, " n"]) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+def moments(
+    x: Float[AnyArray, "n ... c"], weights: Float[AnyArray, " n"]
+) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
     """Mean and variance of each channel over examples (weighted) and positions."""
     per_example = x.reshape(x.shape[0], -1, x.shape[-1])
     total = jnp.maximum(jnp.sum(weights), 1e-12) * per_example.shape[1]
@@ -62,7 +66,7 @@ def moments(x: Float[Array, "n ... c"], weights: Float[Array, " n"]) -> tuple[Fl
 
 
 def batch_norm(
-    layer: Layer, x: Float[Array, "n ... c"], weights: Float[Array, " n"], epsilon: float = 1e-3
+    layer: Layer, x: Float[AnyArray, "n ... c"], weights: Float[AnyArray, " n"], epsilon: float = 1e-3
 ) -> Float[Array, "n ... c"]:
     """`scale (x - mean) / sqrt(variance + epsilon) + offset`.
 

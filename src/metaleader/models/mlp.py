@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import jax
 from jaxtyping import Array, Float, Shaped
 
-from metaleader.batch import Batch
+from metaleader.batch import AnyArray, Batch
 from metaleader.models import layers
 from metaleader.objective import Params
 
@@ -45,8 +45,8 @@ class MLP:
     def apply(
         self,
         params: Params,
-        inputs: Shaped[Array, "n ..."],
-        weights: Float[Array, " n"],  # noqa: ARG002
+        inputs: Shaped[AnyArray, "n ..."],
+        weights: Float[AnyArray, " n"],  # noqa: ARG002
     ) -> Float[Array, "n outputs"]:
         """The outputs of the last layer, without an activation."""
         x = layers.as_float(inputs).reshape(len(inputs), -1)

@@ -1,0 +1,29 @@
+"""Shapes in annotations are checked while the tests run; data is found through METALEADER_DATA."""
+
+import os
+from pathlib import Path
+
+import jaxtyping
+
+# Two CPU devices, so that what is spread over devices is tested on any machine.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+jaxtyping.install_import_hook("metaleader", "typecheck.check")
+
+import hypothesis
+import jax
+import platformdirs
+import pytest
+
+hypothesis.settings.register_profile("default", deadline=None, max_examples=20)
+hypothesis.settings.load_profile("default")
+jax.config.update("jax_compilation_cache_dir", str(platformdirs.user_cache_path("metaleader") / "compiled-tests"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of data sets, or a skip with the reason."""
+    folder = os.environ.get("METALEADER_DATA")
+    if not folder or not (Path(folder) / "mnist").is_dir():
+        pytest.skip("METALEADER_DATA names no folder that holds mnist/")
+    return Path(folder)

@@ -1,0 +1,93 @@
+"""Padding: a padded batch gives what the unpadded one gives, in losses, statistics, gradients, adaptation."""
+
+from typing import Any
+
+import hypothesis.strategies as st
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from metaleader import Batch, ConvNet, CrossEntropy, GradientDescent, Problem, accuracy, adapt
+from metaleader.batch import bucket_size, pad
+from metaleader.objective import weighted_mean
+from problems import DIGITS, images
+
+
+@given(st.integers(1, 5000))
+def test_bucket_sizes_are_few_and_close(n: int) -> None:
+    size = bucket_size(n)
+    assert n <= size <= n + max(n // 8, 0)
+    assert bucket_size(size) == size
+
+
+def test_a_growing_set_meets_few_sizes() -> None:
+    assert len({bucket_size(n) for n in range(1, 1025)}) <= 64
+
+
+@settings(max_examples=8)
+@given(
+    n=st.integers(2, 12),
+    extra=st.sampled_from([1, 4]),
+    seed=st.integers(0, 99),
+    norm=st.sampled_from(["batch", "task"]),
+)
+def test_padded_equals_unpadded(n: int, extra: int, seed: int, norm: Any) -> None:
+    problem = Problem(ConvNet(depth=2, filters=4, image=(16, 16, 3), norm=norm), CrossEntropy(), accuracy)
+    batch, params = images(n, seed), problem.model.init(jax.random.key(seed))
+    padded = pad(batch, n + extra)
+    # What stands in the padding must not matter, not only zeros.
+    noise = images(n + extra, seed + 1)
+    keep = padded.weights > 0
+    padded = Batch(
+        np.where(keep[:, None, None, None], padded.inputs, noise.inputs),
+        np.where(keep, padded.targets, noise.targets),
+        padded.weights,
+    )
+    for name, function in {
+        "loss": problem.objective,
+        "score": problem.evaluate,
+        "gradient": jax.grad(problem.objective),
+        "statistics": problem.model.calibrate,
+        "adapted": lambda p, b: adapt(problem, GradientDescent(steps=2), p, b),
+    }.items():
+        for got, expected in zip(
+            jax.tree.leaves(function(params, padded)), jax.tree.leaves(function(params, batch)), strict=True
+        ):
+            np.testing.assert_allclose(got, expected, rtol=2e-3, atol=2e-5, err_msg=name)
+
+
+@given(st.lists(st.tuples(st.floats(-10, 10), st.floats(0, 5)), min_size=1, max_size=9))
+def test_weighted_mean(pairs: list[tuple[float, float]]) -> None:
+    values, weights = (np.array(column, np.float32) for column in zip(*pairs, strict=True))
+    expected = np.average(values, weights=weights) if weights.sum() > 1e-6 else None
+    if expected is not None:
+        np.testing.assert_allclose(weighted_mean(values, weights), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_batch_without_weight_has_loss_zero_and_gradient_zero() -> None:
+    batch = images(3)
+    empty = Batch(batch.inputs, batch.targets, np.zeros(3, np.float32))
+    params = DIGITS.model.init(jax.random.key(0))
+    loss, gradient = jax.value_and_grad(DIGITS.objective)(params, empty)
+    assert loss == 0
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradient))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "targets", "message"),
+    [
+        (np.ones((3, 2)), np.ones(2), r"got shapes \(3, 2\) and \(2,\)"),
+        (np.ones((0, 2)), np.ones(0), "at least one"),
+        (np.array([[1.0], [np.nan]]), np.ones(2), "inputs must be finite: example 1 holds nan"),
+        (np.ones((2, 1)), np.array([1.0, np.inf]), "targets must be finite: example 1 holds inf"),
+    ],
+)
+def test_bad_examples_are_refused(inputs: Any, targets: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Batch.of(inputs, targets)
+
+
+def test_padding_to_less_is_refused() -> None:
+    with pytest.raises(ValueError, match="cannot pad 3 examples to 2"):
+        pad(images(3), 2)

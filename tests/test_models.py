@@ -1,0 +1,94 @@
+"""Layers against independent implementations, and the two modes of batch normalisation."""
+
+from typing import Any
+
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from metaleader import MLP, Batch, ConvNet, CrossEntropy, GradientDescent, Problem, accuracy, adapt
+from metaleader.models import layers
+from problems import images
+
+
+@settings(max_examples=15)
+@given(st.integers(3, 9), st.integers(3, 9), st.integers(1, 3), st.integers(0, 99))
+def test_patches_times_a_matrix_is_a_convolution(height: int, width: int, stride: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    x, kernel = random.normal(size=(2, height, width, 2)), random.normal(size=(3, 3, 2, 4))
+    expected = jax.lax.conv_general_dilated(
+        jnp.asarray(x), jnp.asarray(kernel), (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    got = layers.patches(jnp.asarray(x), 3, stride) @ kernel.reshape(18, 4)
+    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_batch_norm_is_that_of_numpy() -> None:
+    random = np.random.default_rng(0)
+    x = random.normal(3, 2, size=(6, 4, 4, 5)).astype(np.float32)
+    layer = {"scale": jnp.arange(5.0), "offset": jnp.ones(5)}
+    expected = np.arange(5) * (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-3) + 1
+    np.testing.assert_allclose(layers.batch_norm(layer, x, np.ones(6, np.float32)), expected, rtol=1e-3, atol=1e-4)
+
+
+def predict(norm: Any, companions: Batch) -> Any:
+    """Logits of one image, predicted in the company of others."""
+    problem = Problem(ConvNet(depth=2, filters=4, image=(16, 16, 3), norm=norm), CrossEntropy(), accuracy)
+    params = adapt(problem, GradientDescent(), problem.model.init(jax.random.key(0)), images(10, 1))
+    inputs = np.concatenate([images(1, 2).inputs, companions.inputs])
+    return problem.model.apply(params, inputs, np.ones(len(inputs), np.float32))[0]
+
+
+def test_with_task_statistics_an_example_is_predicted_independently_of_its_companions() -> None:
+    np.testing.assert_allclose(predict("task", images(1, 3)), predict("task", images(9, 4)), rtol=1e-4, atol=1e-5)
+
+
+def test_with_batch_statistics_companions_matter() -> None:
+    assert np.abs(predict("batch", images(1, 3)) - predict("batch", images(9, 4))).max() > 1e-2
+
+
+def test_task_statistics_are_those_of_the_data_adapted_to() -> None:
+    net = ConvNet(depth=2, filters=4, image=(16, 16, 3), norm="task")
+    params, batch = net.init(jax.random.key(0)), images(10, 1)
+    np.testing.assert_allclose(
+        net.apply(net.calibrate(params, batch), batch.inputs, batch.weights),
+        net.apply(params, batch.inputs, batch.weights),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize(("depth", "features"), [(4, 2 * 2 * 32), (5, 32)])
+def test_the_paper_s_net_on_28_pixels(depth: int, features: int) -> None:
+    params = ConvNet(depth=depth).init(jax.random.key(0))
+    assert [layer["kernel"].shape for layer in params["conv"]] == [(27, 32)] + [(288, 32)] * (depth - 1)
+    assert params["head"]["kernel"].shape == (features, 10)
+
+
+def test_8_bit_images_are_scaled_and_numbers_are_not() -> None:
+    np.testing.assert_allclose(layers.as_float(np.array([0, 255], np.uint8)), [0, 1])
+    np.testing.assert_allclose(layers.as_float(np.array([0, 255.0], np.float32)), [0, 255])
+
+
+def test_an_mlp_is_what_numpy_computes() -> None:
+    net = MLP(inputs=2, outputs=3, width=4, depth=1)
+    params = jax.tree.map(lambda leaf: leaf + 0.1, net.init(jax.random.key(0)))
+    x = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
+    (hidden,) = params["hidden"]
+    expected = np.maximum(x @ hidden["kernel"] + hidden["bias"], 0) @ params["head"]["kernel"] + params["head"]["bias"]
+    np.testing.assert_allclose(net.apply(params, x, np.ones(5, np.float32)), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("build", [lambda: ConvNet(depth=0), lambda: ConvNet(filters=0), lambda: MLP(width=0)])
+def test_impossible_sizes_are_refused(build: Any) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        build()
+
+
+def test_images_of_another_size_are_refused() -> None:
+    net = ConvNet()
+    with pytest.raises(ValueError, match=r"inputs have shape \(16, 16, 3\) an example, the net expects \(28, 28, 3\)"):
+        net.apply(net.init(jax.random.key(0)), images(2).inputs, np.ones(2, np.float32))
