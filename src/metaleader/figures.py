@@ -1,0 +1,201 @@
+"""Figures in the manner of the paper's figure 3, from runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from metaleader import metrics
+from metaleader.metrics import Run
+
+Runs = Mapping[str, Sequence[Run]]  # by learner
+WINDOW = 7  # rounds in a running mean or median
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a learner is named and drawn; shapes and dashes tell learners apart in grey."""
+
+    name: str
+    colour: str
+    marker: str
+    dashes: Any
+
+
+STYLES = {
+    "ftml": Style("FTML", "#0072B2", "o", "-"),
+    "ftml-last-layer": Style("FTML, last layer", "#56B4E9", "P", (0, (3, 1, 1, 1))),
+    "ftl": Style("FTL (joint + fine-tuning)", "#009E73", "s", "--"),
+    "toe": Style("TOE (train on everything)", "#D55E00", "^", "-."),
+    "scratch": Style("from scratch", "#555555", "D", ":"),
+}
+OTHERS = (("#CC79A7", "v"), ("#E69F00", "X"), ("#332288", "*"), ("#882255", "h"))
+RC = {
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 11,
+    "font.size": 10,
+    "legend.frameon": False,
+    "svg.hashsalt": "metaleader",  # the same figure is the same file
+}
+
+
+def style(learner: str) -> Style:
+    """The style of a learner; one that is not known keeps its name and gets a colour by its name's letters."""
+    if learner in STYLES:
+        return STYLES[learner]
+    colour, marker = OTHERS[sum(map(ord, learner)) % len(OTHERS)]
+    return Style(learner, colour, marker, (0, (5, 2)))
+
+
+def all_figures(runs: Runs) -> dict[str, tuple[Figure, str]]:
+    """Every figure by name, each with a caption."""
+    few, everything = few_and_all(runs)
+    threshold, score = _threshold(runs), _score(runs)
+    with matplotlib.rc_context(RC):
+        return {
+            "learning-curves": (
+                learning_curves(runs),
+                f"Learning curves: held-out {score} against the datapoints of the task seen so far, one line a task, "
+                "dark for early rounds and bright for late ones. A learner that learns to learn has its bright lines "
+                f"better, and better sooner, than its dark ones. Dashed: proficiency, {threshold:g}.",
+            ),
+            "datapoints-to-proficiency": (
+                efficiency(runs),
+                f"Learning efficiency: datapoints until held-out {score} was first at least as good as {threshold:g}. "
+                f"Points are tasks, lines running medians over {WINDOW} rounds; hollow points on the top line are "
+                "tasks that never got there.",
+            ),
+            "score-after-few-and-all": (
+                few_against_all(runs),
+                f"Held-out {score} after {few} and after {everything} datapoints of each task. Points are tasks, lines "
+                f"running means over {WINDOW} rounds; with several seeds, lines are means over seeds and bands their "
+                "95 % bootstrap intervals.",
+            ),
+        }
+
+
+def learning_curves(runs: Runs) -> Figure:
+    """Score against |D_t|, a line for every task (of the first seed), coloured by round; a panel a learner."""
+    figure = Figure(figsize=(3.1 * len(runs) + 1.1, 3.6), layout="constrained")
+    panels = figure.subplots(1, len(runs), sharey=True, squeeze=False)[0]
+    colours = ScalarMappable(Normalize(1, max(2, *(run.planned for each in runs.values() for run in each))), "viridis")
+    for panel, (learner, each) in zip(panels, runs.items(), strict=True):
+        at = metrics.sizes(each[:1])
+        for t, curve in enumerate(metrics.scores(each[:1], at)[0], start=1):
+            seen = np.isfinite(curve)
+            marker = "." if seen.sum() == 1 else None
+            panel.plot(np.array(at)[seen], curve[seen], color=colours.to_rgba(t), lw=0.9, alpha=0.85, marker=marker)
+        panel.axhline(_threshold(runs), color="black", ls="--", lw=1)
+        panel.set(title=style(learner).name, xlabel="datapoints of the task", xscale="log")
+        _plain_ticks(panel, at)
+    panels[0].set_ylabel(f"held-out {_score(runs)}")
+    if not _higher(runs):
+        panels[0].set_yscale("log")
+    figure.colorbar(colours, ax=list(panels), label="round", pad=0.01)
+    return figure
+
+
+def efficiency(runs: Runs) -> Figure:
+    """Datapoints to proficiency against round, learners overlaid; censored tasks on a line of their own."""
+    figure = Figure(figsize=(7.4, 4.2), layout="constrained")
+    panel = figure.subplots()
+    at = metrics.sizes([run for each in runs.values() for run in each])
+    never = at[-1] * 1.6 if at else 1.0
+    for learner, each in runs.items():
+        look, values = style(learner), metrics.datapoints_to_proficiency(each)
+        rounds = np.arange(1, values.shape[1] + 1)
+        for row in values:
+            reached, censored = np.isfinite(row), np.isinf(row)
+            panel.plot(rounds[reached], row[reached], look.marker, color=look.colour, ms=4, alpha=0.35, mew=0)
+            panel.plot(rounds[censored], np.full(censored.sum(), never), look.marker, mfc="none", mec=look.colour, ms=4)
+        middle = running(values, np.median)
+        known = ~np.isnan(middle)
+        line = np.where(np.isinf(middle), never, middle)[known]
+        panel.plot(rounds[known], line, color=look.colour, ls=look.dashes, lw=2, label=look.name)
+    panel.axhline(never, color="0.8", lw=0.8, zorder=0)
+    panel.set(xlabel="round", ylabel=f"datapoints until {_score(runs)} reaches {_threshold(runs):g}", yscale="log")
+    ticks = [*thinned(at, 8), never]
+    panel.set_yticks(ticks, [*map(str, ticks[:-1]), "never"])
+    panel.minorticks_off()
+    figure.legend(loc="outside upper center", ncols=len(runs))
+    return figure
+
+
+def few_against_all(runs: Runs) -> Figure:
+    """Score after few and after all datapoints against round, learners overlaid."""
+    figure = Figure(figsize=(9.6, 4.0), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for panel, size in zip(panels, few_and_all(runs), strict=True):
+        for learner, each in runs.items():
+            look, values = style(learner), metrics.scores(each, [size])[:, :, 0]
+            rounds = np.arange(1, values.shape[1] + 1)
+            for row in values:
+                panel.plot(rounds, row, look.marker, color=look.colour, ms=3.5, alpha=0.3, mew=0)
+            smooth = np.array([running(row[None], np.mean) for row in values])
+            mean, low, high = np.array([metrics.interval(column) for column in smooth.T], dtype=float).T
+            panel.plot(rounds, mean, color=look.colour, ls=look.dashes, lw=2, label=look.name)
+            panel.fill_between(rounds, low, high, color=look.colour, alpha=0.15, lw=0)
+        panel.axhline(_threshold(runs), color="black", ls="--", lw=1, zorder=0)
+        panel.set(xlabel="round", title=f"after {size} datapoints")
+    panels[0].set_ylabel(f"held-out {_score(runs)}")
+    if not _higher(runs):
+        panels[0].set_yscale("log")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(runs))
+    return figure
+
+
+def few_and_all(runs: Runs) -> tuple[int, int]:
+    """The smallest size and the largest one at which tasks were evaluated."""
+    at = metrics.sizes([run for each in runs.values() for run in each])
+    return (at[0], at[-1]) if at else (0, 0)
+
+
+def running(values: Float[np.ndarray, "runs rounds"], statistic: Any) -> Float[np.ndarray, " rounds"]:
+    """`statistic` of all values within `WINDOW` rounds around each round; NaN where a round has none itself."""
+    half, out = WINDOW // 2, np.full(values.shape[1], np.nan)
+    for t in range(values.shape[1]):
+        near = values[:, max(0, t - half) : t + half + 1]
+        if not np.isnan(values[:, t]).all():
+            out[t] = statistic(near[~np.isnan(near)])
+    return out
+
+
+def _plain_ticks(panel: Axes, at: Sequence[int]) -> None:
+    ticks = thinned(at, 5)
+    panel.set_xticks(ticks, list(map(str, ticks)))
+    panel.minorticks_off()
+
+
+def thinned(at: Sequence[int], most: int) -> list[int]:
+    """Some of the sizes, evenly spread on a logarithmic axis, the first and the last among them."""
+    if len(at) <= most:
+        return list(at)
+    wanted = np.geomspace(at[0], at[-1], most)
+    return sorted({min(at, key=lambda size: abs(np.log(size / target))) for target in wanted})
+
+
+def _first(runs: Runs) -> Run:
+    return next(iter(runs.values()))[0]
+
+
+def _threshold(runs: Runs) -> float:
+    return float(_first(runs).config["settings"]["protocol"]["threshold"])
+
+
+def _score(runs: Runs) -> str:
+    return str(_first(runs).config["score"]["name"])
+
+
+def _higher(runs: Runs) -> bool:
+    return bool(_first(runs).config["score"]["higher_is_better"])

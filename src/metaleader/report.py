@@ -1,0 +1,193 @@
+"""From numbers to a table, figures and a page that anyone can open."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from metaleader import figures, metrics
+from metaleader.figures import style
+from metaleader.metrics import Interval, Run
+from metaleader.record import write_json
+
+PAGE = Template(Path(__file__).with_name("report.html").read_text())
+
+
+def write_report(paths: Sequence[Path], out: Path) -> tuple[Path, dict[str, Any]]:
+    """Write `summary.json`, `figures/*.png`, `figures/*.svg` and `report.html` into `out`.
+
+    Returns:
+        The page, which needs no other file, and the summary.
+
+    Raises:
+        UserError: see `metrics.load`.
+    """
+    runs = metrics.load(paths)
+    summary = metrics.summary(runs)
+    write_json(out / "summary.json", summary)
+    by_learner = {name: [run for run in runs if run.learner == name and run.records] for name in summary["learners"]}
+    by_learner = {name: each for name, each in by_learner.items() if each}
+    (out / "figures").mkdir(exist_ok=True)
+    pictures = []
+    for name, (figure, caption) in figures.all_figures(by_learner).items() if by_learner else ():
+        png = _rendered(figure, "png", dpi=150)
+        _write(out / "figures" / f"{name}.png", png)
+        _write(out / "figures" / f"{name}.svg", _rendered(figure, "svg"))
+        pictures.append((name, png, caption))
+    page = out / "report.html"
+    _write(page, _page(runs, summary, pictures).encode())
+    return page, summary
+
+
+def table_rows(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Headings and a row for each learner, as text."""
+    at = _columns(summary)
+    headings = ["learner", *(f"{size} dp" for size in at), "end of round", "datapoints to proficiency", "reached"]
+    rows = []
+    for name, numbers in summary["learners"].items():
+        efficiency = numbers["datapoints_to_proficiency"]
+        row = [
+            style(name).name + (" (diverged)" if numbers["diverged"] else " (partial)" if numbers["partial"] else "")
+        ]
+        row += [_number(numbers["score_at"].get(size, [None] * 3)) for size in at]
+        row += [_number(numbers["final_score"])]
+        row += ["censored" if efficiency["median"] is None else f"{efficiency['median']:g}"]
+        row += [f"{efficiency['reached']} of {efficiency['tasks']}"]
+        row += [_readable(numbers["gradient_evaluations"]), _minutes(numbers["seconds"])]
+        rows.append(row)
+    return [*headings, "gradients", "time"], rows
+
+
+def terminal_table(summary: dict[str, Any]) -> Table:
+    """The summary for a terminal of 100 columns."""
+    headings, rows = table_rows(summary)
+    table = Table(title=_title(summary), title_justify="left", box=None, pad_edge=False, caption=_note(summary))
+    for i, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if i == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _page(runs: Sequence[Run], summary: dict[str, Any], pictures: Iterable[tuple[str, bytes, str]]) -> str:
+    headings, rows = table_rows(summary)
+    first = runs[0].config
+    common = {key: value for key, value in first["settings"].items() if key != "learner"}
+    learners = {run.learner: run.config["settings"]["learner"] for run in runs}
+    made = {
+        "commands": "\n".join(dict.fromkeys(run.config["command"] for run in runs)),
+        "versions": _pairs(first["versions"]),
+        "machine": _pairs(first["machine"]),
+        "data": _pairs(first["data"]) if first["data"] else "embedded or generated; no files",
+        "seeds": ", ".join(sorted({str(run.config["seed"]) for run in runs})),
+    }
+    return PAGE.substitute(
+        title=escape(_title(summary)),
+        note=escape(_note(summary)),
+        table=_html_table(headings, [[escape(cell) for cell in row] for row in rows]),
+        failures="".join(
+            f"<p class=warning>{escape(style(name).name)}: {escape(failure)}</p>"
+            for name, numbers in summary["learners"].items()
+            for failure in numbers["failed"]
+        ),
+        figures="".join(
+            f'<figure id="{name}"><img alt="{escape(caption)}" src="data:image/png;base64,{_base64(png)}">'
+            f"<figcaption>{escape(caption)}</figcaption></figure>"
+            for name, png, caption in pictures
+        ),
+        made="".join(f"<dt>{name}</dt><dd><pre>{escape(text)}</pre></dd>" for name, text in made.items()),
+        common=_settings_table({"": common}),
+        learners=_settings_table({style(name).name: settings for name, settings in learners.items()}),
+    )
+
+
+def _title(summary: dict[str, Any]) -> str:
+    return f"{summary['experiment']} ({summary['preset']})"
+
+
+def _note(summary: dict[str, Any]) -> str:
+    score, several = summary["score"], any(numbers["seeds"] > 1 for numbers in summary["learners"].values())
+    side = "at least" if score["higher_is_better"] else "at most"
+    return (
+        f"Held-out {score['name']} over the last third of the rounds, after so many datapoints (dp) of a new task; "
+        f"proficiency is {side} {summary['threshold']:g}. Gradients are per-example gradient evaluations, a "
+        f"Hessian-vector product counting as two."
+        + (" In brackets: 95 % bootstrap intervals over seeds." if several else "")
+    )
+
+
+def _columns(summary: dict[str, Any]) -> list[str]:
+    """At most four sizes, from few datapoints to many."""
+    at = sorted({int(size) for numbers in summary["learners"].values() for size in numbers["score_at"]})
+    chosen = figures.thinned(at, 4)
+    return [str(size) for size in chosen]
+
+
+def _number(interval: Interval) -> str:
+    mean, low, high = interval
+    if mean is None:
+        return "-"
+    return f"{mean:.3f}" if low is None or high is None else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _readable(count: int) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return str(count)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+
+
+def _html_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _settings_table(settings: dict[str, Any]) -> str:
+    """A row for every setting, a column for every learner."""
+    flat = {name: dict(_flat(value)) for name, value in settings.items()}
+    keys = dict.fromkeys(key for values in flat.values() for key in values)
+    rows = ([f"<code>{escape(key)}</code>", *(escape(values.get(key, "")) for values in flat.values())] for key in keys)
+    return _html_table(["setting", *flat], rows)
+
+
+def _flat(value: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{prefix}.{key}" if prefix else key)
+    else:
+        yield prefix, value if isinstance(value, str) else json.dumps(value)
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return "\n".join(f"{key}  {', '.join(v) if isinstance(v, list) else v}" for key, v in values.items())
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def _rendered(figure: Figure, kind: str, **options: Any) -> bytes:
+    target = io.BytesIO()
+    figure.savefig(target, format=kind, metadata={"Date": None} if kind == "svg" else None, **options)
+    return target.getvalue()
+
+
+def _write(path: Path, content: bytes) -> None:
+    partial = path.with_name(path.name + ".tmp")
+    partial.write_bytes(content)
+    os.replace(partial, path)
