@@ -16,7 +16,7 @@ def use_all_cores() -> None:
 
     Does nothing once JAX has started, or where a platform or a number of CPU devices was chosen already.
     """
-    chosen = jax.config.read("jax_num_cpu_devices") >= 0 or "xla_force_host_platform_device_count" in os.environ.get(
+    chosen = jax.config.values["jax_num_cpu_devices"] >= 0 or "xla_force_host_platform_device_count" in os.environ.get(
         "XLA_FLAGS", ""
     )
     if not chosen:

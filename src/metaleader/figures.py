@@ -26,20 +26,21 @@ class Style:
     """How a learner is named and drawn; shapes and dashes tell learners apart in grey."""
 
     name: str
+    short: str
     colour: str
     marker: str
     dashes: Any
 
 
 STYLES = {
-    "ftml": Style("FTML", "#0072B2", "o", "-"),
-    "ftml-last-layer": Style("FTML, last layer", "#56B4E9", "P", (0, (3, 1, 1, 1))),
-    "ftl": Style("FTL (joint + fine-tuning)", "#009E73", "s", "--"),
-    "toe": Style("TOE (train on everything)", "#D55E00", "^", "-."),
-    "scratch": Style("from scratch", "#555555", "D", ":"),
+    "ftml": Style("FTML", "FTML", "#0072B2", "o", "-"),
+    "ftml-last-layer": Style("FTML, last layer", "FTML last layer", "#56B4E9", "P", (0, (3, 1, 1, 1))),
+    "ftl": Style("FTL (joint + fine-tuning)", "FTL", "#009E73", "s", "--"),
+    "toe": Style("TOE (train on everything)", "TOE", "#D55E00", "^", "-."),
+    "scratch": Style("from scratch", "scratch", "#555555", "D", ":"),
 }
 OTHERS = (("#CC79A7", "v"), ("#E69F00", "X"), ("#332288", "*"), ("#882255", "h"))
-RC = {
+RC: Any = {  # matplotlib types the keys one by one
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlesize": 11,
@@ -54,7 +55,7 @@ def style(learner: str) -> Style:
     if learner in STYLES:
         return STYLES[learner]
     colour, marker = OTHERS[sum(map(ord, learner)) % len(OTHERS)]
-    return Style(learner, colour, marker, (0, (5, 2)))
+    return Style(learner, learner, colour, marker, (0, (5, 2)))
 
 
 def all_figures(runs: Runs) -> dict[str, tuple[Figure, str]]:
@@ -94,7 +95,7 @@ def learning_curves(runs: Runs) -> Figure:
         for t, curve in enumerate(metrics.scores(each[:1], at)[0], start=1):
             seen = np.isfinite(curve)
             marker = "." if seen.sum() == 1 else None
-            panel.plot(np.array(at)[seen], curve[seen], color=colours.to_rgba(t), lw=0.9, alpha=0.85, marker=marker)
+            panel.plot(np.array(at)[seen], curve[seen], color=colours.to_rgba(np.array(t)), lw=0.9, alpha=0.85, marker=marker)
         panel.axhline(_threshold(runs), color="black", ls="--", lw=1)
         panel.set(title=style(learner).name, xlabel="datapoints of the task", xscale="log")
         _plain_ticks(panel, at)

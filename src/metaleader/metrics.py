@@ -68,7 +68,8 @@ def load(paths: Sequence[Path]) -> list[Run]:
     for path in paths:
         if not path.is_dir():
             raise UserError(f"there is no folder {path}: name one that `metaleader run` made")
-        found = sorted(config.parent for config in path.rglob("config.json"))
+        # In the order in which they were made, which is the order in which the user named the learners.
+        found = sorted((config.parent for config in path.rglob("config.json")), key=_made)
         if not found:
             raise UserError(f"{path} holds no run (no config.json): name a folder that `metaleader run` made")
         runs += [_load(folder) for folder in found]
@@ -77,6 +78,10 @@ def load(paths: Sequence[Path]) -> list[Run]:
         names = ", ".join("/".join(kind) for kind in sorted(kinds))
         raise UserError(f"the runs are of several experiments ({names}): report one experiment and preset at a time")
     return runs
+
+
+def _made(folder: Path) -> tuple[str, str]:
+    return str(json.loads((folder / "config.json").read_text())["made"]), str(folder)
 
 
 def _load(folder: Path) -> Run:

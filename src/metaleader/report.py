@@ -52,12 +52,12 @@ def write_report(paths: Sequence[Path], out: Path) -> tuple[Path, dict[str, Any]
 def table_rows(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Headings and a row for each learner, as text."""
     at = _columns(summary)
-    headings = ["learner", *(f"{size} dp" for size in at), "end of round", "datapoints to proficiency", "reached"]
+    headings = ["learner", *(f"at {size}" for size in at), "final", f"to {summary['threshold']:g}", "reached"]
     rows = []
     for name, numbers in summary["learners"].items():
         efficiency = numbers["datapoints_to_proficiency"]
         row = [
-            style(name).name + (" (diverged)" if numbers["diverged"] else " (partial)" if numbers["partial"] else "")
+            style(name).short + (" (diverged)" if numbers["diverged"] else " (partial)" if numbers["partial"] else "")
         ]
         row += [_number(numbers["score_at"].get(size, [None] * 3)) for size in at]
         row += [_number(numbers["final_score"])]
@@ -119,18 +119,18 @@ def _note(summary: dict[str, Any]) -> str:
     score, several = summary["score"], any(numbers["seeds"] > 1 for numbers in summary["learners"].values())
     side = "at least" if score["higher_is_better"] else "at most"
     return (
-        f"Held-out {score['name']} over the last third of the rounds, after so many datapoints (dp) of a new task; "
-        f"proficiency is {side} {summary['threshold']:g}. Gradients are per-example gradient evaluations, a "
+        f"Held-out {score['name']} over the last third of the rounds at so many datapoints of a task and at the end "
+        f"of its round; median of the datapoints to proficiency ({side} {summary['threshold']:g}), and tasks that "
+        f"reached it. Gradients are per-example gradient evaluations, a "
         f"Hessian-vector product counting as two."
         + (" In brackets: 95 % bootstrap intervals over seeds." if several else "")
     )
 
 
 def _columns(summary: dict[str, Any]) -> list[str]:
-    """At most four sizes, from few datapoints to many."""
+    """At most three sizes, from few datapoints to many; the end of the round has a column of its own."""
     at = sorted({int(size) for numbers in summary["learners"].values() for size in numbers["score_at"]})
-    chosen = figures.thinned(at, 4)
-    return [str(size) for size in chosen]
+    return [str(size) for size in figures.thinned(at[:-1], 3)]
 
 
 def _number(interval: Interval) -> str:

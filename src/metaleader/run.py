@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
@@ -147,6 +148,7 @@ def _config(plan: Plan, learner: str, seed: int, stream: Stream) -> dict[str, An
         "seed": seed,
         "rounds": len(stream),
         "command": plan.command,
+        "made": datetime.now(UTC).isoformat(),
         "settings": {
             "stream": describe(preset.stream),
             "model": describe(preset.model),

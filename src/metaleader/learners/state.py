@@ -110,6 +110,6 @@ def _adapt(problem: Problem, update: UpdateProcedure, params: MetaParams, batch:
     return meta.adapt(problem, update, params, batch)
 
 
-def count(evaluations: int | np.integer[Any]) -> np.ndarray:
+def count(evaluations: Any) -> np.ndarray:
     """A counter as a leaf of the state."""
     return np.asarray(evaluations, np.int64)

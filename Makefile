@@ -1,0 +1,38 @@
+# The commands people type. `make run` and `make test` set up all they need in .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run test test-slow check format clean
+
+run: .venv/installed  ## the main job: four learners on a stream of handwritten digits, then the report
+	$(BIN)/metaleader run
+
+test: .venv/installed-dev  ## the tests, a few minutes
+	$(BIN)/pytest -n auto
+
+test-slow: .venv/installed-dev  ## the long acceptance runs
+	$(BIN)/pytest -m slow
+
+check: .venv/installed-dev  ## format, lint, types
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+format: .venv/installed-dev  ## format, and mend what the linter can
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean:  ## remove the environment and all caches
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python pyproject.toml
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+.venv/installed-dev: .venv/bin/python pyproject.toml
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@ .venv/installed
