@@ -1,0 +1,49 @@
+"""The example in one file is the package's FTML; the code in the README runs."""
+
+import re
+import runpy
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from metaleader import FTML, GradientDescent, Model, Problem, Protocol, Task, advance, mean_squared_error, squared_error
+from metaleader.protocol import start
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_ftml_in_one_file_is_the_package_s_ftml() -> None:
+    example: dict[str, Any] = runpy.run_path(str(ROOT / "examples" / "ftml_in_one_file.py"))
+    stream = example["sinusoids"](3)
+    params, records = example["online"](stream)
+    problem = Problem(
+        Model(example["init"], lambda params, inputs, weights: example["apply"](params, inputs)),
+        squared_error,
+        mean_squared_error,
+    )
+    learner = FTML(GradientDescent(5, 0.02), meta_steps=10, meta_batch=4, train_size=5, validation_size=5)
+    tasks = [Task.from_arrays(*arrays) for arrays in stream]
+    position, scores = start(problem, tasks, learner), []
+    for position, record in advance(problem, tasks, learner, Protocol(chunk=10), position):  # noqa: B020
+        assert record is not None
+        scores.append((record.round, record.datapoints, record.score))
+    for ours, theirs in zip(jax.tree.leaves(position.state.params), jax.tree.leaves(params), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-4)
+    np.testing.assert_allclose(scores, records, rtol=1e-2)
+
+
+def python_of_the_readme() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("i", range(len(python_of_the_readme())))
+def test_the_code_in_the_readme_runs(i: int, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(python_of_the_readme()[i], {})
+    assert "accuracy" in capsys.readouterr().out
+
+
+def test_the_readme_shows_code() -> None:
+    assert python_of_the_readme()
