@@ -26,11 +26,10 @@ def test_ftml_in_one_file_is_the_package_s_ftml() -> None:
     )
     learner = FTML(GradientDescent(5, 0.02), meta_steps=10, meta_batch=4, train_size=5, validation_size=5)
     tasks = [Task.from_arrays(*arrays) for arrays in stream]
-    position, scores = start(problem, tasks, learner), []
-    for position, record in advance(problem, tasks, learner, Protocol(chunk=10), position):  # noqa: B020
-        assert record is not None
-        scores.append((record.round, record.datapoints, record.score))
-    for ours, theirs in zip(jax.tree.leaves(position.state.params), jax.tree.leaves(params), strict=True):
+    played = list(advance(problem, tasks, learner, Protocol(chunk=10), start(problem, tasks, learner)))
+    scores = [(record.round, record.datapoints, record.score or 0.0) for _, record in played if record is not None]
+    end, _ = played[-1]
+    for ours, theirs in zip(jax.tree.leaves(end.state.params), jax.tree.leaves(params), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-4)
     np.testing.assert_allclose(scores, records, rtol=1e-2)
 

@@ -95,7 +95,9 @@ def learning_curves(runs: Runs) -> Figure:
         for t, curve in enumerate(metrics.scores(each[:1], at)[0], start=1):
             seen = np.isfinite(curve)
             marker = "." if seen.sum() == 1 else None
-            panel.plot(np.array(at)[seen], curve[seen], color=colours.to_rgba(np.array(t)), lw=0.9, alpha=0.85, marker=marker)
+            panel.plot(
+                np.array(at)[seen], curve[seen], color=colours.to_rgba(np.array(t)), lw=0.9, alpha=0.85, marker=marker
+            )
         panel.axhline(_threshold(runs), color="black", ls="--", lw=1)
         panel.set(title=style(learner).name, xlabel="datapoints of the task", xscale="log")
         _plain_ticks(panel, at)

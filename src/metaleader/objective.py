@@ -167,13 +167,13 @@ def check(problem: Problem, batch: Batch, what: str) -> None:
         Batch.of(batch.inputs, batch.targets)
         params = jax.eval_shape(problem.model.init, jax.random.key(0))
         outputs = jax.eval_shape(problem.model.apply, params, batch.inputs, batch.weights)
+        if isinstance(problem.loss, CrossEntropy):
+            problem.loss.check(outputs.shape[-1], np.asarray(batch.targets))
         losses = jax.eval_shape(problem.loss, outputs, batch.targets)
         if losses.shape != (len(batch),):
             raise ValueError(
                 f"the loss has shape {losses.shape} for {len(batch)} examples: it must give one number an example, "
                 f"of shape ({len(batch)},)"
             )
-        if isinstance(problem.loss, CrossEntropy):
-            problem.loss.check(outputs.shape[-1], np.asarray(batch.targets))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{what}: {' '.join(str(error).split())}") from error

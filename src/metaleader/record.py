@@ -121,7 +121,7 @@ class RunFolder:
         with self._checkpoints() as manager:
             manager.save(
                 (manager.latest_step() or 0) + 1,
-                args=orbax().args.StandardSave({f"{i:05d}": leaf for i, leaf in enumerate(local)}),
+                args=orbax().args.PyTreeSave({f"{i:05d}": leaf for i, leaf in enumerate(local)}),
             )
 
     def restore(self, like: Any) -> Any | None:
@@ -151,7 +151,9 @@ class RunFolder:
 
     def _checkpoints(self) -> Any:
         options = orbax().CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
-        return orbax().CheckpointManager((self.path / "checkpoints").absolute(), options=options)
+        return orbax().CheckpointManager(
+            (self.path / "checkpoints").absolute(), options=options, item_handlers=orbax().PyTreeCheckpointHandler()
+        )
 
 
 def orbax() -> Any:

@@ -1,0 +1,192 @@
+"""The online loop: order, evaluation, leakage, divergence, messages."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from metaleader import (
+    FTML,
+    TOE,
+    Adam,
+    Batch,
+    Model,
+    Problem,
+    Protocol,
+    Record,
+    State,
+    Task,
+    UpdateProcedure,
+    accuracy,
+    play,
+    squared_error,
+)
+from metaleader.protocol import advance, start
+from problems import CURVES, DIGITS, LEARNERS, STREAMS, images, lines, points
+
+
+def without_times(records: Sequence[Record]) -> list[Record]:
+    return [replace(record, train_seconds=0.0, evaluation_seconds=0.0) for record in records]
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_held_out_data_never_reaches_a_learner(name: str) -> None:
+    """Whatever is held out, what the learner has learned is the same."""
+
+    def learned(tasks: Sequence[Task]) -> Any:
+        begin = start(CURVES, tasks, LEARNERS[name])
+        *_, (end, _) = advance(CURVES, tasks, LEARNERS[name], Protocol(chunk=8), begin)
+        return end.state.params
+
+    tasks = lines(3)
+    others = [replace(task, test=points(9, 1000 + i, slope=50.0)) for i, task in enumerate(tasks)]
+    jax.tree.map(np.testing.assert_array_equal, learned(tasks), learned(others))
+
+
+@dataclass(frozen=True)
+class Witness:
+    """A learner that notes what it is shown, and learns as TOE does."""
+
+    seen: Any
+    toe: TOE = TOE(steps=1)  # noqa: RUF009
+
+    @property
+    def update(self) -> UpdateProcedure:
+        return self.toe.update
+
+    def init(self, problem: Problem, key: Any, like: Batch, capacity: int = 1024) -> State:
+        return self.toe.init(problem, key, like, capacity)
+
+    def observe(self, problem: Problem, state: State, task: int, batch: Batch) -> State:
+        self.seen.append(("observe", task, len(batch)))
+        return self.toe.observe(problem, state, task, batch)
+
+    def adapt(self, problem: Problem, state: State, batch: Batch) -> Any:
+        self.seen.append(("adapt", len(batch)))
+        return self.toe.adapt(problem, state, batch)
+
+
+class Log(list[Any]):
+    """A list that a frozen dataclass may hold."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return id(self)
+
+
+def test_the_order_of_algorithm_1() -> None:
+    log = Log()
+    records = list(play(CURVES, lines(2, 20), Witness(log), Protocol(chunk=8, evaluate_at=(8,))))
+    one = [("observe", 0, 8), ("adapt", 8), ("observe", 0, 8), ("observe", 0, 4), ("adapt", 20)]
+    two = [(verb, 1, *rest[1:]) if verb == "observe" else (verb, *rest) for verb, *rest in one]
+    assert log == one + two
+    assert [(r.round, r.datapoints, r.task) for r in records] == [
+        (1, 8, "slope -1"), (1, 20, "slope -1"), (2, 8, "slope 0"), (2, 20, "slope 0"),
+    ]  # fmt: skip
+
+
+def test_moving_on_at_proficiency() -> None:
+    easy = Protocol(chunk=5, threshold=1e9, move_on=True)
+    assert [(r.round, r.datapoints) for r in play(CURVES, lines(3), TOE(), easy)] == [(1, 5), (2, 5), (3, 5)]
+    never = replace(easy, threshold=-1.0)
+    assert [r.datapoints for r in play(CURVES, lines(2, 10), TOE(), never)] == [5, 10, 5, 10]
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_every_stream_plays_and_repeats(name: str) -> None:
+    stream = STREAMS[name].stream(seed=3)
+    problem = CURVES if name == "sinusoid" else DIGITS
+    protocol = Protocol(chunk=20)
+    first, second = (without_times(list(play(problem, stream, TOE(steps=1), protocol, seed=1))) for _ in range(2))
+    assert first == second
+    assert [record.round for record in first] == list(range(1, len(stream) + 1))
+    assert [record.task for record in first] == [task.name for task in stream]
+
+
+def test_scores_and_losses_are_those_of_the_adapted_model_on_held_out_data() -> None:
+    tasks, learner = lines(2), LEARNERS["ftml"]
+    position = start(CURVES, tasks, learner)
+    for position, record in advance(CURVES, tasks, learner, Protocol(chunk=20), position):  # noqa: B020
+        assert record is not None
+        task = tasks[record.round - 1]
+        params = learner.adapt(CURVES, position.state, task.train)
+        outputs = CURVES.model.apply(params, task.test.inputs, task.test.weights)
+        assert record.score is not None
+        np.testing.assert_allclose(record.score, np.mean(np.square(outputs - task.test.targets)), rtol=1e-4)
+
+
+def test_a_learner_that_diverges_is_recorded_and_stopped() -> None:
+    wild = TOE(optimizer=Adam(1e30))
+    records = list(play(CURVES, lines(6), wild, Protocol(chunk=10)))
+    assert records[-1].diverged
+    assert records[-1].loss is None
+    assert records[-1].score is None
+    assert records[-1].round < 6
+
+
+def unfit(task: Task, **arrays: Any) -> Task:
+    return replace(task, train=replace(task.train, **arrays))
+
+
+@pytest.mark.parametrize(
+    ("problem", "task", "message"),
+    [
+        (DIGITS, Task(images(4, classes=10), images(4)), None),
+        (
+            DIGITS,
+            Task(Batch.of(images(3).inputs, np.array([1, 12, 2], np.int32)), images(4)),
+            r"round 1.*training data: labels must be from 0 to 9, as the model has 10 outputs: example 1 has 12",
+        ),
+        (DIGITS, Task(Batch.of(images(3).inputs, np.ones(3, np.float32)), images(4)), "labels must be integers"),
+        (
+            DIGITS,
+            Task(images(4), Batch.of(images(3).inputs, np.array([0, -1, 2]))),
+            "held-out data: .*example 1 has -1",
+        ),
+        (
+            DIGITS,
+            Task(Batch.of(np.ones((2, 8, 8, 3), np.float32), np.zeros(2, int)), images(4)),
+            r"set image=\(8, 8, 3\)",
+        ),
+        (CURVES, unfit(lines(1)[0], targets=np.ones(20, np.float32)), r"outputs have shape \(20, 1\), targets \(20,\)"),
+        (CURVES, unfit(lines(1)[0], inputs=np.full((20, 1), np.nan, np.float32)), "inputs must be finite: example 0"),
+        (
+            Problem(Model(lambda key: {}, lambda p, x, w: x), lambda o, t: squared_error(o, t)[:2], accuracy),
+            lines(1)[0],
+            r"the loss has shape \(2,\) for 20 examples",
+        ),
+    ],
+)
+def test_data_that_does_not_fit_is_refused_in_words(problem: Problem, task: Task, message: str | None) -> None:
+    run = play(problem, [task], TOE(steps=1), Protocol(chunk=50))
+    if message is None:
+        next(run)
+    else:
+        with pytest.raises(ValueError, match=message) as refused:
+            next(run)
+        assert "\n" not in str(refused.value)
+
+
+def test_a_later_task_of_another_shape_is_refused() -> None:
+    other = Task(points(20, dtype=np.float16), points(9))
+    with pytest.raises(ValueError, match=r"inputs are float16 .* the buffer holds float32"):
+        list(play(CURVES, [lines(1)[0], other], TOE(steps=1)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"chunk": 0}, "chunk must be at least 1"),
+        ({"chunk": 10, "evaluate_at": (10, 25)}, r"multiples of chunk = 10.*25"),
+    ],
+)
+def test_impossible_protocols_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Protocol(**settings)
+
+
+def test_an_empty_stream_is_refused() -> None:
+    with pytest.raises(ValueError, match="the stream holds no task"):
+        list(play(CURVES, [], FTML()))
