@@ -46,7 +46,7 @@ LEARNERS: dict[str, Learner] = {
     "ftml-last-layer": FTML(GradientDescent(only=("head",)), meta_steps=2, meta_batch=2, train_size=3),
     "toe": TOE(steps=3, batch_size=8),
     "ftl": FTL(steps=3, batch_size=8),
-    "scratch": Scratch(steps=3, batch_size=8),
+    "scratch": Scratch(steps=20, batch_size=8),
 }
 STREAMS: dict[str, Any] = {
     "rainbow-digits": RainbowDigits(rounds=4, examples_per_task=20, test_examples=30),

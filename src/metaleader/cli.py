@@ -26,7 +26,7 @@ from metaleader.progress import live
 from metaleader.run import Plan, RunInterrupted, run
 
 MAIN_JOB = "rainbow-digits"
-OPTIONS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
+OPTIONS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
 USAGE = """usage: metaleader COMMAND ...
 
   run [EXPERIMENT]   run learners on an experiment, then report (rainbow-digits, if none is named)
@@ -51,7 +51,9 @@ class RunOptions:
     """Folder for the results. None: a new one under runs/."""
     data_dir: Path | None = None
     """Folder with data sets, searched first."""
-    resume: bool = field(default=False, metadata={"flag": True})
+    checkpoint_seconds: float = 20.0
+    """Time between checkpoints, which is what a kill may cost; Ctrl-C costs nothing."""
+    resume: bool = False
     """Go on with the runs in the folder (without --out, the newest) from their last checkpoints."""
 
 
@@ -117,7 +119,8 @@ def _run(arguments: list[str]) -> int:
         tuple(range(options.seeds)),
         out,
         options.data_dir,
-        command=shlex.join(["metaleader", "run", name, *arguments]),
+        shlex.join(["metaleader", "run", name, *arguments]),
+        options.checkpoint_seconds,
     )
     console = Console()
     try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import runpy
+import importlib.util
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Protocol as Interface
 from typing import runtime_checkable
 
 from metaleader.errors import UserError, unknown
-from metaleader.learners import FTL, FTML, TOE, Learner, Scratch
+from metaleader.learners import FTL, FTML, TOE, Adam, Learner, Scratch
 from metaleader.models import MLP, ConvNet
 from metaleader.objective import (
     CrossEntropy,
@@ -98,7 +99,14 @@ def find(name: str) -> Experiment:
     if name.endswith(".py"):
         if not Path(name).is_file():
             raise UserError(f"there is no file {name}: give the path of a Python file that defines `experiment`")
-        found = runpy.run_path(name).get("experiment")
+        # As a module of its own, so that the types in its annotations are found by name.
+        specification = importlib.util.spec_from_file_location(Path(name).stem, name)
+        assert specification is not None
+        assert specification.loader is not None
+        module = importlib.util.module_from_spec(specification)
+        sys.modules[specification.name] = module
+        specification.loader.exec_module(module)
+        found = getattr(module, "experiment", None)
         if not isinstance(found, Experiment):
             raise UserError(f"{name} must define `experiment`, a metaleader.Experiment; found {type(found).__name__}")
         return found
@@ -152,10 +160,10 @@ _SINUSOID_LAPTOP = Preset(
     loss=squared_error,
     protocol=Protocol(chunk=5, evaluate_at=(5, 10, 20, 50), threshold=0.1),
     learners=_learners(
-        FTML(update=GradientDescent(step_size=0.01), meta_steps=50),
-        FTL(update=GradientDescent(step_size=0.01), steps=50),
-        TOE(steps=50),
-        Scratch(steps=100),
+        FTML(GradientDescent(step_size=0.003), meta_steps=50, optimizer=Adam(3e-3)),
+        FTL(GradientDescent(step_size=0.003), steps=50, optimizer=Adam(3e-3)),
+        TOE(steps=50, optimizer=Adam(3e-3)),
+        Scratch(steps=100, optimizer=Adam(3e-3)),
     ),
 )
 

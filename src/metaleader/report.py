@@ -12,6 +12,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+import matplotlib
 from matplotlib.figure import Figure
 from rich.table import Table
 
@@ -71,7 +72,14 @@ def table_rows(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 def terminal_table(summary: dict[str, Any]) -> Table:
     """The summary for a terminal of 100 columns."""
     headings, rows = table_rows(summary)
-    table = Table(title=_title(summary), title_justify="left", box=None, pad_edge=False, caption=_note(summary))
+    table = Table(
+        title=_title(summary),
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        caption=_note(summary),
+        caption_justify="left",
+    )
     for i, heading in enumerate(headings):
         table.add_column(heading, justify="left" if i == 0 else "right")
     for row in rows:
@@ -183,7 +191,8 @@ def _base64(content: bytes) -> str:
 
 def _rendered(figure: Figure, kind: str, **options: Any) -> bytes:
     target = io.BytesIO()
-    figure.savefig(target, format=kind, metadata={"Date": None} if kind == "svg" else None, **options)
+    with matplotlib.rc_context(figures.RC):
+        figure.savefig(target, format=kind, metadata={"Date": None} if kind == "svg" else None, **options)
     return target.getvalue()
 
 

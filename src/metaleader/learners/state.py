@@ -14,7 +14,6 @@ from jaxtyping import Array
 
 from metaleader import meta
 from metaleader.batch import Batch, bucket_size, pad
-from metaleader.buffer import TaskBuffer
 from metaleader.objective import Params, Problem
 from metaleader.update import MetaParams, UpdateProcedure
 
@@ -27,7 +26,7 @@ class State(NamedTuple):
     Attributes:
         params: w_t, what was learned so far.
         opt_state: of the outer optimiser.
-        buffer: the datapoints kept.
+        buffer: the datapoints kept, a `TaskBuffer` for the learners here.
         key: the random key of what comes next.
         gradient_evaluations: host scalar: per-example gradients taken so far by `observe`, a Hessian-vector
             product counting as two.
@@ -35,7 +34,7 @@ class State(NamedTuple):
 
     params: MetaParams
     opt_state: Any
-    buffer: TaskBuffer
+    buffer: Any
     key: Array
     gradient_evaluations: Any
 

@@ -1,0 +1,165 @@
+"""The command: what it makes, and one line for every mistake."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from metaleader import EXPERIMENTS, cli
+
+SMOKE = ["run", "sinusoid", "--preset", "smoke"]
+
+
+def call(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments)
+    return int(end.value.code or 0)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_runs_at_smoke_from_command_to_report(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> None:
+    if name == "rainbow-mnist":
+        request.getfixturevalue("data_dir")
+    assert call("run", name, "--preset", "smoke", "--out", str(tmp_path / "out")) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["experiment"], summary["preset"]) == (name, "smoke")
+    assert list(summary["learners"]) == ["ftml", "ftl", "toe", "scratch"]
+    for numbers in summary["learners"].values():
+        assert all(entry[0] is not None for entry in numbers["score_at"].values())
+        assert numbers["gradient_evaluations"] > 0
+    assert (tmp_path / "out" / "report.html").stat().st_size > 50_000
+    shown = capsys.readouterr().out
+    assert "FTML" in shown
+    assert "report.html" in shown
+    assert call("report", str(tmp_path / "out" / "ftml"), "--out", str(tmp_path / "out")) == 0
+
+
+def test_hyperparameters_learners_and_seeds_by_name(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = ["--learner", "ftml-last-layer", "toe", "--learner", "ftl", "--seeds", "2", "--out", str(out)]
+    settings = ["--ftml-last-layer.meta-steps", "3", "--ftl.update.step-size", "0.02", "--stream.rounds", "2"]
+    assert call(*SMOKE, *options, *settings, "--toe.optimizer.learning-rate", "1e-4", "--protocol.move-on") == 0
+    configs = {path.parent.parent.name: json.loads(path.read_text()) for path in out.rglob("config.json")}
+    assert set(configs) == {"ftml-last-layer", "toe", "ftl"}
+    assert configs["ftml-last-layer"]["settings"]["learner"]["meta_steps"] == 3
+    assert configs["ftml-last-layer"]["settings"]["learner"]["update"]["only"] == ["head"]
+    assert configs["ftl"]["settings"]["learner"]["update"]["step_size"] == 0.02
+    assert configs["toe"]["settings"]["learner"]["optimizer"]["learning_rate"] == 1e-4
+    assert configs["toe"]["settings"]["protocol"]["move_on"] is True
+    assert configs["toe"]["settings"]["stream"]["rounds"] == 2
+    assert configs["toe"]["command"].startswith("metaleader run sinusoid --preset smoke --learner")
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["learners"]["toe"]["seeds"] == 2
+    assert None not in summary["learners"]["toe"]["final_score"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rnu"], "unknown command 'rnu': did you mean run?"),
+        (["run", "rainbow-mnits"], "unknown experiment 'rainbow-mnits': did you mean rainbow-mnist"),
+        (["run", "nowhere.py"], "there is no file nowhere.py"),
+        (["run", "sinusoid", "--preset", "labtop"], "unknown preset 'labtop': did you mean laptop?"),
+        ([*SMOKE, "--learner", "ftlm"], "unknown learner 'ftlm': did you mean ftl or ftml?"),
+        ([*SMOKE, "--ftml.meta-stps", "3"], "did you mean --ftml.meta-steps"),
+        ([*SMOKE, "--ftml.meta-steps", "many"], "--ftml.meta-steps: invalid literal for int"),
+        ([*SMOKE, "--ftml.meta-steps", "0"], "meta_steps must be positive and finite, got 0"),
+        ([*SMOKE, "--protocol.evaluate-at", "3"], "multiples of chunk = 5"),
+        ([*SMOKE, "--seeds", "0"], "--seeds must be at least 1, got 0"),
+        (["run", "rainbow-mnist", "--data-dir", "/nowhere"], "--data-dir /nowhere is no folder"),
+        (["run", "rainbow-digits", "--stream.rounds", "99"], "rounds must be from 1 to 56, got 99"),
+        (["run", "rainbow-digits", "--model.norm", "layer"], "invalid choice 'layer'"),
+        (["report"], "name at least one folder"),
+        (["report", "/nowhere"], "there is no folder /nowhere"),
+        (["data", "minst"], "unknown data set 'minst': did you mean mnist"),
+        (["list", "x"], "list takes no arguments"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(*arguments) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []  # nothing half-written
+
+
+def test_damaged_data_is_named_and_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (tmp_path / "data" / "mnist").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / "mnist" / f"{name}-ubyte.gz").write_bytes(b"damaged")
+    out = tmp_path / "out"
+    assert call("run", "rainbow-mnist", "--data-dir", str(tmp_path / "data"), "--out", str(out)) == 2
+    said = capsys.readouterr().err
+    assert "train-images-idx3-ubyte.gz is damaged: its SHA-256 is" in said
+    assert said.count("\n") == 1
+    assert not out.exists()
+
+
+def test_an_output_folder_that_exists_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [*SMOKE, "--learner", "toe", "--out", str(tmp_path / "out")]
+    assert call(*arguments) == 0
+    assert call(*arguments) == 2
+    assert "exists already: go on with it by --resume" in capsys.readouterr().err
+    assert call(*arguments, "--resume") == 0  # nothing left to do; the report is made again
+
+
+def test_a_diverging_learner_is_told_and_the_others_finish(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wild = ["--learner", "ftl", "toe", "--ftl.optimizer.learning-rate", "1e30", "--out", str(tmp_path)]
+    assert call(*SMOKE, *wild, "--stream.rounds", "5") == 0
+    captured = capsys.readouterr()
+    assert "seed-0: diverged" in captured.err
+    assert "FTL (diverged)" in captured.out
+    assert json.loads((tmp_path / "summary.json").read_text())["learners"]["toe"]["final_score"][0] is not None
+
+
+def test_folders_are_numbered_where_none_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert call(*SMOKE, "--learner", "toe") == 0
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["sinusoid-smoke", "sinusoid-smoke-2"]
+
+
+def test_an_experiment_of_one_s_own_in_one_file(tmp_path: Path) -> None:
+    example = Path(__file__).parents[1] / "examples" / "own_experiment.py"
+    assert call("run", str(example), "--preset", "smoke", "--out", str(tmp_path), "--nearest-mean.shrinkage", "2") == 0
+    assert set(json.loads((tmp_path / "summary.json").read_text())["learners"]) == {"ftml", "nearest-mean"}
+
+
+@pytest.mark.parametrize("command", ["list", "data", "--help", "--version"])
+def test_what_there_is(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(command) == 0
+    expected = {"list": "rainbow-mnist", "data": "mnist", "--help": "usage: metaleader", "--version": "metaleader 0."}
+    assert expected[command] in capsys.readouterr().out
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "metaleader", *SMOKE, "--learner", "toe", "--stream.rounds", "5000"]
+    process = subprocess.Popen([*command, "--out", str(out)], stderr=subprocess.PIPE, text=True)
+    while not (out / "toe" / "seed-0" / "records.jsonl").exists():
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    said = process.communicate()[1]
+    assert process.returncode == 130
+    assert said.count("\n") == 1
+    assert "everything is saved" in said
+    assert f"--out {out} --resume" in said
+    assert (out / "toe" / "seed-0" / "checkpoints").is_dir()
+    made = len((out / "toe" / "seed-0" / "records.jsonl").read_text().splitlines())
+    assert call("report", str(out)) == 0
+    assert json.loads((out / "summary.json").read_text())["learners"]["toe"]["partial"]
+    assert made > 0

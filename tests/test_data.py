@@ -1,0 +1,130 @@
+"""Finding, checking, fetching and reading data files; what goes wrong is said in one line."""
+
+import gzip
+import hashlib
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+
+from metaleader import UserError, data
+
+CONTENT = gzip.compress(b"\0\0\x08\x02" + (2).to_bytes(4, "big") + (3).to_bytes(4, "big") + bytes(range(6)))
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[data.DataSet]:
+    """A data set of one file, published by a server on this machine; the cache is empty."""
+    published = tmp_path / "published"
+    published.mkdir()
+    (published / "six.gz").write_bytes(CONTENT)
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args: object) -> None:
+            super().__init__(*args, directory=str(published))  # type: ignore[arg-type]
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.delenv("METALEADER_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    files = MappingProxyType({"six.gz": hashlib.sha256(CONTENT).hexdigest()})
+    yield data.DataSet("small", f"http://127.0.0.1:{server.server_port}/", files)
+    server.shutdown()
+    server.server_close()
+
+
+def one_line(error: pytest.ExceptionInfo[UserError]) -> str:
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_folders_are_searched_in_order_and_the_cache_is_filled_last(
+    small: data.DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched = data.locate(small)["six.gz"]
+    assert fetched == tmp_path / "cache" / "metaleader" / "data" / "small" / "six.gz"
+    for name in ("environment", "given"):
+        (tmp_path / name / "small").mkdir(parents=True)
+        (tmp_path / name / "small" / "six.gz").write_bytes(CONTENT)
+    monkeypatch.setenv("METALEADER_DATA", str(tmp_path / "environment"))
+    assert data.locate(small)["six.gz"].is_relative_to(tmp_path / "environment")
+    assert data.locate(small, tmp_path / "given")["six.gz"].is_relative_to(tmp_path / "given")
+
+
+def test_what_arrives_damaged_is_not_kept(small: data.DataSet, tmp_path: Path) -> None:
+    other = data.DataSet(small.name, small.url, MappingProxyType({"six.gz": "0" * 64}))
+    with pytest.raises(UserError) as error:
+        data.locate(other)
+    assert "small/six.gz" in one_line(error)
+    assert "could not be downloaded" in one_line(error)
+    assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
+
+
+def test_without_network_the_message_says_what_to_do(small: data.DataSet) -> None:
+    unreachable = data.DataSet("small", "http://127.0.0.1:9/", small.files)
+    with pytest.raises(UserError) as error:
+        data.locate(unreachable)
+    assert "put it into one of these folders, or name another with --data-dir" in one_line(error)
+
+
+def test_a_damaged_file_is_named_with_both_checksums(small: data.DataSet, tmp_path: Path) -> None:
+    path = data.locate(small)["six.gz"]
+    path.write_bytes(b"damaged")
+    with pytest.raises(UserError) as error:
+        data.locate(small)
+    assert str(path) in one_line(error)
+    assert hashlib.sha256(b"damaged").hexdigest() in one_line(error)
+    assert small.files["six.gz"] in one_line(error)
+    assert "delete it and run: metaleader data small" in one_line(error)
+
+
+def test_a_data_dir_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no folder"):
+        data.folders(tmp_path / "nowhere")
+
+
+def test_an_unknown_data_set_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UserError, match="unknown data set 'minst': did you mean mnist"):
+        data.find("minst")
+
+
+def test_idx_files_are_read(tmp_path: Path) -> None:
+    (tmp_path / "good.gz").write_bytes(CONTENT)
+    np.testing.assert_array_equal(data.read_idx(tmp_path / "good.gz"), [[0, 1, 2], [3, 4, 5]])
+
+
+@pytest.mark.parametrize(
+    "content", [b"no gzip", CONTENT[:-9], gzip.compress(b"\0\0\x08"), gzip.compress(b"\0\0\x0d\x01\0\0\0\1abcd")]
+)
+def test_damaged_idx_files_are_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad.gz").write_bytes(content)
+    with pytest.raises(UserError, match=r"bad\.gz is no gzipped IDX file") as error:
+        data.read_idx(tmp_path / "bad.gz")
+    one_line(error)
+
+
+def test_the_inventory_tells_present_missing_and_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("METALEADER_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / "mnist" / "train-images-idx3-ubyte.gz").write_bytes(b"damaged")
+    status = {row[1]: row[2] for row in data.inventory(tmp_path)}
+    assert status["train-images-idx3-ubyte.gz"] == "damaged"
+    assert status["t10k-images-idx3-ubyte.gz"] == "missing"
+
+
+def test_mnist_is_mnist(data_dir: Path) -> None:
+    paths = data.locate(data.find("mnist"), data_dir)
+    images, labels, test_images, test_labels = map(data.read_idx, paths.values())
+    assert images.shape == (60_000, 28, 28)
+    assert test_images.shape == (10_000, 28, 28)
+    assert labels[:5].tolist() == [5, 0, 4, 1, 9]
+    assert test_labels[:5].tolist() == [7, 2, 1, 0, 4]
+    assert {row[2] for row in data.inventory(data_dir)} == {"present"}

@@ -1,0 +1,197 @@
+"""Statistics against hand-made cases and an independent account on random records."""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from metaleader import Record, UserError, figures, metrics, report
+from metaleader.metrics import Run
+
+SIZES = (10, 20, 40)
+
+
+def config(learner: str = "ftml", seed: int = 0, rounds: int = 3, threshold: float = 0.5, higher: bool = True) -> Any:
+    return {
+        "experiment": "made-up",
+        "preset": "laptop",
+        "learner": learner,
+        "seed": seed,
+        "rounds": rounds,
+        "command": "metaleader run made-up",
+        "made": f"2026-01-01T00:00:0{seed}",
+        "settings": {"protocol": {"threshold": threshold}, "learner": {"steps": 5, "<name>": learner}},
+        "score": {"name": "accuracy" if higher else "squared error", "higher_is_better": higher},
+        "data": {},
+        "versions": {"metaleader": "0"},
+        "machine": {"devices": ["cpu"]},
+    }
+
+
+def made(scores: Any, outcome: str | None = "finished", **settings: Any) -> Run:
+    """A run with the score of every round and size; None: not finite."""
+    records = [
+        Record(t, f"task {t}", size, score, score, score is None, 100 * t + size, float(t), 0.5 * t)
+        for t, row in enumerate(scores, start=1)
+        for size, score in zip(SIZES, row, strict=False)
+    ]
+    return Run(config(**settings), tuple(records), outcome)
+
+
+def test_a_summary_by_hand() -> None:
+    run = made([[0.1, 0.2, 0.3]] * 4 + [[0.2, 0.6, 0.7], [0.4, 0.45, 0.49]], rounds=6)
+    summary = metrics.summary([run])
+    assert summary["experiment"] == "made-up"
+    numbers = summary["learners"]["ftml"]
+    assert numbers["score_at"]["20"] == [pytest.approx(0.525), None, None]  # the mean of 0.6 and 0.45
+    assert numbers["final_score"] == [pytest.approx(0.595), None, None]
+    assert numbers["datapoints_to_proficiency"] == {"median": None, "reached": 1, "tasks": 2}  # 20 and never
+    assert (numbers["seeds"], numbers["rounds"]) == (1, 6)
+    assert numbers["gradient_evaluations"] == 640
+    assert numbers["seconds"] == 9.0
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.lists(st.lists(st.floats(0, 1), min_size=3, max_size=3), min_size=6, max_size=6), min_size=1, max_size=3
+    ),
+    st.booleans(),
+)
+def test_a_summary_equals_an_independent_account(scores: list[list[list[float]]], higher: bool) -> None:
+    runs = [made(each, rounds=6, seed=i, higher=higher) for i, each in enumerate(scores)]
+    numbers = metrics.summary(runs)["learners"]["ftml"]
+    first = []
+    for each in scores:
+        for row in each[4:]:
+            good = [size for size, s in zip(SIZES, row, strict=True) if (s >= 0.5 if higher else s <= 0.5)]
+            first.append(min(good, default=float("inf")))
+    median = statistics.median(first)
+    assert numbers["datapoints_to_proficiency"]["median"] == (None if median == float("inf") else median)
+    assert numbers["datapoints_to_proficiency"]["reached"] == sum(x < 1e9 for x in first)
+    mean, low, high = numbers["score_at"]["40"]
+    per_seed = [statistics.mean(row[2] for row in each[4:]) for each in scores]
+    assert mean == pytest.approx(statistics.mean(per_seed))
+    if len(scores) == 1:
+        assert low is None
+    else:
+        assert min(per_seed) - 1e-9 <= low <= mean + 1e-9
+        assert mean - 1e-9 <= high <= max(per_seed) + 1e-9
+
+
+def test_the_bootstrap_is_seeded_and_covers() -> None:
+    draws = [np.random.default_rng(i).normal(1.0, 2.0, 20) for i in range(200)]
+    assert metrics.interval(draws[0]) == metrics.interval(draws[0])
+    covered = 0
+    for values in draws:
+        _, low, high = metrics.interval(values)
+        assert low is not None
+        assert high is not None
+        covered += low <= 1.0 <= high
+    assert 0.86 <= covered / 200 <= 0.99  # 95 %, less a little as percentile intervals of 20 values are narrow
+
+
+def test_a_learner_that_diverged_has_no_mean_score_and_its_missing_rounds_count_as_not_reached() -> None:
+    runs = [made([[0.9, 0.9, 0.9]] * 6, rounds=6), made([[None, None, None]], "diverged", rounds=6, seed=1)]
+    numbers = metrics.summary(runs)["learners"]["ftml"]
+    assert numbers["diverged"]
+    assert numbers["score_at"]["10"] == [None, None, None]
+    assert numbers["datapoints_to_proficiency"] == {"median": None, "reached": 2, "tasks": 4}
+
+
+def test_a_partial_run_counts_the_rounds_it_completed() -> None:
+    run = made([[0.1, 0.2, 0.3], [0.5, 0.6, 0.7], [0.6, 0.6, 0.8], [0.9]], None, rounds=30)
+    numbers = metrics.summary([run])["learners"]["ftml"]
+    assert numbers["partial"]
+    assert numbers["rounds"] == 3
+    assert numbers["score_at"]["40"][0] == pytest.approx(0.8)
+    assert numbers["datapoints_to_proficiency"] == {"median": 10.0, "reached": 1, "tasks": 1}
+
+
+def test_a_round_that_moved_on_ends_with_its_last_record() -> None:
+    run = made([[0.9], [0.2, 0.8], [0.1, 0.2, 0.3]], rounds=3)
+    np.testing.assert_allclose(metrics.final_scores([run]), [[0.9, 0.8, 0.3]])
+    np.testing.assert_allclose(metrics.datapoints_to_proficiency([run]), [[10, 20, np.inf]])
+
+
+def test_running_statistics_skip_what_is_missing() -> None:
+    values = np.array([[1.0, np.nan, 3.0, 5.0]])
+    np.testing.assert_allclose(figures.running(values, np.mean), [3, np.nan, 3, 3])
+
+
+# Folders and reports.
+
+
+def folder(path: Path, run: Run, tail: str = "") -> Path:
+    path.mkdir(parents=True)
+    (path / "config.json").write_text(json.dumps(run.config))
+    lines = "".join(json.dumps(record.__dict__) + "\n" for record in run.records)
+    (path / "records.jsonl").write_text(lines + tail)
+    if run.outcome:
+        (path / "outcome.json").write_text(json.dumps({"outcome": run.outcome}))
+    return path
+
+
+def test_runs_are_loaded_as_they_were_written_also_while_a_line_is_being_written(tmp_path: Path) -> None:
+    run = made([[0.1, 0.2, 0.3]], None)
+    folder(tmp_path / "ftml" / "seed-0", run, tail='{"round": 2, "ta')
+    assert metrics.load([tmp_path]) == [run]
+
+
+def test_what_cannot_be_loaded_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no folder"):
+        metrics.load([tmp_path / "nowhere"])
+    with pytest.raises(UserError, match="holds no run"):
+        metrics.load([tmp_path])
+    folder(tmp_path / "a", made([[0.1]]))
+    other = made([[0.1]])
+    other.config["experiment"] = "other"
+    folder(tmp_path / "b", other)
+    with pytest.raises(UserError, match="several experiments"):
+        metrics.load([tmp_path])
+
+
+@pytest.mark.parametrize("higher", [True, False])
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_report_is_whole_and_needs_no_other_file(tmp_path: Path, seeds: int, higher: bool) -> None:
+    random = np.random.default_rng(0)
+    for learner in ("ftml", "scratch", "my-own"):
+        for seed in range(seeds):
+            scores = random.uniform(0.2, 1.0, (9, 3)).tolist()
+            folder(tmp_path / learner / str(seed), made(scores, rounds=9, learner=learner, seed=seed, higher=higher))
+    folder(tmp_path / "toe" / "0", made([[None] * 3], "diverged", rounds=9, learner="toe", higher=higher))
+    folder(tmp_path / "ftl" / "0", made([], "failed: out of luck", rounds=9, learner="ftl", higher=higher))
+    page, summary = report.write_report([tmp_path], tmp_path)
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+    assert set(summary["learners"]) == {"ftml", "scratch", "my-own", "toe", "ftl"}
+    names = {"learning-curves", "datapoints-to-proficiency", "score-after-few-and-all"}
+    assert {p.name for p in (tmp_path / "figures").iterdir()} == {
+        f"{n}.{kind}" for n in names for kind in ("png", "svg")
+    }
+    text = page.read_text()
+    assert text.count("data:image/png;base64,") == 3
+    assert "http://" not in text
+    assert "https://" not in text
+    assert "&lt;name&gt;" in text  # what comes from settings is escaped
+    assert "out of luck" in text
+    assert "metaleader run made-up" in text
+    assert list(tmp_path.rglob("*.tmp")) == []
+    svg = (tmp_path / "figures" / "learning-curves.svg").read_bytes()
+    report.write_report([tmp_path], tmp_path)
+    assert (tmp_path / "figures" / "learning-curves.svg").read_bytes() == svg
+
+
+def test_the_schema_of_the_summary(tmp_path: Path) -> None:
+    folder(tmp_path / "a", made([[0.1, 0.2, 0.3]] * 3))
+    _, summary = report.write_report([tmp_path], tmp_path)
+    numbers = summary["learners"]["ftml"]
+    assert {"experiment", "preset", "learners"} <= summary.keys()
+    assert {
+        "seeds", "rounds", "score_at", "datapoints_to_proficiency", "final_score", "gradient_evaluations", "seconds",
+    } <= numbers.keys()  # fmt: skip
+    assert set(numbers["score_at"]) == {"10", "20", "40"}

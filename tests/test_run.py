@@ -1,0 +1,189 @@
+"""Run folders: stops of every kind, and going on to the same records bit for bit."""
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from metaleader import EXPERIMENTS, TOE, Adam, UserError
+from metaleader import run as run_module
+from metaleader.record import RunFolder
+from metaleader.run import Plan, RunInterrupted, describe, run
+
+COMMAND = [
+    *(sys.executable, "-m", "metaleader", "run", "sinusoid", "--preset", "smoke"),
+    *("--stream.rounds", "12", "--learner", "ftml", "toe"),
+]
+
+
+def plan(out: Path, **settings: Any) -> Plan:
+    experiment = EXPERIMENTS["sinusoid"]
+    return Plan(experiment, "smoke", experiment.presets["smoke"], ("ftml", "toe"), (0,), out, **settings)
+
+
+def records(out: Path) -> dict[str, list[dict[str, Any]]]:
+    """All records by learner, timings aside."""
+    return {
+        path.parent.parent.name: [
+            {key: value for key, value in json.loads(line).items() if not key.endswith("_seconds")}
+            for line in path.read_text().splitlines()
+        ]
+        for path in sorted(out.rglob("records.jsonl"))
+    }
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+    out = tmp_path_factory.mktemp("whole")
+    assert set(run(plan(out)).values()) == {"finished"}
+    return records(out)
+
+
+def test_a_run_folder_says_how_it_was_made(tmp_path: Path) -> None:
+    run(plan(tmp_path, command="metaleader run sinusoid"))
+    config = json.loads((tmp_path / "ftml" / "seed-0" / "config.json").read_text())
+    assert config["settings"]["learner"]["update"]["step_size"] == 0.003
+    assert config["settings"]["learner"]["sampling"]["half_life"] == "inf"
+    assert config["settings"]["stream"] == {
+        "type": "Sinusoid", "rounds": 3, "examples_per_task": 10, "test_examples": 200,
+    }  # fmt: skip
+    assert config["command"] == "metaleader run sinusoid"
+    assert {"jax", "numpy", "metaleader", "python"} <= config["versions"].keys()
+    assert (config["seed"], config["rounds"], config["learner"]) == (0, 3, "ftml")
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 4, 7, 11])
+def test_stopped_and_resumed_gives_the_same_records(
+    tmp_path: Path, stop_after: int, uninterrupted: dict[str, list[dict[str, Any]]]
+) -> None:
+    chunks = 0
+
+    def interrupt(*_: Any) -> None:
+        nonlocal chunks
+        chunks += 1
+        if chunks == stop_after:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(RunInterrupted):
+        run(plan(tmp_path), progress=interrupt)
+    assert run(plan(tmp_path), resume=True)
+    assert records(tmp_path) == uninterrupted
+
+
+def test_records_written_after_the_last_checkpoint_are_made_again(
+    tmp_path: Path, uninterrupted: dict[str, list[dict[str, Any]]]
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    chunks = 0
+
+    def kill(*_: Any) -> None:
+        nonlocal chunks
+        chunks += 1
+        if chunks == 5:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(plan(tmp_path, checkpoint_seconds=0.0), progress=kill)
+    with (tmp_path / "ftml" / "seed-0" / "records.jsonl").open("a") as file:
+        file.write('{"round": 3, "torn')
+    run(plan(tmp_path), resume=True)
+    assert records(tmp_path) == uninterrupted
+
+
+@pytest.mark.slow
+def test_killed_at_ten_random_moments_and_resumed_gives_the_same_records(tmp_path: Path) -> None:
+    whole, killed, moments = tmp_path / "whole", tmp_path / "killed", random.Random(0)
+    began = time.monotonic()
+    subprocess.run([*COMMAND, "--out", str(whole)], check=True, capture_output=True)
+    length = time.monotonic() - began
+    command = [*COMMAND, "--out", str(killed), "--checkpoint-seconds", "0.2"]
+    for _ in range(10):
+        resume = ["--resume"] if killed.exists() else []
+        process = subprocess.Popen([*command, *resume], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(moments.uniform(0.2, 1.0) * length)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run([*command, "--resume"], check=True, capture_output=True)
+    assert records(killed) == records(whole)
+    assert len(records(whole)["ftml"]) > 20
+
+
+def test_results_are_never_overwritten(tmp_path: Path) -> None:
+    run(plan(tmp_path))
+    before = records(tmp_path)
+    with pytest.raises(UserError, match="exists already: go on with it by --resume"):
+        run(plan(tmp_path))
+    assert records(tmp_path) == before
+
+
+def test_resuming_with_other_settings_is_refused_by_name(tmp_path: Path) -> None:
+    run(plan(tmp_path))
+    changed = dict(EXPERIMENTS["sinusoid"].presets["smoke"].learners)
+    changed["ftml"] = dataclasses.replace(changed["ftml"], meta_steps=7)  # type: ignore[type-var]
+    other = dataclasses.replace(plan(tmp_path).preset, learners=changed)
+    with pytest.raises(UserError, match=r"settings.learner.meta_steps = 50, now it is 7"):
+        run(dataclasses.replace(plan(tmp_path), preset=other), resume=True)
+
+
+def test_a_learner_that_fails_or_diverges_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Broken(TOE):
+        def observe(self, *_: Any) -> Any:
+            raise MemoryError("no room for\n a batch")
+
+    preset = plan(tmp_path).preset
+    learners = {"broken": Broken(), "wild": TOE(optimizer=Adam(1e30)), "toe": TOE()}
+    three = dataclasses.replace(
+        plan(tmp_path), preset=dataclasses.replace(preset, learners=learners), learners=tuple(learners)
+    )
+    outcomes = {Path(path).parent.name: outcome for path, outcome in run(three).items()}
+    assert outcomes == {"broken": "failed: no room for a batch", "wild": "diverged", "toe": "finished"}
+    assert records(tmp_path)["wild"][-1]["diverged"]
+    assert len(records(tmp_path)["toe"]) == 6
+
+
+def test_a_full_disk_is_one_line_and_the_run_can_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uninterrupted: dict[str, list[dict[str, Any]]]
+) -> None:
+    append = RunFolder.append
+
+    def full(folder: RunFolder, record: Any) -> None:
+        if record.round == 2:
+            with (folder.path / "records.jsonl").open("a") as file:
+                file.write('{"round": 2')
+            raise OSError(28, "No space left on device", str(folder.path / "records.jsonl"))
+        append(folder, record)
+
+    monkeypatch.setattr(RunFolder, "append", full)
+    with pytest.raises(UserError, match=r"cannot write to .*records.jsonl: No space left on device; make room"):
+        run(plan(tmp_path, checkpoint_seconds=0.0))
+    monkeypatch.setattr(RunFolder, "append", append)
+    run(plan(tmp_path), resume=True)
+    assert records(tmp_path) == uninterrupted
+
+
+def test_an_unwritable_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write to"):
+        run(plan(tmp_path / "file" / "out"))
+
+
+def test_settings_are_described_as_plain_json() -> None:
+    for experiment in EXPERIMENTS.values():
+        for preset in experiment.presets.values():
+            for value in (preset.stream, preset.model, preset.loss, preset.protocol, *preset.learners.values()):
+                described = json.loads(json.dumps(describe(value), allow_nan=False))
+                assert described
+    assert run_module.describe(float("inf")) == "inf"

@@ -1,0 +1,157 @@
+"""Streams: transformations pixel by pixel, splits, orders, seeds."""
+
+import itertools
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from metaleader import RainbowDigits, RainbowMnist, Sinusoid, Stream, Task, UserError, data
+from metaleader.streams.rainbow import COLOURS, TRANSFORMATIONS, Transformation
+from problems import STREAMS
+
+
+@settings(max_examples=40)
+@given(st.sampled_from(TRANSFORMATIONS), st.integers(0, 99), st.integers(0, 7), st.integers(0, 7), st.integers(0, 2))
+def test_every_pixel_of_a_transformation(task: Transformation, seed: int, row: int, column: int, channel: int) -> None:
+    """An independent account of one pixel: where it came from, and how it was coloured."""
+    image = np.random.default_rng(seed).integers(0, 256, (1, 8, 8)).astype(np.uint8)
+    got = task(image)[0, row, column, channel]
+    for _ in range(task.rotation // 90):  # counter-clockwise, so go back clockwise: (r, c) came from (c, 7 - r)
+        row, column = column, 7 - row
+    if task.scale == "full":
+        grey = float(image[0, row, column])
+    elif 2 <= row < 6 and 2 <= column < 6:
+        r, c = 2 * (row - 2), 2 * (column - 2)
+        grey = np.rint(image[0, r : r + 2, c : c + 2].mean())
+    else:
+        grey = 0.0
+    background = COLOURS[task.colour][channel]
+    assert abs(float(got) - (background + (255 - background) * grey / 255)) <= 0.5 + 1e-9
+
+
+def test_there_are_56_tasks() -> None:
+    assert len(set(TRANSFORMATIONS)) == 56 == 7 * 2 * 4
+
+
+@pytest.mark.parametrize("order", ["colour", "scale", "rotation"])
+def test_grouped_orders_are_grouped(order: Any) -> None:
+    field = {"colour": 0, "scale": 1, "rotation": 2}[order]
+    stream = RainbowDigits(order=order, examples_per_task=1, test_examples=1).stream(0)
+    values = [task.name.split("/")[field] for task in stream]
+    assert len({task.name for task in stream}) == 56
+    changes = sum(a != b for a, b in itertools.pairwise(values))
+    assert changes == len(set(values)) - 1
+
+
+@pytest.mark.parametrize("settings", STREAMS.values(), ids=STREAMS)
+def test_the_same_seed_is_the_same_stream(settings: Any) -> None:
+    first, second, other = settings.stream(1), settings.stream(1), settings.stream(2)
+    for a, b in zip(first, second, strict=True):
+        assert a.name == b.name
+        np.testing.assert_array_equal(a.train.inputs, b.train.inputs)
+        np.testing.assert_array_equal(a.test.targets, b.test.targets)
+    assert [t.name for t in first] != [t.name for t in other]
+    np.testing.assert_array_equal(first[2].train.inputs, first[2].train.inputs)  # whenever it is asked
+
+
+def grey_of(images: np.ndarray, task: str) -> set[bytes]:
+    """The strokes of full-scale images, rotation undone: what identifies an image of the original set."""
+    colour, _, rotation = task.split("/")
+    background = np.array(COLOURS[colour], float)
+    channel = int(np.argmin(background))  # the channel with the most contrast
+    grey = np.rint((images[..., channel] - background[channel]) * 255 / (255 - background[channel]))
+    return {image.astype(np.uint8).tobytes() for image in np.rot90(grey, -int(rotation) // 90, axes=(1, 2))}
+
+
+def test_digits_for_testing_are_never_trained_on() -> None:
+    stream = RainbowDigits(test_examples=300).stream(4)
+    full = [task for task in stream if "/full/" in task.name and not task.name.startswith(("violet", "orange"))]
+    train = set[bytes]().union(*(grey_of(task.train.inputs, task.name) for task in full))
+    test = set[bytes]().union(*(grey_of(task.test.inputs, task.name) for task in full))
+    assert len(test) == 300  # the same images under every transformation
+    assert len(train) > 1000
+    assert not train & test
+
+
+def test_each_mnist_image_is_in_one_task_only_and_none_is_held_out(data_dir: Path) -> None:
+    stream = RainbowMnist().stream(0, data_dir)
+    assert len(stream) == 56
+    assert len({task.name for task in stream}) == 56
+    seen: Counter[bytes] = Counter()
+    # Images that can be recognised exactly: full scale, on a background with a channel of zero.
+    full = [task for task in stream if "/full/" in task.name and not task.name.startswith("violet")]
+    for task in full:
+        assert task.train.inputs.shape == (900, 28, 28, 3)
+        assert task.test.inputs.shape == (500, 28, 28, 3)
+        seen.update(grey_of(task.train.inputs, task.name))
+    paths = data.locate(data.find("mnist"), data_dir)
+    originals = Counter(image.tobytes() for image in data.read_idx(paths["train-images-idx3-ubyte.gz"]))
+    assert all(originals[image] >= times for image, times in seen.items())
+    assert seen.total() == 900 * len(full)
+    test_images = {image.tobytes() for image in data.read_idx(paths["t10k-images-idx3-ubyte.gz"])}
+    assert grey_of(full[0].test.inputs, full[0].name) <= test_images
+
+
+def test_the_labels_belong_to_the_images(data_dir: Path) -> None:
+    paths = list(data.locate(data.find("mnist"), data_dir).values())
+    of_image = {im.tobytes(): la for im, la in zip(data.read_idx(paths[0]), data.read_idx(paths[1]), strict=True)}
+    task = next(t for t in RainbowMnist(examples_per_task=50).stream(0, data_dir) if t.name.startswith("red/full"))
+    for image, label in zip(task.train.inputs, task.train.targets, strict=True):
+        (original,) = grey_of(image[None], task.name)
+        assert of_image[original] == label
+
+
+def test_checksums_of_the_files_are_kept(data_dir: Path) -> None:
+    sources = dict(RainbowMnist(rounds=1).stream(0, data_dir).sources)
+    assert sources == {f"mnist/{name}": checksum for name, checksum in data.find("mnist").files.items()}
+
+
+def test_sinusoids_are_sinusoids() -> None:
+    for task in Sinusoid(rounds=5).stream(0):
+        x, y = task.train.inputs[:, 0], task.train.targets[:, 0]
+        basis = np.stack([np.sin(x), np.cos(x)], axis=1)
+        (a, b), residual, *_ = np.linalg.lstsq(basis, y)
+        assert residual < 1e-8
+        assert task.name == f"a={np.hypot(a, b):.2f} phase={np.arctan2(b, a) % (2 * np.pi):.2f}"
+
+
+def test_a_stream_is_a_sequence_made_on_demand() -> None:
+    asked: list[int] = []
+    task = Sinusoid(rounds=1).stream(0)[0]
+
+    def make(i: int) -> Task:
+        asked.append(i)
+        return task
+
+    stream = Stream(make, 3)
+    assert asked == []
+    assert len(stream) == 3
+    assert stream[-1] is task
+    assert len(stream[1:]) == 2
+    assert asked == [2, 1, 2]
+    with pytest.raises(IndexError, match="round index 3 of a stream of 3"):
+        stream[3]
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: RainbowMnist(rounds=57), "rounds must be from 1 to 56, got 57"),
+        (lambda: RainbowMnist(examples_per_task=1072), "examples_per_task must be from 1 to 1071"),
+        (lambda: RainbowDigits(examples_per_task=1500), "examples_per_task must be from 1 to 1397"),
+        (lambda: Sinusoid(rounds=0), "must be at least 1"),
+    ],
+)
+def test_impossible_streams_are_refused(build: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build()
+
+
+def test_a_task_whose_test_data_has_another_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"task 'a': training inputs have shape \(2,\) an example, test inputs \(3,\)"):
+        Task.from_arrays(np.ones((4, 2)), np.ones(4), np.ones((4, 3)), np.ones(4), "a")
