@@ -1,8 +1,10 @@
 """Finding, checking, fetching and reading data files; what goes wrong is said in one line."""
 
+import contextlib
 import gzip
 import hashlib
 import http.server
+import itertools
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +20,10 @@ CONTENT = gzip.compress(b"\0\0\x08\x02" + (2).to_bytes(4, "big") + (3).to_bytes(
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[data.DataSet]:
-    """A data set of one file, published by a server on this machine; the cache is empty."""
+    """A data set of one file, published by a server on this machine; the cache is empty.
+
+    What the server publishes under `cut/` breaks off half-way.
+    """
     published = tmp_path / "published"
     published.mkdir()
     (published / "six.gz").write_bytes(CONTENT)
@@ -27,11 +32,20 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[data.Data
         def __init__(self, *args: object) -> None:
             super().__init__(*args, directory=str(published))  # type: ignore[arg-type]
 
+        def do_GET(self) -> None:
+            if not self.path.startswith("/cut/"):
+                return super().do_GET()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(CONTENT)))
+            self.end_headers()
+            self.wfile.write(CONTENT[: len(CONTENT) // 2])
+            return None
+
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     monkeypatch.delenv("METALEADER_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     files = MappingProxyType({"six.gz": hashlib.sha256(CONTENT).hexdigest()})
@@ -58,8 +72,17 @@ def test_folders_are_searched_in_order_and_the_cache_is_filled_last(
     assert data.locate(small, tmp_path / "given")["six.gz"].is_relative_to(tmp_path / "given")
 
 
-def test_what_arrives_damaged_is_not_kept(small: data.DataSet, tmp_path: Path) -> None:
-    other = data.DataSet(small.name, small.url, MappingProxyType({"six.gz": "0" * 64}))
+def test_a_folder_that_lacks_the_file_is_passed_over(
+    small: data.DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "given" / "small").mkdir(parents=True)
+    monkeypatch.setenv("METALEADER_DATA", str(tmp_path / "nowhere"))
+    assert data.locate(small, tmp_path / "given")["six.gz"].is_relative_to(tmp_path / "cache")
+
+
+@pytest.mark.parametrize(("below", "checksum"), [("", "0" * 64), ("cut/", hashlib.sha256(CONTENT).hexdigest())])
+def test_what_arrives_damaged_is_not_kept(small: data.DataSet, tmp_path: Path, below: str, checksum: str) -> None:
+    other = data.DataSet(small.name, small.url + below, MappingProxyType({"six.gz": checksum}))
     with pytest.raises(UserError) as error:
         data.locate(other)
     assert "small/six.gz" in one_line(error)
@@ -101,13 +124,30 @@ def test_idx_files_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"no gzip", CONTENT[:-9], gzip.compress(b"\0\0\x08"), gzip.compress(b"\0\0\x0d\x01\0\0\0\1abcd")]
+    "content",
+    [
+        b"no gzip",
+        CONTENT[:-9],
+        gzip.compress(b"\0\0\x08"),
+        CONTENT[:10] + b"\xff" + CONTENT[11:],
+        gzip.compress(b"\0\0\x0d\x01\0\0\0\1abcd"),
+    ],
 )
 def test_damaged_idx_files_are_refused_by_name(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.gz").write_bytes(content)
     with pytest.raises(UserError, match=r"bad\.gz is no gzipped IDX file") as error:
         data.read_idx(tmp_path / "bad.gz")
     one_line(error)
+
+
+def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "bad.gz"
+    for place, bit in itertools.product(range(len(CONTENT)), range(8)):
+        damaged = bytearray(CONTENT)
+        damaged[place] ^= 1 << bit
+        path.write_bytes(damaged)
+        with contextlib.suppress(UserError):  # some bits mean nothing: the time in the header, the last of a block
+            np.testing.assert_array_equal(data.read_idx(path), [[0, 1, 2], [3, 4, 5]])
 
 
 def test_the_inventory_tells_present_missing_and_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

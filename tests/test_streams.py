@@ -2,6 +2,8 @@
 
 import itertools
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,42 +61,72 @@ def test_the_same_seed_is_the_same_stream(settings: Any) -> None:
     np.testing.assert_array_equal(first[2].train.inputs, first[2].train.inputs)  # whenever it is asked
 
 
-def grey_of(images: np.ndarray, task: str) -> set[bytes]:
-    """The strokes of full-scale images, rotation undone: what identifies an image of the original set."""
+@pytest.mark.parametrize("settings", STREAMS.values(), ids=STREAMS)
+def test_fewer_rounds_are_the_first_rounds(settings: Any) -> None:
+    whole, part = settings.stream(5), replace(settings, rounds=2).stream(5)
+    assert [task.name for task in part] == [task.name for task in whole[:2]]
+    np.testing.assert_array_equal(part[1].train.inputs, whole[1].train.inputs)
+    np.testing.assert_array_equal(part[1].test.inputs, whole[1].test.inputs)
+
+
+def test_the_order_of_the_tasks_leaves_the_split_as_it_is() -> None:
+    random, grouped = (RainbowDigits(order=order).stream(6) for order in ("random", "scale"))
+    assert [task.name for task in random] != [task.name for task in grouped]
+    for a, b in zip(random, grouped, strict=True):
+        np.testing.assert_array_equal(a.train.targets, b.train.targets)
+        np.testing.assert_array_equal(a.test.targets, b.test.targets)
+
+
+def strokes(images: np.ndarray, task: str) -> np.ndarray:
+    """The grey images under colour and rotation, which are undone."""
     colour, _, rotation = task.split("/")
-    background = np.array(COLOURS[colour], float)
-    channel = int(np.argmin(background))  # the channel with the most contrast
-    grey = np.rint((images[..., channel] - background[channel]) * 255 / (255 - background[channel]))
-    return {image.astype(np.uint8).tobytes() for image in np.rot90(grey, -int(rotation) // 90, axes=(1, 2))}
+    channel = COLOURS[colour].index(0)  # every colour has one: there, a pixel is the grey value
+    return np.rot90(images[..., channel], -int(rotation) // 90, axes=(1, 2))
+
+
+def halves(images: np.ndarray, task: str) -> list[bytes]:
+    """The original images at half size, whatever the task: what identifies them in all tasks."""
+    grey = strokes(images, task)
+    if "/half/" in task:
+        quarter = grey.shape[1] // 4
+        return [image.tobytes() for image in grey[:, quarter:-quarter, quarter:-quarter]]
+    return list(shrunk(grey))
+
+
+def shrunk(grey: np.ndarray) -> Iterator[bytes]:
+    """The mean of every 2 x 2 pixels, from the sum of the four."""
+    corners = grey.astype(float)
+    sums = corners[:, ::2, ::2] + corners[:, ::2, 1::2] + corners[:, 1::2, ::2] + corners[:, 1::2, 1::2]
+    return (image.tobytes() for image in np.rint(sums / 4).astype(np.uint8))
 
 
 def test_digits_for_testing_are_never_trained_on() -> None:
-    stream = RainbowDigits(test_examples=300).stream(4)
-    full = [task for task in stream if "/full/" in task.name and not task.name.startswith(("violet", "orange"))]
-    train = set[bytes]().union(*(grey_of(task.train.inputs, task.name) for task in full))
-    test = set[bytes]().union(*(grey_of(task.test.inputs, task.name) for task in full))
-    assert len(test) == 300  # the same images under every transformation
-    assert len(train) > 1000
-    assert not train & test
+    stream = list(RainbowDigits(test_examples=300).stream(4))
+    train = [halves(task.train.inputs, task.name) for task in stream]
+    test = [set(halves(task.test.inputs, task.name)) for task in stream]
+    assert all(len(set(images)) == len(images) == 100 for images in train)  # no image twice in a task
+    assert all(images == test[0] for images in test)  # the same images under every transformation
+    assert len(test[0]) == 300
+    assert len(set[bytes]().union(*train)) > 1400
+    assert not test[0] & set[bytes]().union(*train)
 
 
 def test_each_mnist_image_is_in_one_task_only_and_none_is_held_out(data_dir: Path) -> None:
     stream = RainbowMnist().stream(0, data_dir)
     assert len(stream) == 56
     assert len({task.name for task in stream}) == 56
+    paths = data.locate(data.find("mnist"), data_dir)
+    originals = Counter(shrunk(data.read_idx(paths["train-images-idx3-ubyte.gz"])))
+    held_out = Counter(shrunk(data.read_idx(paths["t10k-images-idx3-ubyte.gz"])))
+    assert not originals.keys() & held_out.keys()
     seen: Counter[bytes] = Counter()
-    # Images that can be recognised exactly: full scale, on a background with a channel of zero.
-    full = [task for task in stream if "/full/" in task.name and not task.name.startswith("violet")]
-    for task in full:
+    for task in stream:
         assert task.train.inputs.shape == (900, 28, 28, 3)
         assert task.test.inputs.shape == (500, 28, 28, 3)
-        seen.update(grey_of(task.train.inputs, task.name))
-    paths = data.locate(data.find("mnist"), data_dir)
-    originals = Counter(image.tobytes() for image in data.read_idx(paths["train-images-idx3-ubyte.gz"]))
-    assert all(originals[image] >= times for image, times in seen.items())
-    assert seen.total() == 900 * len(full)
-    test_images = {image.tobytes() for image in data.read_idx(paths["t10k-images-idx3-ubyte.gz"])}
-    assert grey_of(full[0].test.inputs, full[0].name) <= test_images
+        seen.update(halves(task.train.inputs, task.name))
+        assert Counter(halves(task.test.inputs, task.name)) <= held_out
+    assert seen.total() == 900 * 56
+    assert seen <= originals
 
 
 def test_the_labels_belong_to_the_images(data_dir: Path) -> None:
@@ -102,8 +134,7 @@ def test_the_labels_belong_to_the_images(data_dir: Path) -> None:
     of_image = {im.tobytes(): la for im, la in zip(data.read_idx(paths[0]), data.read_idx(paths[1]), strict=True)}
     task = next(t for t in RainbowMnist(examples_per_task=50).stream(0, data_dir) if t.name.startswith("red/full"))
     for image, label in zip(task.train.inputs, task.train.targets, strict=True):
-        (original,) = grey_of(image[None], task.name)
-        assert of_image[original] == label
+        assert of_image[strokes(image[None], task.name).tobytes()] == label
 
 
 def test_checksums_of_the_files_are_kept(data_dir: Path) -> None:
@@ -117,6 +148,10 @@ def test_sinusoids_are_sinusoids() -> None:
         basis = np.stack([np.sin(x), np.cos(x)], axis=1)
         (a, b), residual, *_ = np.linalg.lstsq(basis, y)
         assert residual < 1e-8
+        assert 0.1 <= np.hypot(a, b) <= 5
+        held_out = task.test.inputs[:, 0]
+        assert np.abs(held_out).max() <= 5
+        np.testing.assert_allclose(task.test.targets[:, 0], a * np.sin(held_out) + b * np.cos(held_out), atol=1e-4)
         assert task.name == f"a={np.hypot(a, b):.2f} phase={np.arctan2(b, a) % (2 * np.pi):.2f}"
 
 
@@ -144,12 +179,21 @@ def test_a_stream_is_a_sequence_made_on_demand() -> None:
         (lambda: RainbowMnist(rounds=57), "rounds must be from 1 to 56, got 57"),
         (lambda: RainbowMnist(examples_per_task=1072), "examples_per_task must be from 1 to 1071"),
         (lambda: RainbowDigits(examples_per_task=1500), "examples_per_task must be from 1 to 1397"),
+        (lambda: RainbowMnist(test_examples=10_001), "test_examples must be from 1 to 10000, got 10001"),
         (lambda: Sinusoid(rounds=0), "must be at least 1"),
     ],
 )
 def test_impossible_streams_are_refused(build: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         build()
+
+
+def test_an_unknown_order_is_answered_with_the_nearest() -> None:
+    for stream in (RainbowMnist(), RainbowDigits()):
+        # Past the type checks of the tests, which refuse it first in the constructor.
+        object.__setattr__(stream, "order", "color")
+        with pytest.raises(UserError, match="unknown order 'color': did you mean colour"):
+            stream.__post_init__()
 
 
 def test_a_task_whose_test_data_has_another_shape_is_refused() -> None:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import struct
 import sys
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -127,7 +128,7 @@ def read_idx(path: Path) -> np.ndarray:
     """The array in a gzipped IDX file of unsigned bytes, the format of MNIST.
 
     Raises:
-        UserError: the file is truncated, or no such file.
+        UserError: the file is missing, truncated or damaged.
     """
     try:
         content = gzip.decompress(path.read_bytes())
@@ -136,7 +137,7 @@ def read_idx(path: Path) -> np.ndarray:
         if magic != b"\0\0\x08":
             raise ValueError(f"it begins with {magic.hex()}, not 000008")
         return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
-    except (EOFError, IndexError, OSError, ValueError, struct.error) as error:
+    except (EOFError, IndexError, OSError, ValueError, struct.error, zlib.error) as error:
         raise UserError(f"{path} is no gzipped IDX file of bytes ({error}): replace it by the published one") from error
 
 

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import sklearn.datasets
@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 
 from metaleader import data
 from metaleader.batch import Batch
-from metaleader.errors import UserError
+from metaleader.errors import UserError, unknown
 from metaleader.streams.task import Stream, Task
 
 Order: TypeAlias = Literal["random", "colour", "scale", "rotation"]
@@ -52,8 +52,9 @@ class Transformation:
         """White strokes of grey value `a / 255` over the background: `colour (1 - a / 255) + a` in each channel."""
         if self.scale == "half":
             images = _shrunk(images)
-        grey = np.rot90(images, self.rotation // 90, axes=(1, 2))[..., None] / 255
-        return np.rint(np.array(COLOURS[self.colour]) * (1 - grey) + 255 * grey).astype(np.uint8)
+        grey = np.arange(256)[:, None] / 255
+        palette = np.rint(np.array(COLOURS[self.colour]) * (1 - grey) + 255 * grey).astype(np.uint8)
+        return palette[np.rot90(images, self.rotation // 90, axes=(1, 2))]
 
 
 TRANSFORMATIONS = tuple(
@@ -70,7 +71,7 @@ class RainbowMnist:
     `(28, 28, 3)`, 8 bits a channel.
 
     Raises:
-        UserError: more examples are asked for than there are.
+        UserError: more rounds or examples are asked for than there are, or the order is unknown.
     """
 
     rounds: int = 56
@@ -83,6 +84,7 @@ class RainbowMnist:
     """`random`, or grouped: all tasks of one colour (scale, rotation) before those of the next."""
 
     def __post_init__(self) -> None:
+        _check_order(self.order)
         _check_between("rounds", self.rounds, 1, len(TRANSFORMATIONS))
         _check_between("examples_per_task", self.examples_per_task, 1, 60_000 // len(TRANSFORMATIONS))
         _check_between("test_examples", self.test_examples, 1, 10_000)
@@ -121,7 +123,7 @@ class RainbowDigits:
     too few. Images are `(16, 16, 3)`, 8 bits a channel: each pixel doubled at full scale.
 
     Raises:
-        UserError: more examples are asked for than there are.
+        UserError: more rounds or examples are asked for than there are, or the order is unknown.
     """
 
     rounds: int = 56
@@ -134,6 +136,7 @@ class RainbowDigits:
     """`random`, or grouped: all tasks of one colour (scale, rotation) before those of the next."""
 
     def __post_init__(self) -> None:
+        _check_order(self.order)
         _check_between("rounds", self.rounds, 1, len(TRANSFORMATIONS))
         _check_between("test_examples", self.test_examples, 1, 1796)
         _check_between("examples_per_task", self.examples_per_task, 1, 1797 - self.test_examples)
@@ -182,6 +185,11 @@ def _shrunk(images: Grey) -> Grey:
     top, left = (height - height // 2) // 2, (width - width // 2) // 2
     margins = ((0, 0), (top, height - height // 2 - top), (left, width - width // 2 - left))
     return np.pad(np.rint(means).astype(np.uint8), margins)
+
+
+def _check_order(order: str) -> None:
+    if order not in get_args(Order):
+        raise UserError(unknown("order", order, get_args(Order)))
 
 
 def _check_between(name: str, value: int, low: int, high: int) -> None:
