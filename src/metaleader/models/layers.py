@@ -57,12 +57,16 @@ def norm_init(channels: int) -> Layer:
 def moments(
     x: Float[AnyArray, "n ... c"], weights: Float[AnyArray, " n"]
 ) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
-    """Mean and variance of each channel over examples (weighted) and positions."""
-    per_example = x.reshape(x.shape[0], -1, x.shape[-1])
-    total = jnp.maximum(jnp.sum(weights), 1e-12) * per_example.shape[1]
-    mean = jnp.einsum("n,npc->c", weights, per_example) / total
-    variance = jnp.einsum("n,npc->c", weights, jnp.square(per_example - mean)) / total
-    return mean, variance
+    """Mean and variance of each channel over examples (weighted) and positions.
+
+    Both are products of a row of weights with the matrix of positions x channels: on a CPU a product is many
+    times faster than a reduction over two axes.
+    """
+    positions = x.size // (x.shape[0] * x.shape[-1])
+    rows = x.reshape(-1, x.shape[-1])
+    share = jnp.repeat(weights / (jnp.maximum(jnp.sum(weights), 1e-12) * positions), positions)
+    mean = share @ rows
+    return mean, share @ jnp.square(rows - mean)
 
 
 def batch_norm(
