@@ -18,6 +18,7 @@ from metaleader import (
     Identity,
     Learner,
     Model,
+    MultiHeadTOE,
     Problem,
     RainbowDigits,
     Recency,
@@ -47,6 +48,7 @@ LEARNERS: dict[str, Learner] = {
     "toe": TOE(steps=3, batch_size=8),
     "ftl": FTL(steps=3, batch_size=8),
     "scratch": Scratch(steps=20, batch_size=8),
+    "toe-multi-head": MultiHeadTOE(steps=20, batch_tasks=2, batch_size=8, tasks=40),
 }
 STREAMS: dict[str, Any] = {
     "rainbow-digits": RainbowDigits(rounds=4, examples_per_task=20, test_examples=30),

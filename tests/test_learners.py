@@ -8,7 +8,21 @@ import jax
 import numpy as np
 import pytest
 
-from metaleader import FTL, FTML, TOE, Adam, GradientDescent, Learner, Protocol, Recency, Scratch, Task, play
+from metaleader import (
+    FTL,
+    FTML,
+    TOE,
+    Adam,
+    GradientDescent,
+    Learner,
+    Momentum,
+    MultiHeadTOE,
+    Protocol,
+    Recency,
+    Scratch,
+    Task,
+    play,
+)
 from metaleader.protocol import Position
 from metaleader.record import RunFolder
 from problems import CURVES, LEARNERS, points
@@ -87,6 +101,7 @@ def test_gradient_evaluations_are_counted() -> None:
     assert spent(TOE(steps=3, batch_size=10)) == 3 * (8 + 10 + 10 + 10)  # 8, 16, 24, 32 points are there
     assert spent(FTL(steps=3, batch_size=10)) == 3 * (0 + 0 + 10 + 10)
     assert spent(Scratch(steps=3, batch_size=10)) == 3 * (8 + 10 + 8 + 10)
+    assert spent(MultiHeadTOE(steps=3, batch_tasks=2, batch_size=5, tasks=4)) == 4 * 3 * 2 * 5
 
 
 def test_ftl_learns_from_the_rounds_before_only() -> None:
@@ -124,6 +139,46 @@ def test_scratch_forgets_the_rounds_before() -> None:
     np.testing.assert_array_equal(state.buffer.inputs[:8], points(8, 10).inputs)
 
 
+def test_every_task_has_a_head_of_its_own() -> None:
+    learner = MultiHeadTOE(steps=3, batch_tasks=4, batch_size=8, tasks=4, optimizer=Momentum(0.01))
+    before, after = (observe(learner, rounds=rounds) for rounds in (1, 3))
+    kernels = [np.asarray(state.params[1]["head"]["kernel"]) for state in (before, after)]
+    assert kernels[1].shape == (4, 8, 1)
+    moved = np.abs(kernels[1] - kernels[0]).max(axis=(1, 2)) > 0
+    assert moved.tolist() == [True, True, True, False]  # a head moves once its task is there
+    assert after.params[0]["head"]["kernel"] is None
+    adapted = learner.adapt(CURVES, after, points(8))
+    np.testing.assert_array_equal(adapted["head"]["kernel"], kernels[1][2])  # the current task's
+    np.testing.assert_array_equal(adapted["hidden"][0]["kernel"], after.params[0]["hidden"][0]["kernel"])
+
+
+def test_one_task_with_one_head_is_gradient_descent_on_all_of_its_data() -> None:
+    learner = MultiHeadTOE(steps=2, batch_tasks=1, batch_size=8, tasks=1, optimizer=Momentum(0.1, momentum=0.0))
+    start = learner.init(CURVES, jax.random.key(0), points(1))
+    batch = points(8, 3)
+    shared, heads = start.params
+    first = {"hidden": shared["hidden"], "head": jax.tree.map(lambda leaf: leaf[0], heads["head"])}
+    expected = GradientDescent(steps=2, step_size=0.1)(CURVES.objective, first, batch)
+    got = learner.adapt(CURVES, learner.observe(CURVES, start, 0, batch), batch)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_stream_with_more_tasks_than_heads_is_refused() -> None:
+    with pytest.raises(ValueError, match="round 2 has no head, there are 1: set tasks to the rounds to come"):
+        observe(MultiHeadTOE(steps=1, batch_tasks=1, tasks=1), rounds=2)
+
+
+def test_momentum_with_drops_is_what_its_formula_says() -> None:
+    transformation = Momentum(0.5, momentum=0.9, drops=(2, 3), factor=0.1)()
+    w, m, state = 1.0, 0.0, transformation.init(np.float32(1.0))
+    for rate in (0.5, 0.5, 0.05, 0.005, 0.005):
+        change, state = transformation.update(np.float32(w), state)  # the gradient of w^2 / 2
+        m = 0.9 * m + w
+        np.testing.assert_allclose(change, -rate * m, rtol=1e-5)
+        w += float(change)
+
+
 def test_recency_is_not_uniform() -> None:
     uniform, recent = (replace(FTML(meta_steps=2), sampling=Recency(h)) for h in (float("inf"), 0.1))
     assert np.abs(numbers(observe(uniform).params) - numbers(observe(recent).params)).max() > 1e-7
@@ -131,8 +186,17 @@ def test_recency_is_not_uniform() -> None:
 
 @pytest.mark.parametrize(
     "build",
-    [lambda: FTML(meta_steps=0), lambda: TOE(batch_size=0), lambda: FTL(steps=-1), lambda: Adam(float("nan"))],
+    [
+        lambda: FTML(meta_steps=0),
+        lambda: TOE(batch_size=0),
+        lambda: FTL(steps=-1),
+        lambda: Adam(float("nan")),
+        lambda: MultiHeadTOE(batch_tasks=0),
+        lambda: Momentum(factor=0.0),
+        lambda: Momentum(momentum=1.0),
+        lambda: Momentum(drops=(5, 5)),
+    ],
 )
 def test_impossible_settings_are_refused(build: Any) -> None:
-    with pytest.raises(ValueError, match="must be positive and finite, got"):
+    with pytest.raises(ValueError, match=r"must be positive and finite, got|must be in|must ascend"):
         build()

@@ -4,7 +4,7 @@ from metaleader.batch import Batch
 from metaleader.buffer import Recency
 from metaleader.errors import UserError
 from metaleader.experiments import EXPERIMENTS, Experiment, Preset
-from metaleader.learners import FTL, FTML, TOE, Adam, Learner, Scratch, State
+from metaleader.learners import FTL, FTML, TOE, Adam, Learner, Momentum, MultiHeadTOE, Scratch, State
 from metaleader.meta import adapt, meta_gradient, meta_objective
 from metaleader.models import MLP, ConvNet
 from metaleader.objective import (
@@ -18,7 +18,7 @@ from metaleader.objective import (
 )
 from metaleader.protocol import Position, Protocol, advance, play, start
 from metaleader.record import Record
-from metaleader.streams import RainbowDigits, RainbowMnist, Sinusoid, Stream, Task
+from metaleader.streams import FiveWayCifar100, RainbowDigits, RainbowMnist, Sinusoid, Stream, Task
 from metaleader.update import GradientDescent, Identity, UpdateProcedure
 
 __all__ = [
@@ -32,10 +32,13 @@ __all__ = [
     "ConvNet",
     "CrossEntropy",
     "Experiment",
+    "FiveWayCifar100",
     "GradientDescent",
     "Identity",
     "Learner",
     "Model",
+    "Momentum",
+    "MultiHeadTOE",
     "Position",
     "Preset",
     "Problem",

@@ -7,17 +7,19 @@ import hashlib
 import os
 import struct
 import sys
+import tarfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import platformdirs
 import pooch
+from jaxtyping import UInt8
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
@@ -33,12 +35,81 @@ class DataSet:
     Attributes:
         name: on the command line, and of the folder that holds the files.
         url: where the files are published; a file's name is appended.
-        files: SHA-256 of each, by name.
+        files: SHA-256 of each, by name. What is downloaded must have it.
+        check: admits a file that a user put into a folder though its SHA-256 is another, by reading it; it raises
+            `UserError` where the content is not sound. Runs note the SHA-256 of the file they read. None: only
+            published files are admitted.
     """
 
     name: str
     url: str
     files: Mapping[str, str]
+    check: Callable[[Path], Any] | None = None
+
+
+class Cifar100(NamedTuple):
+    """The content of the archive of CIFAR-100, binary version.
+
+    Attributes:
+        names: of the 100 classes, in the order of their numbers.
+        train: `(100, 500, 32, 32, 3)`: the 500 training images of each class, in the order of the archive.
+        test: `(100, 100, 32, 32, 3)`: the 100 test images of each class.
+    """
+
+    names: tuple[str, ...]
+    train: UInt8[np.ndarray, "100 500 32 32 3"]
+    test: UInt8[np.ndarray, "100 100 32 32 3"]
+
+
+def read_cifar100(path: Path) -> Cifar100:
+    """The images of CIFAR-100 by class, from the `.tar.gz` of its binary version.
+
+    A record is a byte for the coarse label, one for the fine label, and 3072 bytes of pixels: the red, the green
+    and the blue plane. The archive is sound if every class has 500 training images and 100 test images; images
+    may be in another order than published.
+
+    Raises:
+        UserError: the archive is missing, truncated or damaged, or a class has another number of images.
+    """
+    status = path.stat()
+    return _read_cifar100(path, status.st_mtime_ns, status.st_size)
+
+
+@cache
+def _read_cifar100(path: Path, modified: int, size: int) -> Cifar100:  # noqa: ARG001 - a changed file is read again
+    try:
+        with tarfile.open(path, "r:gz") as archive:
+            content = {Path(member.name).name: member for member in archive.getmembers() if member.isfile()}
+            files: dict[str, bytes] = {}
+            for name in ("fine_label_names.txt", "train.bin", "test.bin"):
+                if name not in content:
+                    raise ValueError(f"it holds no {name}")
+                file = archive.extractfile(content[name])
+                assert file is not None
+                files[name] = file.read()
+        names = tuple(files["fine_label_names.txt"].decode().split())
+        if len(names) != 100:
+            raise ValueError(f"fine_label_names.txt has {len(names)} names")
+        train, test = (_by_class(name, files[name], count) for name, count in (("train.bin", 500), ("test.bin", 100)))
+        return Cifar100(names, train, test)
+    except (EOFError, OSError, ValueError, tarfile.TarError, zlib.error) as error:
+        raise UserError(
+            f"{path} is no sound archive of CIFAR-100, binary version ({error}): delete it and run "
+            "metaleader data cifar100, which fetches the published one"
+        ) from error
+
+
+def _by_class(name: str, content: bytes, per_class: int) -> UInt8[np.ndarray, "100 _ 32 32 3"]:
+    expected = 100 * per_class * 3074
+    if len(content) != expected:
+        raise ValueError(f"{name} has {len(content):,} bytes, not {expected:,}")
+    records = np.frombuffer(content, np.uint8).reshape(-1, 3074)
+    counts = np.bincount(records[:, 1], minlength=100)
+    if len(odd := np.flatnonzero(counts != per_class)):
+        raise ValueError(f"{name} has {counts[odd[0]]} images of class {odd[0]}, not {per_class}")
+    sorted_records = records[np.argsort(records[:, 1], kind="stable"), 2:]
+    planes = sorted_records.reshape(100, per_class, 3, 32, 32)
+    return np.ascontiguousarray(planes.transpose(0, 1, 3, 4, 2))
 
 
 DATA_SETS: Mapping[str, DataSet] = MappingProxyType(
@@ -54,7 +125,15 @@ DATA_SETS: Mapping[str, DataSet] = MappingProxyType(
                     "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
                 }
             ),
-        )
+        ),
+        "cifar100": DataSet(
+            "cifar100",
+            "https://www.cs.toronto.edu/~kriz/",
+            MappingProxyType(
+                {"cifar-100-binary.tar.gz": "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec"}
+            ),
+            check=read_cifar100,
+        ),
     }
 )
 
@@ -85,6 +164,8 @@ def folders(data_dir: Path | None) -> list[Path]:
 def locate(data_set: DataSet, data_dir: Path | None = None) -> dict[str, Path]:
     """The path of every file of a data set, each checked; what no folder holds is downloaded into the cache.
 
+    A file found is what was published, byte for byte, or where the data set has a `check`, passes it.
+
     Raises:
         UserError: a file is not what was published, or can be neither found nor downloaded.
     """
@@ -92,10 +173,12 @@ def locate(data_set: DataSet, data_dir: Path | None = None) -> dict[str, Path]:
     for file, expected in data_set.files.items():
         path = _present(data_set, file, data_dir) or _download(data_set, file, folders(data_dir))
         if (checksum := sha256(path)) != expected:
-            raise UserError(
-                f"{path} is damaged: its SHA-256 is {checksum}, that of the published file {expected}; "
-                f"delete it and run: metaleader data {data_set.name}"
-            )
+            if data_set.check is None:
+                raise UserError(
+                    f"{path} is damaged: its SHA-256 is {checksum}, that of the published file {expected}; "
+                    f"delete it and run: metaleader data {data_set.name}"
+                )
+            data_set.check(path)
         found[file] = path
     return found
 
@@ -108,8 +191,26 @@ def inventory(data_dir: Path | None = None) -> Iterator[tuple[str, str, str, str
             if path is None:
                 yield data_set.name, file, "missing", "", expected[:12], ""
             else:
-                status = "present" if sha256(path) == expected else "damaged"
-                yield data_set.name, file, status, f"{path.stat().st_size:,} B", sha256(path)[:12], str(path.parent)
+                yield (
+                    data_set.name,
+                    file,
+                    _status(data_set, path, expected),
+                    f"{path.stat().st_size:,} B",
+                    sha256(path)[:12],
+                    str(path.parent),
+                )
+
+
+def _status(data_set: DataSet, path: Path, expected: str) -> str:
+    if sha256(path) == expected:
+        return "present"
+    if data_set.check is None:
+        return "damaged"
+    try:
+        data_set.check(path)
+    except UserError:
+        return "damaged"
+    return "sound, not as published"
 
 
 def sha256(path: Path) -> str:

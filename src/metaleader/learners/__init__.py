@@ -2,7 +2,8 @@
 
 from metaleader.learners.ftml import FTML
 from metaleader.learners.joint import FTL, TOE
+from metaleader.learners.multihead import MultiHeadTOE
 from metaleader.learners.scratch import Scratch
-from metaleader.learners.state import Adam, Learner, State
+from metaleader.learners.state import Adam, Learner, Momentum, State
 
-__all__ = ["FTL", "FTML", "TOE", "Adam", "Learner", "Scratch", "State"]
+__all__ = ["FTL", "FTML", "TOE", "Adam", "Learner", "Momentum", "MultiHeadTOE", "Scratch", "State"]

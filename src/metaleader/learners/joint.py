@@ -14,7 +14,7 @@ from metaleader import buffer as buffers
 from metaleader.batch import Batch
 from metaleader.buffer import TaskBuffer
 from metaleader.learners import state as states
-from metaleader.learners.state import Adam, Optimizer, State
+from metaleader.learners.state import Adam, Momentum, Optimizer, State
 from metaleader.objective import Params, Problem
 from metaleader.update import GradientDescent, Identity, UpdateProcedure
 
@@ -33,7 +33,7 @@ class TOE:
     """Optimiser steps whenever datapoints arrive."""
     batch_size: int = 50
     """Examples in a minibatch."""
-    optimizer: Adam | Optimizer = Adam()
+    optimizer: Adam | Momentum | Optimizer = Adam()
     """A function that gives an optax transformation."""
 
     def __post_init__(self) -> None:
@@ -72,7 +72,7 @@ class FTL:
     """Optimiser steps of joint training whenever datapoints arrive."""
     batch_size: int = 50
     """Examples in a minibatch."""
-    optimizer: Adam | Optimizer = Adam()
+    optimizer: Adam | Momentum | Optimizer = Adam()
     """A function that gives an optax transformation."""
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from metaleader import buffer as buffers
 from metaleader.batch import Batch
 from metaleader.learners import state as states
 from metaleader.learners.joint import start, train
-from metaleader.learners.state import Adam, Optimizer, State
+from metaleader.learners.state import Adam, Momentum, Optimizer, State
 from metaleader.objective import Params, Problem
 from metaleader.update import Identity, UpdateProcedure
 
@@ -28,7 +28,7 @@ class Scratch:
     """Optimiser steps whenever datapoints arrive."""
     batch_size: int = 50
     """Examples in a minibatch, all there are if fewer."""
-    optimizer: Adam | Optimizer = Adam()
+    optimizer: Adam | Momentum | Optimizer = Adam()
     """A function that gives an optax transformation."""
 
     def __post_init__(self) -> None:
