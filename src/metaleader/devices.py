@@ -57,7 +57,9 @@ def join(coordinator: str, processes: int | None = None, process: int | None = N
         if processes is None or process is None:
             raise UserError(f"--coordinator {coordinator} needs --processes N and --process-id I, from 0 to N - 1")
         if not 0 <= process < processes:
-            raise UserError(f"--process-id must be from 0 to {processes - 1}, as --processes is {processes}; got {process}")
+            raise UserError(
+                f"--process-id must be from 0 to {processes - 1}, as --processes is {processes}; got {process}"
+            )
     address = None if coordinator == "auto" else coordinator
     try:
         jax.distributed.initialize(address, processes, process)
@@ -65,9 +67,14 @@ def join(coordinator: str, processes: int | None = None, process: int | None = N
         raise UserError(f"could not join the other processes at {coordinator}: {error}") from error
 
 
+def joined() -> bool:
+    """Whether this process is one of several."""
+    return bool(jax.distributed.is_initialized()) and jax.process_count() > 1
+
+
 def is_first() -> bool:
     """Whether this is process 0, which alone reads and writes run folders, judges and reports."""
-    return jax.process_index() == 0
+    return not joined() or jax.process_index() == 0
 
 
 def on_first(function: Callable[[], T]) -> T:
@@ -77,7 +84,7 @@ def on_first(function: Callable[[], T]) -> T:
     (a file system, say), and all go on from equal values, so that no process takes another branch than the rest
     and waits for them forever. With one process it is a plain call.
     """
-    if jax.process_count() == 1:
+    if not joined():
         return function()
     outcome: tuple[Any, Exception | None] = (None, None)
     if is_first():
@@ -94,9 +101,27 @@ def on_first(function: Callable[[], T]) -> T:
     return value
 
 
+def on_all(function: Callable[[], T]) -> T:
+    """What `function` gives here; where it fails on any process, all of them end with an error.
+
+    Raises:
+        UserError: it failed on another process only, which says why.
+    """
+    if not joined():
+        return function()
+    raised: Exception | None = None
+    try:
+        value = function()
+    except Exception as error:
+        raised = error
+    if any_process(raised is not None):
+        raise raised or UserError(f"process {jax.process_index()} stops since another one failed: see its message")
+    return value
+
+
 def any_process(flag: bool) -> bool:
     """Whether `flag` is set on any process; all processes must call this at the same place."""
-    return flag if jax.process_count() == 1 else bool(np.any(multihost_utils.process_allgather(np.bool_(flag))))
+    return flag if not joined() else bool(np.any(multihost_utils.process_allgather(np.bool_(flag))))
 
 
 def mesh(tasks: int) -> Mesh:
@@ -127,7 +152,7 @@ def put(tree: Any, where: Sharding) -> Any:
         return jax.device_put(tree, where)
 
     def place(leaf: Any) -> Any:
-        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if isinstance(leaf, jax.Array) and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return jax.random.wrap_key_data(place(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
         value = np.asarray(leaf)
         return jax.make_array_from_callback(value.shape, where, lambda index: value[index])
