@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
+import platformdirs
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
@@ -18,16 +19,21 @@ TASKS = "tasks"  # the name of the mesh axis
 T = TypeVar("T")
 
 
-def use_all_cores() -> None:
-    """Show every CPU core to JAX as a device of its own, so that each takes its share of a meta-batch.
+def start(cores: int | None = None) -> None:
+    """Show every CPU core to JAX as a device of its own, and keep what is compiled for the next time.
 
-    Does nothing once JAX has started, or where a platform or a number of CPU devices was chosen already.
+    Args:
+        cores: as many as this process may use; None: all.
     """
-    use_cores(len(os.sched_getaffinity(0)))
+    if cores is not None:
+        os.environ["NPROC"] = str(cores)  # the size of XLA's thread pools
+    _use_cores(len(os.sched_getaffinity(0)) if cores is None else cores)
+    jax.config.update("jax_compilation_cache_dir", str(platformdirs.user_cache_path("metaleader") / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def use_cores(cores: int) -> None:
-    """The same with so many cores, when others need the rest."""
+def _use_cores(cores: int) -> None:
+    """Does nothing once JAX has started, or where a platform or a number of CPU devices was chosen already."""
     chosen = jax.config.values["jax_num_cpu_devices"] >= 0 or "xla_force_host_platform_device_count" in os.environ.get(
         "XLA_FLAGS", ""
     )

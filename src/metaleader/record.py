@@ -71,6 +71,15 @@ class RunFolder:
         path = self.path / "outcome.json"
         return str(json.loads(path.read_text())["outcome"]) if path.exists() else None
 
+    @property
+    def rounds(self) -> tuple[int, int]:
+        """The round of the last record, and how many are planned; both 0 before the run began."""
+        config, lines = self.path / "config.json", self.path / "records.jsonl"
+        planned = int(json.loads(config.read_text())["rounds"]) if config.exists() else 0
+        text = lines.read_text() if lines.exists() else ""
+        complete = text[: text.rfind("\n") + 1].splitlines()  # the last line may still be being written
+        return int(json.loads(complete[-1])["round"]) if complete else 0, planned
+
     def create(self, config: dict[str, Any]) -> None:
         """Make the folder of a new run; refuses one that exists."""
         self.refuse_existing()

@@ -154,11 +154,11 @@ def _one(
         saved = time.monotonic()
         for reached, record in advance(problem, stream, learner, plan.preset.protocol, position):
             position = reached
-            stop = devices.any_process(interrupted.is_set())
             if first and record is not None:
                 folder.append(record)
             if progress is not None:
                 progress(name, seed, len(stream), position, record)
+            stop = devices.any_process(interrupted.is_set())
             due = time.monotonic() - saved > plan.checkpoint_seconds
             if first and (stop or due or (plan.checkpoint_rounds and position.datapoints == 0)):
                 folder.save(position)
