@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
-from metaleader import FTML, TOE, Experiment, GradientDescent, Preset, Protocol, Sinusoid, devices
+from metaleader import FTML, TOE, Experiment, GradientDescent, Learner, Preset, Protocol, Sinusoid, devices
 from metaleader.run import Plan, RunInterrupted, run
 from problems import CURVES, points
 
@@ -24,7 +25,7 @@ LEARNER = FTML(GradientDescent(step_size=0.01), meta_steps=2, meta_batch=4, trai
 def plan(out: Path) -> Plan:
     """Two small runs: one shares its meta-batches, the other does the same on every process."""
     stream = Sinusoid(rounds=3, examples_per_task=10, test_examples=20)
-    learners = {"ftml": LEARNER, "toe": TOE(steps=2)}
+    learners: dict[str, Learner] = {"ftml": LEARNER, "toe": TOE(steps=2)}
     preset = Preset(stream, CURVES.model, CURVES.loss, Protocol(chunk=5), learners)
     experiment = Experiment("sinusoid", "curves", CURVES.score, {"tiny": preset})
     return Plan(experiment, "tiny", preset, tuple(learners), (0,), out)
@@ -34,9 +35,9 @@ def recorder() -> optax.GradientTransformation:
     """An outer optimiser that stays where it is and keeps the meta-gradient as its state."""
 
     def keep(gradient: Any, state: Any, params: Any) -> Any:
-        return jax.tree.map(np.zeros_like, params), gradient
+        return jax.tree.map(jnp.zeros_like, params), gradient
 
-    return optax.GradientTransformation(lambda params: jax.tree.map(np.zeros_like, params), keep)
+    return optax.GradientTransformation(lambda params: jax.tree.map(jnp.zeros_like, params), keep)
 
 
 def gradient() -> np.ndarray:

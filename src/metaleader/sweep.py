@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from metaleader import devices
 from metaleader.errors import UserError
@@ -178,6 +178,7 @@ def check_all(planned: Sequence[Job], out: Path, resume: bool) -> None:
         seen.add((job.out, job.learner))
 
 
+@runtime_checkable
 class Workers(Protocol):
     """What runs jobs: processes of this machine, or a cluster."""
 
