@@ -5,6 +5,7 @@ several it then makes the runs of `plan`, of which the last process asks for a s
 """
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -67,6 +68,8 @@ def main(out: Path, coordinator: str = "", processes: str = "1", process: str = 
     try:
         run(plan(out / "shared"), progress=stop)
     except RunInterrupted:
+        if devices.is_first():
+            shutil.copytree(out / "shared", out / "stopped")
         assert set(run(plan(out / "shared"), resume=True).values()) == {"finished"}
         print("stopped and finished")
 

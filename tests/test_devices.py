@@ -1,5 +1,6 @@
 """A meta-batch shared by devices and by processes gives what one device gives."""
 
+import itertools
 import json
 import os
 import socket
@@ -60,7 +61,7 @@ def test_four_devices_give_the_meta_gradient_of_one(tmp_path: Path, one_device: 
 
 
 def test_two_processes_give_the_meta_gradient_and_the_records_of_one(tmp_path: Path, one_device: np.ndarray) -> None:
-    """Over loopback; the run is stopped by the process that does not write, and resumed."""
+    """Over loopback; the run is stopped by the process that does not write, and resumed on two processes and on one."""
     coordinator = f"127.0.0.1:{free_port()}"
     processes = [begin(str(PROGRAM), str(tmp_path), coordinator, "2", str(i)) for i in range(2)]
     said = [process.communicate()[0] for process in processes]
@@ -69,11 +70,13 @@ def test_two_processes_give_the_meta_gradient_and_the_records_of_one(tmp_path: P
         assert "stopped and finished" in text
     for i in range(2):
         assert_same(np.load(tmp_path / f"gradient-{i}.npy"), one_device)
+    assert len(records(tmp_path / "stopped" / "ftml")) < 6
+    run(one_of_several.plan(tmp_path / "stopped"), resume=True)
     run(one_of_several.plan(tmp_path / "alone"))
-    for learner in ("ftml", "toe"):
-        shared, alone = records(tmp_path / "shared" / learner), records(tmp_path / "alone" / learner)
-        assert len(shared) == len(alone) == 6
-        for ours, expected in zip(shared, alone, strict=True):
+    for learner, made in itertools.product(("ftml", "toe"), ("shared", "stopped")):
+        several, alone = records(tmp_path / made / learner), records(tmp_path / "alone" / learner)
+        assert len(several) == len(alone) == 6
+        for ours, expected in zip(several, alone, strict=True):
             assert ours["loss"] == pytest.approx(expected["loss"], rel=1e-3)
             assert all(ours[name] == expected[name] for name in ("round", "datapoints", "gradient_evaluations"))
     config = json.loads((tmp_path / "shared" / "ftml" / "seed-0" / "config.json").read_text())

@@ -138,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _end(1)
     except KeyboardInterrupt:
         _say("stopped at once; add --resume to go on from the last checkpoint")
-        sys.exit(130)
+        _end(130)
 
 
 def _run(arguments: list[str]) -> int:
@@ -273,7 +273,7 @@ def _folder(name: str, resume: bool) -> Path:
 
 
 def _end(code: int) -> NoReturn:
-    """Exit after an error; one of several processes does so without a word to the others, which may wait for it."""
+    """Exit after a sudden stop; one of several processes does so without a word to the others, which may wait for it."""
     if devices.joined():
         sys.stdout.flush()
         sys.stderr.flush()

@@ -96,8 +96,10 @@ def on_first(function: Callable[[], T]) -> T:
     if is_first():
         try:
             outcome = (function(), None)
-        except Exception as error:
+        except (ValueError, OSError) as error:
             outcome = (None, error)
+        except Exception as error:  # of a type that may not survive the journey
+            outcome = (None, RuntimeError(str(error) or type(error).__name__))
     content = np.frombuffer(pickle.dumps(outcome), np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(content))))
     room = content if is_first() else np.zeros(size, np.uint8)

@@ -344,7 +344,7 @@ class RayWorkers:
                 include_dashboard=None if address else False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                runtime_env={"env_vars": known},
+                runtime_env={"env_vars": known} if known else None,
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise UserError(f"cannot join the Ray cluster at {address}: {' '.join(str(error).split())}") from error
