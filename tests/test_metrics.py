@@ -148,12 +148,31 @@ def test_what_cannot_be_loaded_is_said(tmp_path: Path) -> None:
         metrics.load([tmp_path / "nowhere"])
     with pytest.raises(UserError, match="holds no run"):
         metrics.load([tmp_path])
-    folder(tmp_path / "a", made([[0.1]]))
-    other = made([[0.1]])
+
+
+def test_a_report_has_a_section_for_each_experiment_and_a_line_for_each_setting(tmp_path: Path) -> None:
+    for i, scores in enumerate(([[0.1, 0.2, 0.3]], [[0.4, 0.5, 0.6]])):
+        run = made(scores)
+        run.config["setting"] = ["stream.rounds=1", f"ftml.meta-steps={2 + i}"]
+        folder(tmp_path / f"a{i}", run)
+    other = made([[0.7, 0.8, 0.9]], learner="toe")
     other.config["experiment"] = "other"
     folder(tmp_path / "b", other)
-    with pytest.raises(UserError, match="several experiments"):
-        metrics.load([tmp_path])
+    page, summaries = report.write_report([tmp_path], tmp_path)
+    assert json.loads((tmp_path / "summary.json").read_text()) == summaries
+    lines = {summary["title"]: list(summary["learners"]) for summary in summaries}
+    assert lines == {
+        "made-up (smoke) stream.rounds=1": ["ftml meta-steps=2", "ftml meta-steps=3"],
+        "other (smoke)": ["toe"],
+    }
+    assert [summaries[0]["learners"][line]["final_score"][0] for line in summaries[0]["learners"]] == [0.3, 0.6]
+    text = page.read_text()
+    assert text.count("<h1>") == 2
+    assert text.count("data:image/png;base64,") == 6
+    assert "FTML meta-steps=2" in text
+    assert "the setting whose final score is best" in text
+    drawn = (tmp_path / "figures" / "made-up-smoke-stream-rounds-1-learning-curves.svg").exists()
+    assert drawn, sorted((tmp_path / "figures").iterdir())
 
 
 @pytest.mark.parametrize("higher", [True, False])
@@ -166,7 +185,7 @@ def test_a_report_is_whole_and_needs_no_other_file(tmp_path: Path, seeds: int, h
             folder(tmp_path / learner / str(seed), made(scores, rounds=9, learner=learner, seed=seed, higher=higher))
     folder(tmp_path / "toe" / "0", made([[None] * 3], "diverged", rounds=9, learner="toe", higher=higher))
     folder(tmp_path / "ftl" / "0", made([], "failed: out of luck", rounds=9, learner="ftl", higher=higher))
-    page, summary = report.write_report([tmp_path], tmp_path)
+    page, (summary,) = report.write_report([tmp_path], tmp_path)
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
     assert set(summary["learners"]) == {"ftml", "scratch", "my-own", "toe", "ftl"}
     names = {"learning-curves", "datapoints-to-proficiency", "score-after-few-and-all"}
@@ -188,7 +207,7 @@ def test_a_report_is_whole_and_needs_no_other_file(tmp_path: Path, seeds: int, h
 
 def test_the_schema_of_the_summary(tmp_path: Path) -> None:
     folder(tmp_path / "a", made([[0.1, 0.2, 0.3]] * 3))
-    _, summary = report.write_report([tmp_path], tmp_path)
+    _, (summary,) = report.write_report([tmp_path], tmp_path)
     numbers = summary["learners"]["ftml"]
     assert {"experiment", "preset", "learners"} <= summary.keys()
     assert {

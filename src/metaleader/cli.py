@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import io
-import re
+import os
 import shlex
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
-import jax
-import platformdirs
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from metaleader import data, devices, report
+from metaleader import sweep as sweeps
 from metaleader.errors import UserError, unknown
-from metaleader.experiments import EXPERIMENTS, Experiment, Preset, find
-from metaleader.progress import live
-from metaleader.run import Plan, RunInterrupted, run
+from metaleader.experiments import EXPERIMENTS, find
+from metaleader.options import parse, parse_with_settings, value_of
+from metaleader.progress import live, live_sweep
+from metaleader.run import Plan, RunFailed, RunInterrupted, run
 
 MAIN_JOB = "rainbow-digits"
-OPTIONS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
 USAGE = """usage: metaleader COMMAND ...
 
   run [EXPERIMENT]   run learners on an experiment, then report (rainbow-digits, if none is named)
+  sweep EXPERIMENT.. many runs at once: experiments, settings, learners and seeds, in processes or on Ray
   report DIR...      table, figures and page of runs, finished or not
   list               the experiments, their presets and learners
   data [NAME]        which data is present, where; with a name, fetch it
@@ -55,6 +52,46 @@ class RunOptions:
     """Time between checkpoints, which is what a kill may cost; Ctrl-C costs nothing."""
     resume: bool = False
     """Go on with the runs in the folder (without --out, the newest) from their last checkpoints."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where several processes share every meta-batch: give the same command to each, and
+    its number as --process-id. `auto`: JAX finds all three on SLURM, Open MPI, Kubernetes and Cloud TPU."""
+    processes: int | None = None
+    """How many processes there are."""
+    process_id: int | None = None
+    """Which of them this one is, from 0."""
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """Run experiments x settings x learners x seeds, several at a time, and report on all of them."""
+
+    experiments: tyro.conf.Positional[tuple[str, ...]]
+    """Names of experiments, or Python files that define one."""
+    learner: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
+    """Learners to run, by name; may be given several times. None: those that each experiment compares."""
+    seeds: int = 1
+    """Number of seeds, from 0."""
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """NAME=VALUE,VALUE,... as in --set ftml.meta-steps=2,4,8; given several times, every combination runs. NAME is
+    an option of `metaleader run EXPERIMENT`."""
+    preset: str = "laptop"
+    """The preset of every experiment to begin with."""
+    out: Path | None = None
+    """Folder for the results. None: a new one under runs/."""
+    data_dir: Path | None = None
+    """Folder with data sets, searched first."""
+    cores: int = 1
+    """CPU cores for each run."""
+    workers: int | None = None
+    """Runs at a time. None: as many as there are cores for."""
+    ray: bool = False
+    """Start Ray on this machine and run there. Otherwise: in processes of this machine."""
+    ray_address: str | None = None
+    """Run on the Ray cluster at this address (auto: the one this machine belongs to)."""
+    gpus: float = 0.0
+    """GPUs for each run on Ray; 0.5: two runs share one."""
+    resume: bool = False
+    """Go on with the sweep in the folder (without --out, the newest): what has ended is kept, the rest goes on."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +117,7 @@ class DataOptions:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and end with its exit code: 0, 1 if a run failed, 2 if the user erred, 130 on Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"run": _run, "report": _report, "list": _list, "data": _data}
+    commands = {"run": _run, "sweep": _sweep, "report": _report, "list": _list, "data": _data}
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(USAGE)
@@ -95,22 +132,31 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(commands[arguments[0]](arguments[1:]))
     except ValueError as error:  # UserError, and what the library says of settings and data
         _say(f"error: {' '.join(str(error).split())}")
-        sys.exit(2)
+        _end(2)
+    except RunFailed as error:
+        _say(str(error))
+        _end(1)
     except KeyboardInterrupt:
         _say("stopped at once; add --resume to go on from the last checkpoint")
-        sys.exit(130)
+        _end(130)
 
 
 def _run(arguments: list[str]) -> int:
     name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else MAIN_JOB
     experiment = find(name)
-    preset_name = _value_of("--preset", arguments) or RunOptions.preset
-    options, preset = _parse_run(name, experiment, experiment.preset(preset_name), arguments)
+    preset_name = value_of("--preset", arguments) or RunOptions.preset
+    options, preset = parse_with_settings(
+        RunOptions, experiment, experiment.preset(preset_name), arguments, f"metaleader run {name}"
+    )
     if options.seeds < 1:
         raise UserError(f"--seeds must be at least 1, got {options.seeds}")
     learners = tuple(dict.fromkeys(n for names in options.learner for n in names)) or experiment.compared
-    out = options.out or _folder(f"{experiment.name}-{preset_name}", options.resume)
-    _start_jax()
+    devices.start()
+    if options.coordinator is not None:
+        devices.join(options.coordinator, options.processes, options.process_id)
+    elif options.processes is not None or options.process_id is not None:
+        raise UserError("--processes and --process-id need --coordinator HOST:PORT")
+    out = options.out or devices.on_first(lambda: _folder(f"{experiment.name}-{preset_name}", options.resume))
     plan = Plan(
         experiment,
         preset_name,
@@ -122,17 +168,59 @@ def _run(arguments: list[str]) -> int:
         shlex.join(["metaleader", "run", name, *arguments]),
         options.checkpoint_seconds,
     )
-    console = Console()
     try:
-        with live(plan) as progress:
+        with live(plan, quiet=not devices.is_first()) as progress:
             outcomes = run(plan, options.resume, progress)
     except RunInterrupted:
         resume = [a for a in arguments if a != "--resume"]
         again = shlex.join(["metaleader", "run", name, *resume, *(["--out", str(out)] if not options.out else [])])
-        _say(f"stopped; everything is saved in {out}. Go on with: {again} --resume")
+        if devices.is_first():
+            _say(f"stopped; everything is saved in {out}. Go on with: {again} --resume")
         return 130
-    page, summary = report.write_report([out], out)
-    console.print(report.terminal_table(summary))
+    if not devices.is_first():
+        return int(any(outcome.startswith("failed") for outcome in outcomes.values()))
+    return _finish(out, outcomes)
+
+
+def _sweep(arguments: list[str]) -> int:
+    options: SweepOptions = parse(SweepOptions, arguments, "metaleader sweep")
+    if not options.experiments:
+        raise UserError("name at least one experiment: metaleader sweep EXPERIMENT...")
+    for name in ("seeds", "cores", "workers"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise UserError(f"--{name} must be at least 1, got {value}")
+    out = options.out or _folder(f"sweep-{options.preset}", options.resume)
+    learners = tuple(dict.fromkeys(n for names in options.learner for n in names))
+    command = shlex.join(["metaleader", "sweep", *arguments])
+    data_dir = options.data_dir and options.data_dir.absolute()
+    jobs = sweeps.jobs(
+        options.experiments, options.preset, learners, range(options.seeds), options.set, out, data_dir, command
+    )
+    sweeps.check_all(jobs, out, options.resume)
+    workers: sweeps.Workers
+    if options.ray or options.ray_address is not None:
+        workers = sweeps.RayWorkers(options.ray_address, options.workers, options.cores, options.gpus)
+    else:
+        slots = options.workers or max(1, len(os.sched_getaffinity(0)) // options.cores)
+        workers = sweeps.LocalWorkers(slots, options.cores)
+    try:
+        with live_sweep(jobs) as show:
+            outcomes = sweeps.sweep(jobs, workers, show)
+    except RunInterrupted:
+        again = [a for a in arguments if a != "--resume"] + ([] if options.out else ["--out", str(out)])
+        _say(
+            f"stopped; everything is saved in {out}. Go on with: {shlex.join(['metaleader', 'sweep', *again])} --resume"
+        )
+        return 130
+    return _finish(out, outcomes)
+
+
+def _finish(out: Path, outcomes: Mapping[str, str]) -> int:
+    """Report, and name the runs that did not finish."""
+    page, summaries = report.write_report([out], out)
+    console = Console()
+    for summary in summaries:
+        console.print(report.terminal_table(summary))
     for folder, outcome in outcomes.items():
         if outcome != "finished":
             _say(f"{folder}: {outcome}")
@@ -141,12 +229,13 @@ def _run(arguments: list[str]) -> int:
 
 
 def _report(arguments: list[str]) -> int:
-    options = _parse(ReportOptions, arguments, "metaleader report")
+    options = parse(ReportOptions, arguments, "metaleader report")
     if not options.dirs:
         raise UserError("name at least one folder of runs: metaleader report DIR...")
-    page, summary = report.write_report(list(options.dirs), options.out or options.dirs[0])
+    page, summaries = report.write_report(list(options.dirs), options.out or options.dirs[0])
     console = Console()
-    console.print(report.terminal_table(summary))
+    for summary in summaries:
+        console.print(report.terminal_table(summary))
     console.print(f"report: {page}", soft_wrap=True)
     return 0
 
@@ -163,7 +252,7 @@ def _list(arguments: list[str]) -> int:
 
 
 def _data(arguments: list[str]) -> int:
-    options = _parse(DataOptions, arguments, "metaleader data")
+    options = parse(DataOptions, arguments, "metaleader data")
     if options.name is not None:
         data.locate(data.find(options.name), options.data_dir)
     table = Table("data set", "file", "status", "size", "sha256", "where", box=None, pad_edge=False)
@@ -171,59 +260,6 @@ def _data(arguments: list[str]) -> int:
         table.add_row(*row)
     Console().print(table)
     return 0
-
-
-def _parse_run(name: str, experiment: Experiment, preset: Preset, arguments: list[str]) -> tuple[RunOptions, Preset]:
-    """The options of a run, and the preset with the settings that were given."""
-    settings: dict[str, Any] = {
-        "stream": preset.stream,
-        "model": preset.model,
-        "loss": preset.loss,
-        "protocol": preset.protocol,
-        **{name.replace("-", "_"): learner for name, learner in preset.learners.items()},
-    }
-    settable = {key: value for key, value in settings.items() if dataclasses.is_dataclass(value)}
-    own = {f.name: f for f in dataclasses.fields(RunOptions)}
-    fields = [(key, type(value), field(default=value)) for key, value in settable.items()]
-    options_type = dataclasses.make_dataclass("RunOptions", fields, bases=(RunOptions,), frozen=True)
-    options_type.__doc__ = f"{RunOptions.__doc__}\n\n{experiment.name}: {experiment.summary}."
-    parsed = _parse(options_type, arguments, f"metaleader run {name}")
-    settings.update({key: getattr(parsed, key) for key in settable})
-    learners = {name: settings[name.replace("-", "_")] for name in preset.learners}
-    given = Preset(settings["stream"], settings["model"], settings["loss"], settings["protocol"], learners)
-    return RunOptions(**{key: getattr(parsed, key) for key in own}), given
-
-
-def _parse(options: type[Any], arguments: list[str], program: str) -> Any:
-    """`tyro.cli`, with what it refuses in one line."""
-    refused = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(refused):
-            return tyro.cli(options, args=arguments, prog=program, config=OPTIONS)
-    except SystemExit as end:
-        if not end.code:
-            raise
-        raise UserError(_one_line(refused.getvalue(), program)) from None
-
-
-def _one_line(box: str, program: str) -> str:
-    """What a framed message says, without the frame, the help of the option and the advice on --help."""
-    text = " ".join(line.strip("│╭╮╰╯─ ") for line in box.splitlines()[1:])
-    message, _, rest = re.sub(r"\s+", " ", text).partition(" Perhaps you meant:")
-    message = re.split(r" ?(?:Argument helptext|For full helptext|Similar)", message)[0].strip()
-    near = list(dict.fromkeys(re.findall(r"(?<=\s)--[\w.-]+", f" {rest.split('For full helptext')[0]}")))
-    meant = f"; did you mean {' or '.join(near[:3])}?" if near else ""
-    return f"{message}{meant} (`{program} --help` lists all options)"
-
-
-def _value_of(option: str, arguments: list[str]) -> str | None:
-    """The value of an option that must be known before the others can be parsed."""
-    for given, following in zip(arguments, [*arguments[1:], None], strict=True):
-        if given == option:
-            return following
-        if given.startswith(f"{option}="):
-            return given.partition("=")[2]
-    return None
 
 
 def _folder(name: str, resume: bool) -> Path:
@@ -236,10 +272,13 @@ def _folder(name: str, resume: bool) -> Path:
     return candidates[free - 1] if resume else candidates[free]
 
 
-def _start_jax() -> None:
-    devices.use_all_cores()
-    jax.config.update("jax_compilation_cache_dir", str(platformdirs.user_cache_path("metaleader") / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+def _end(code: int) -> NoReturn:
+    """Exit after a sudden stop; one of several processes does so without a word to the others, which may wait for it."""
+    if devices.joined():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _say(line: str) -> None:

@@ -1,41 +1,171 @@
-"""Which devices share the tasks of a meta-batch."""
+"""Which devices share the tasks of a meta-batch, on this machine and over several processes."""
 
 from __future__ import annotations
 
 import os
+import pickle
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+import platformdirs
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+
+from metaleader.errors import UserError
 
 TASKS = "tasks"  # the name of the mesh axis
+T = TypeVar("T")
 
 
-def use_all_cores() -> None:
-    """Show every CPU core to JAX as a device of its own, so that each takes its share of a meta-batch.
+def start(cores: int | None = None) -> None:
+    """Show every CPU core to JAX as a device of its own, and keep what is compiled for the next time.
 
-    Does nothing once JAX has started, or where a platform or a number of CPU devices was chosen already.
+    Args:
+        cores: as many as this process may use; None: all.
     """
+    if cores is not None:
+        os.environ["NPROC"] = str(cores)  # the size of XLA's thread pools
+    _use_cores(len(os.sched_getaffinity(0)) if cores is None else cores)
+    jax.config.update("jax_compilation_cache_dir", str(platformdirs.user_cache_path("metaleader") / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _use_cores(cores: int) -> None:
+    """Does nothing once JAX has started, or where a platform or a number of CPU devices was chosen already."""
     chosen = jax.config.values["jax_num_cpu_devices"] >= 0 or "xla_force_host_platform_device_count" in os.environ.get(
         "XLA_FLAGS", ""
     )
     if not chosen:
         try:
-            jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+            jax.config.update("jax_num_cpu_devices", cores)
         except RuntimeError:  # JAX has started
             return
 
 
+def join(coordinator: str, processes: int | None = None, process: int | None = None) -> None:
+    """Join the processes that make one run together; must come before anything else is asked of JAX.
+
+    Args:
+        coordinator: HOST:PORT of process 0, or `auto`: on SLURM, Open MPI, Kubernetes or Cloud TPU, and where
+            `JAX_COORDINATOR_ADDRESS` is set, JAX finds out by itself.
+        processes: how many there are; with `auto`, JAX finds out.
+        process: which one this is, from 0; with `auto`, JAX finds out.
+
+    Raises:
+        UserError: the three do not fit together, or JAX could not join.
+    """
+    if coordinator != "auto":
+        host, _, port = coordinator.rpartition(":")
+        if not host or not port.isdecimal():
+            raise UserError(f"--coordinator must be HOST:PORT of process 0, or auto; got {coordinator!r}")
+        if processes is None or process is None:
+            raise UserError(f"--coordinator {coordinator} needs --processes N and --process-id I, from 0 to N - 1")
+        if not 0 <= process < processes:
+            raise UserError(
+                f"--process-id must be from 0 to {processes - 1}, as --processes is {processes}; got {process}"
+            )
+    address = None if coordinator == "auto" else coordinator
+    try:
+        jax.distributed.initialize(address, processes, process)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"could not join the other processes at {coordinator}: {error}") from error
+
+
+def joined() -> bool:
+    """Whether this process is one of several."""
+    return bool(jax.distributed.is_initialized()) and jax.process_count() > 1
+
+
+def is_first() -> bool:
+    """Whether this is process 0, which alone reads and writes run folders, judges and reports."""
+    return not joined() or jax.process_index() == 0
+
+
+def on_first(function: Callable[[], T]) -> T:
+    """What `function` gives on process 0, on every process; an error it raises is raised on every process.
+
+    All processes must call this at the same place. The others neither call `function` nor need what it needs
+    (a file system, say), and all go on from equal values, so that no process takes another branch than the rest
+    and waits for them forever. With one process it is a plain call.
+    """
+    if not joined():
+        return function()
+    outcome: tuple[Any, Exception | None] = (None, None)
+    if is_first():
+        try:
+            outcome = (function(), None)
+        except (ValueError, OSError) as error:
+            outcome = (None, error)
+        except Exception as error:  # of a type that may not survive the journey
+            outcome = (None, RuntimeError(str(error) or type(error).__name__))
+    content = np.frombuffer(pickle.dumps(outcome), np.uint8)
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(content))))
+    room = content if is_first() else np.zeros(size, np.uint8)
+    value, raised = pickle.loads(np.asarray(multihost_utils.broadcast_one_to_all(room)).astype(np.uint8).tobytes())
+    if raised is not None:
+        raise raised
+    return value
+
+
+def on_all(function: Callable[[], T]) -> T:
+    """What `function` gives here; where it fails on any process, all of them end with an error.
+
+    Raises:
+        UserError: it failed on another process only, which says why.
+    """
+    if not joined():
+        return function()
+    raised: Exception | None = None
+    try:
+        value = function()
+    except Exception as error:
+        raised = error
+    if any_process(raised is not None):
+        raise raised or UserError(f"process {jax.process_index()} stops since another one failed: see its message")
+    return value
+
+
+def any_process(flag: bool) -> bool:
+    """Whether `flag` is set on any process; all processes must call this at the same place."""
+    return flag if not joined() else bool(np.any(multihost_utils.process_allgather(np.bool_(flag))))
+
+
 def mesh(tasks: int) -> Mesh:
-    """The largest number of local devices that divides `tasks`, in a line."""
-    devices = jax.local_devices()
-    n = max(d for d in range(1, len(devices) + 1) if tasks % d == 0)
-    return Mesh(np.array(devices[:n]), (TASKS,))
+    """The largest number of devices that divides `tasks`, equally many of every process, in a line.
+
+    Raises:
+        UserError: the processes cannot share the tasks equally.
+    """
+    processes = jax.process_count()
+    if tasks % processes:
+        raise UserError(
+            f"a meta-batch of {tasks} tasks cannot be shared by {processes} processes: choose a multiple of {processes}"
+        )
+    share = tasks // processes
+    n = max(d for d in range(1, jax.local_device_count() + 1) if share % d == 0)
+    devices = [[d for d in jax.devices() if d.process_index == process][:n] for process in range(processes)]
+    return Mesh(np.array(devices).reshape(-1), (TASKS,))
 
 
 def replicated(on: Mesh) -> NamedSharding:
     """A copy on every device."""
     return NamedSharding(on, PartitionSpec())
+
+
+def put(tree: Any, where: Sharding) -> Any:
+    """`jax.device_put`, also onto devices of several processes, which must all give equal values."""
+    if where.is_fully_addressable:
+        return jax.device_put(tree, where)
+
+    def place(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array) and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(place(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+        value = np.asarray(leaf)
+        return jax.make_array_from_callback(value.shape, where, lambda index: value[index])
+
+    return jax.tree.map(place, tree)
 
 
 def tasks_at_once() -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib
@@ -51,7 +51,14 @@ RC: Any = {  # matplotlib types the keys one by one
 
 
 def style(learner: str) -> Style:
-    """The style of a learner; one that is not known keeps its name and gets a colour by its name's letters."""
+    """The style of a learner; one that is not known keeps its name and gets a colour by its name's letters.
+
+    What follows its name, as in `ftml meta-steps=2`, is added to what it is called.
+    """
+    learner, _, setting = learner.partition(" ")
+    if setting:
+        of_learner = style(learner)
+        return replace(of_learner, name=f"{of_learner.name} {setting}", short=f"{of_learner.short} {setting}")
     if learner in STYLES:
         return STYLES[learner]
     colour, marker = OTHERS[sum(map(ord, learner)) % len(OTHERS)]

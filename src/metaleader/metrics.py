@@ -41,6 +41,22 @@ class Run:
         return str(self.config["learner"])
 
     @property
+    def setting(self) -> tuple[list[str], list[str]]:
+        """What a sweep set for this run as `NAME=VALUE`: in the experiment, and in the learner."""
+        given, own = self.config.get("setting", []), f"{self.learner}."
+        return [s for s in given if not s.startswith(own)], [s.removeprefix(own) for s in given if s.startswith(own)]
+
+    @property
+    def section(self) -> str:
+        """What a report calls the runs that are compared with this one."""
+        return " ".join([f"{self.config['experiment']} ({self.config['preset']})", *self.setting[0]])
+
+    @property
+    def line(self) -> str:
+        """What a table calls this run and its other seeds: the learner, and what was set in it."""
+        return " ".join([self.learner, *self.setting[1]])
+
+    @property
     def planned(self) -> int:
         """Rounds in the stream."""
         return int(self.config["rounds"])
@@ -62,7 +78,7 @@ def load(paths: Sequence[Path]) -> list[Run]:
     """The runs in folders and their subfolders, in the order of their paths.
 
     Raises:
-        UserError: a folder does not exist or holds no run, or runs of several experiments are mixed.
+        UserError: a folder does not exist or holds no run.
     """
     runs = []
     for path in paths:
@@ -73,10 +89,6 @@ def load(paths: Sequence[Path]) -> list[Run]:
         if not found:
             raise UserError(f"{path} holds no run (no config.json): name a folder that `metaleader run` made")
         runs += [_load(folder) for folder in found]
-    kinds = {(run.config["experiment"], run.config["preset"]) for run in runs}
-    if len(kinds) > 1:
-        names = ", ".join("/".join(kind) for kind in sorted(kinds))
-        raise UserError(f"the runs are of several experiments ({names}): report one experiment and preset at a time")
     return runs
 
 
@@ -159,13 +171,16 @@ def interval(per_run: Float[np.ndarray, " runs"], level: float = 0.95, resamples
 
 
 def summary(runs: Sequence[Run]) -> dict[str, Any]:
-    """All measures of every learner, over the last third of the rounds.
+    """All measures of every learner (in a sweep: of each of its settings), over the last third of the rounds.
+
+    The runs are of one experiment: see `Run.section`.
 
     Scores are averaged over rounds within a run, then over runs, with an interval over runs (seeds). A learner
     of which a run diverged has no mean score: an average over the rounds that survived would flatter it.
     """
-    learners = {name: [run for run in runs if run.learner == name] for name in dict.fromkeys(r.learner for r in runs)}
+    learners = {name: [run for run in runs if run.line == name] for name in dict.fromkeys(r.line for r in runs)}
     return {
+        "title": runs[0].section,
         "experiment": runs[0].config["experiment"],
         "preset": runs[0].config["preset"],
         "score": runs[0].config["score"],

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from metaleader.protocol import Position
 from metaleader.record import Record
 from metaleader.run import Plan
 from metaleader.run import Progress as Callback
+from metaleader.sweep import Job, Show
 
 
 @contextmanager
-def live(plan: Plan) -> Iterator[Callback]:
+def live(plan: Plan, quiet: bool = False) -> Iterator[Callback]:
     """A bar for each run of the plan, on standard error, with the round and the latest score."""
     console = Console(stderr=True)
     score_name = plan.experiment.score.name
@@ -27,7 +36,7 @@ def live(plan: Plan) -> Iterator[Callback]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
-        disable=not console.is_terminal,
+        disable=quiet or not console.is_terminal,
     ) as display:
         for learner in plan.learners:
             for seed in plan.seeds:
@@ -44,5 +53,38 @@ def live(plan: Plan) -> Iterator[Callback]:
                 score = "not finite" if record.score is None else f"{record.score:.3f}"
                 state = f"round {record.round:>3}/{rounds}  {record.datapoints:>4} datapoints  {score_name} {score}"
                 display.update(bar, state=state)
+
+        yield show
+
+
+@contextmanager
+def live_sweep(jobs: Sequence[Job]) -> Iterator[Show]:
+    """A bar for the sweep and one for each run under way, on standard error."""
+    console = Console(stderr=True)
+    bars: dict[Job, TaskID] = {}
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    ) as display:
+        whole = display.add_task("sweep", total=len(jobs), unit="runs")
+
+        def show(outcomes: Mapping[str, str], running: Collection[Job]) -> None:
+            if display.disable:
+                return
+            display.update(whole, completed=len(outcomes))
+            for job in bars.keys() - set(running):
+                display.remove_task(bars.pop(job))
+            for job in running:
+                done, planned = job.folder.rounds
+                if planned:  # otherwise its turn has not come
+                    if job not in bars:
+                        label = " ".join([job.out.name, job.learner, f"seed {job.seed}"])
+                        bars[job] = display.add_task(label, total=planned, unit="rounds")
+                    display.update(bars[job], completed=done, total=planned)
 
         yield show

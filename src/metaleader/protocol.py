@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from metaleader import devices
 from metaleader.batch import Batch, bucket_size, pad
 from metaleader.learners.state import Learner, State
 from metaleader.objective import Params, Problem, check
@@ -162,8 +163,13 @@ def _evaluate(
     """Adapt to D_t and judge on D_t_test."""
     began = time.perf_counter()
     datapoints = int(position.datapoints)
-    params = learner.adapt(problem, position.state, task.train[:datapoints])
-    loss, score = (float(value) for value in _judge(problem, params, test))
+
+    def judge() -> tuple[float, float]:
+        params = learner.adapt(problem, position.state, task.train[:datapoints])
+        loss, score = _judge(problem, params, test)
+        return float(loss), float(score)
+
+    loss, score = devices.on_first(judge)
     finite = math.isfinite(loss) and math.isfinite(score)
     position = position._replace(
         records=position.records + 1,

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metaleader import devices
 from metaleader.errors import UserError
 
 
@@ -70,6 +71,15 @@ class RunFolder:
         path = self.path / "outcome.json"
         return str(json.loads(path.read_text())["outcome"]) if path.exists() else None
 
+    @property
+    def rounds(self) -> tuple[int, int]:
+        """The round of the last record, and how many are planned; both 0 before the run began."""
+        config, lines = self.path / "config.json", self.path / "records.jsonl"
+        planned = int(json.loads(config.read_text())["rounds"]) if config.exists() else 0
+        text = lines.read_text() if lines.exists() else ""
+        complete = text[: text.rfind("\n") + 1].splitlines()  # the last line may still be being written
+        return int(json.loads(complete[-1])["round"]) if complete else 0, planned
+
     def create(self, config: dict[str, Any]) -> None:
         """Make the folder of a new run; refuses one that exists."""
         self.refuse_existing()
@@ -115,9 +125,11 @@ class RunFolder:
 
         The old checkpoint goes only when the new one is complete.
         """
-        leaves = [jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in jax.tree.leaves(position)]
         # One copy of what several devices hold alike.
-        local = [leaf.addressable_data(0) if isinstance(leaf, jax.Array) else np.asarray(leaf) for leaf in leaves]
+        local = [
+            leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf for leaf in jax.tree.leaves(position)
+        ]
+        local = [np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf) for leaf in local]
         with self._checkpoints() as manager:
             manager.save(
                 (manager.latest_step() or 0) + 1,
@@ -127,20 +139,25 @@ class RunFolder:
     def restore(self, like: Any) -> Any | None:
         """The `Position` last saved, with the structure and the devices of `like`; None if none was saved.
 
-        Records written after it are dropped: the run will write them again.
+        Records written after it are dropped: the run will write them again. With several processes, process 0
+        reads and the others receive.
         """
+        saved = devices.on_first(self._saved)
+        position = None
+        if saved is not None:
+            leaves = [_placed_like(leaf, saved[f"{i:05d}"]) for i, leaf in enumerate(jax.tree.leaves(like))]
+            position = jax.tree.unflatten(jax.tree.structure(like), leaves)
+        devices.on_first(lambda: self._truncate(0 if position is None else int(position.records)))
+        return position
+
+    def _saved(self) -> dict[str, np.ndarray] | None:
         with self._checkpoints() as manager:
             step = manager.latest_step()
             if step is None:
-                self._truncate(0)
                 return None
             stored = dict(manager.item_metadata(step))
             as_numpy = jax.tree.map(lambda _: orbax().RestoreArgs(restore_type=np.ndarray), stored)
-            saved = manager.restore(step, args=orbax().args.PyTreeRestore(stored, restore_args=as_numpy))
-        leaves = [_placed_like(leaf, saved[f"{i:05d}"]) for i, leaf in enumerate(jax.tree.leaves(like))]
-        position = jax.tree.unflatten(jax.tree.structure(like), leaves)
-        self._truncate(int(position.records))
-        return position
+            return dict(manager.restore(step, args=orbax().args.PyTreeRestore(stored, restore_args=as_numpy)))
 
     def _truncate(self, records: int) -> None:
         path = self.path / "records.jsonl"
@@ -150,10 +167,19 @@ class RunFolder:
         os.replace(partial, path)
 
     def _checkpoints(self) -> Any:
-        options = orbax().CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
-        return orbax().CheckpointManager(
-            (self.path / "checkpoints").absolute(), options=options, item_handlers=orbax().PyTreeCheckpointHandler()
+        path = (self.path / "checkpoints").absolute()
+        path.mkdir(parents=True, exist_ok=True)
+        alone = orbax().options.MultiprocessingOptions(active_processes={0})  # the others do not come here
+        options = orbax().CheckpointManagerOptions(
+            max_to_keep=1,
+            enable_async_checkpointing=False,
+            create=False,
+            multiprocessing_options=alone if devices.joined() else orbax().options.MultiprocessingOptions(),
         )
+        handler = orbax().PyTreeCheckpointHandler(
+            multiprocessing_options=alone if devices.joined() else orbax().options.MultiprocessingOptions()
+        )
+        return orbax().CheckpointManager(path, options=options, item_handlers=handler)
 
 
 def orbax() -> Any:
@@ -169,9 +195,9 @@ def _is_key(leaf: Any) -> bool:
 
 def _placed_like(leaf: Any, saved: np.ndarray) -> Any:
     if _is_key(leaf):
-        return jax.device_put(jax.random.wrap_key_data(jnp.asarray(saved)), leaf.sharding)
+        return devices.put(jax.random.wrap_key_data(jnp.asarray(saved)), leaf.sharding)
     if isinstance(leaf, jax.Array):
-        return jax.device_put(saved, leaf.sharding)
+        return devices.put(saved, leaf.sharding)
     return np.asarray(saved)
 
 

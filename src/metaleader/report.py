@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -21,33 +22,52 @@ from metaleader.figures import style
 from metaleader.metrics import Interval, Run
 from metaleader.record import write_json
 
-PAGE = Template(Path(__file__).with_name("report.html").read_text())
+PAGE, SECTION = (Template(Path(__file__).with_name(f"{name}.html").read_text()) for name in ("report", "section"))
 
 
-def write_report(paths: Sequence[Path], out: Path) -> tuple[Path, dict[str, Any]]:
+def write_report(paths: Sequence[Path], out: Path) -> tuple[Path, list[dict[str, Any]]]:
     """Write `summary.json`, `figures/*.png`, `figures/*.svg` and `report.html` into `out`.
 
+    Runs of several experiments have a section each; `summary.json` then holds the list of their summaries.
+
     Returns:
-        The page, which needs no other file, and the summary.
+        The page, which needs no other file, and the summary of every section.
 
     Raises:
         UserError: see `metrics.load`.
     """
     runs = metrics.load(paths)
-    summary = metrics.summary(runs)
-    write_json(out / "summary.json", summary)
-    by_learner = {name: [run for run in runs if run.learner == name and run.records] for name in summary["learners"]}
-    by_learner = {name: each for name, each in by_learner.items() if each}
+    sections = {name: [run for run in runs if run.section == name] for name in dict.fromkeys(r.section for r in runs)}
+    summaries = [metrics.summary(each) for each in sections.values()]
+    write_json(out / "summary.json", summaries[0] if len(summaries) == 1 else summaries)
     (out / "figures").mkdir(exist_ok=True)
-    pictures = []
-    for name, (figure, caption) in figures.all_figures(by_learner).items() if by_learner else ():
-        png = _rendered(figure, "png", dpi=150)
-        _write(out / "figures" / f"{name}.png", png)
-        _write(out / "figures" / f"{name}.svg", _rendered(figure, "svg"))
-        pictures.append((name, png, caption))
+    bodies = []
+    for each, summary in zip(sections.values(), summaries, strict=True):
+        prefix = re.sub(r"\W+", "-", f"{summary['title']}-") if len(sections) > 1 else ""
+        drawn = _drawn(each, summary)
+        pictures = []
+        for name, (figure, caption) in figures.all_figures(drawn).items() if drawn else ():
+            png = _rendered(figure, "png", dpi=150)
+            _write(out / "figures" / f"{prefix}{name}.png", png)
+            _write(out / "figures" / f"{prefix}{name}.svg", _rendered(figure, "svg"))
+            pictures.append((f"{prefix}{name}", png, caption))
+        bodies.append(_section(each, summary, pictures))
     page = out / "report.html"
-    _write(page, _page(runs, summary, pictures).encode())
-    return page, summary
+    title = escape(", ".join(sections))
+    _write(page, PAGE.substitute(title=title, sections="\n".join(bodies)).encode())
+    return page, summaries
+
+
+def _drawn(runs: Sequence[Run], summary: dict[str, Any]) -> dict[str, list[Run]]:
+    """The runs that figures show: of each learner the setting whose final score is best, where a sweep had several."""
+    sign = 1 if summary["score"]["higher_is_better"] else -1
+    best: dict[str, tuple[float, str]] = {}
+    for run in runs:
+        final = summary["learners"][run.line]["final_score"][0]
+        value = float("-inf") if final is None else sign * final
+        if run.records and (run.learner not in best or value > best[run.learner][0]):
+            best[run.learner] = value, run.line
+    return {line: [run for run in runs if run.line == line and run.records] for _, line in best.values()}
 
 
 def table_rows(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -87,11 +107,11 @@ def terminal_table(summary: dict[str, Any]) -> Table:
     return table
 
 
-def _page(runs: Sequence[Run], summary: dict[str, Any], pictures: Iterable[tuple[str, bytes, str]]) -> str:
+def _section(runs: Sequence[Run], summary: dict[str, Any], pictures: Iterable[tuple[str, bytes, str]]) -> str:
     headings, rows = table_rows(summary)
     first = runs[0].config
     common = {key: value for key, value in first["settings"].items() if key != "learner"}
-    learners = {run.learner: run.config["settings"]["learner"] for run in runs}
+    learners = {run.line: run.config["settings"]["learner"] for run in runs}
     made = {
         "commands": "\n".join(dict.fromkeys(run.config["command"] for run in runs)),
         "versions": _pairs(first["versions"]),
@@ -99,7 +119,7 @@ def _page(runs: Sequence[Run], summary: dict[str, Any], pictures: Iterable[tuple
         "data": _pairs(first["data"]) if first["data"] else "embedded or generated; no files",
         "seeds": ", ".join(sorted({str(run.config["seed"]) for run in runs})),
     }
-    return PAGE.substitute(
+    return SECTION.substitute(
         title=escape(_title(summary)),
         note=escape(_note(summary)),
         table=_html_table(headings, [[escape(cell) for cell in row] for row in rows]),
@@ -120,7 +140,7 @@ def _page(runs: Sequence[Run], summary: dict[str, Any], pictures: Iterable[tuple
 
 
 def _title(summary: dict[str, Any]) -> str:
-    return f"{summary['experiment']} ({summary['preset']})"
+    return str(summary["title"])
 
 
 def _note(summary: dict[str, Any]) -> str:
@@ -132,7 +152,14 @@ def _note(summary: dict[str, Any]) -> str:
         f"reached it. Gradients are per-example gradient evaluations, a "
         f"Hessian-vector product counting as two."
         + (" In brackets: 95 % bootstrap intervals over seeds." if several else "")
+        + (" Figures show each learner in the setting whose final score is best." if _settings(summary) else "")
     )
+
+
+def _settings(summary: dict[str, Any]) -> bool:
+    """Whether a learner has several lines."""
+    learners = [line.partition(" ")[0] for line in summary["learners"]]
+    return len(set(learners)) < len(learners)
 
 
 def _columns(summary: dict[str, Any]) -> list[str]:

@@ -9,10 +9,11 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
@@ -20,12 +21,14 @@ from typing import Any
 
 import jax
 
+from metaleader import devices
 from metaleader.errors import UserError, unknown
 from metaleader.experiments import Experiment, Preset
 from metaleader.protocol import Position, advance, start
 from metaleader.record import Record, RunFolder
 from metaleader.streams import Stream
 
+ENDED = ("finished", "diverged")
 Progress = Callable[[str, int, int, Position, "Record | None"], None]
 
 
@@ -43,6 +46,8 @@ class Plan:
         data_dir: where to look for data first.
         command: the command that would make these runs again.
         checkpoint_seconds: how much time a kill may cost.
+        checkpoint_rounds: checkpoint at the end of every round too, so that a kill costs the round under way at most.
+        setting: what sets these runs apart from others of a sweep, each as `NAME=VALUE`.
     """
 
     experiment: Experiment
@@ -54,6 +59,12 @@ class Plan:
     data_dir: Path | None = None
     command: str = ""
     checkpoint_seconds: float = 20.0
+    checkpoint_rounds: bool = False
+    setting: tuple[str, ...] = ()
+
+
+class RunFailed(Exception):  # noqa: N818 - with the other two ways in which a run stops
+    """One of several processes cannot go on with a run, and the others cannot without it."""
 
 
 class RunInterrupted(Exception):  # noqa: N818 - a stop that was asked for is no error
@@ -70,38 +81,59 @@ def run(plan: Plan, resume: bool = False, progress: Progress | None = None) -> d
         UserError: a learner is unknown, a folder exists (or, resuming, was made with other settings), data is
             missing, or a folder cannot be written.
         RunInterrupted: on Ctrl-C, after the chunk under way; everything is saved.
+        RunFailed: a run failed, with several processes; with one, the failure is noted and the next run begins.
+    """
+    streams = check(plan, resume)
+    runs = [
+        (RunFolder(plan.out / learner / f"seed-{seed}"), learner, seed)
+        for learner in plan.learners
+        for seed in plan.seeds
+    ]
+    outcomes = {}
+    with _writing(plan.out), interrupts() as interrupted:
+        for folder, learner, seed in runs:
+            begin = partial(_begin, folder, _config(plan, learner, seed, streams[seed]))
+            outcome = devices.on_first(begin)
+            if outcome not in ENDED:
+                outcome = _one(plan, folder, learner, seed, streams[seed], interrupted, progress)
+                devices.on_first(partial(folder.end, outcome))
+            outcomes[str(folder.path)] = outcome
+    return outcomes
+
+
+def check(plan: Plan, resume: bool) -> dict[int, Stream]:
+    """Make sure, before anything runs, that all runs of `plan` can; returns the stream of every seed.
+
+    Raises:
+        UserError: see `run`.
     """
     for name in plan.learners:
         if name not in plan.preset.learners:
             raise UserError(unknown("learner", name, plan.preset.learners))
-    streams = {seed: plan.preset.stream.stream(seed, plan.data_dir) for seed in plan.seeds}
-    runs = [
-        (
-            RunFolder(plan.out / learner / f"seed-{seed}"),
-            learner,
-            seed,
-            _config(plan, learner, seed, streams[seed]),
-        )
-        for learner in plan.learners
-        for seed in plan.seeds
-    ]
+        if devices.joined() and (meta_batch := getattr(plan.preset.learners[name], "meta_batch", None)):
+            devices.mesh(meta_batch)  # refuses one that the processes cannot share
+    streams = devices.on_all(lambda: {seed: plan.preset.stream.stream(seed, plan.data_dir) for seed in plan.seeds})
     with _writing(plan.out):
-        # All folders are checked before anything runs, and made as their turn comes.
-        for folder, _, _, config in runs:
+        devices.on_first(lambda: _check_folders(plan, resume, streams))
+    return streams
+
+
+def _check_folders(plan: Plan, resume: bool, streams: Mapping[int, Stream]) -> None:
+    for learner in plan.learners:
+        for seed in plan.seeds:
+            folder = RunFolder(plan.out / learner / f"seed-{seed}")
             begun = (folder.path / "config.json").exists()
             if begun and resume:
-                folder.check_settings(config)
+                folder.check_settings(_determinants(plan, learner, seed, streams[seed]))
             elif not begun or not resume:
                 folder.refuse_existing()
-        outcomes = {}
-        with _interrupts() as interrupted:
-            for folder, learner, seed, config in runs:
-                if not (folder.path / "config.json").exists():
-                    folder.create(config)
-                if folder.outcome not in ("finished", "diverged"):
-                    folder.end(_one(plan, folder, learner, seed, streams[seed], interrupted, progress))
-                outcomes[str(folder.path)] = str(folder.outcome)
-    return outcomes
+
+
+def _begin(folder: RunFolder, config: dict[str, Any]) -> str | None:
+    """Make the folder when its run's turn comes; returns the outcome of one that ended before."""
+    if not (folder.path / "config.json").exists():
+        folder.create(config)
+    return folder.outcome
 
 
 def _one(
@@ -115,31 +147,41 @@ def _one(
 ) -> str:
     """Run one learner to its end, and say how it ended."""
     problem, learner = plan.experiment.problem(plan.preset), plan.preset.learners[name]
+    first = devices.is_first()
     try:
         position = start(problem, stream, learner, seed)
         position = folder.restore(position) or position
         saved = time.monotonic()
         for reached, record in advance(problem, stream, learner, plan.preset.protocol, position):
             position = reached
-            if record is not None:
+            if first and record is not None:
                 folder.append(record)
             if progress is not None:
                 progress(name, seed, len(stream), position, record)
-            if interrupted.is_set() or time.monotonic() - saved > plan.checkpoint_seconds:
+            stop = devices.any_process(interrupted.is_set())
+            due = time.monotonic() - saved > plan.checkpoint_seconds
+            if first and (stop or due or (plan.checkpoint_rounds and position.datapoints == 0)):
                 folder.save(position)
                 saved = time.monotonic()
-            if interrupted.is_set():
+            if stop:
                 raise RunInterrupted
-        folder.save(position)
+        if first and not plan.checkpoint_rounds:
+            folder.save(position)
         return "diverged" if position.diverged else "finished"
     except (RunInterrupted, OSError):
         raise
     except Exception as error:
-        return f"failed: {' '.join(str(error).split()) or type(error).__name__}"
+        outcome = f"failed: {' '.join(str(error).split()) or type(error).__name__}"
+        if not devices.joined():
+            return outcome
+        # The others may wait for this process within a computation: there is no going on to the next run.
+        if first:
+            folder.end(outcome)
+        raise RunFailed(f"{folder.path}: {outcome}") from error
 
 
-def _config(plan: Plan, learner: str, seed: int, stream: Stream) -> dict[str, Any]:
-    """What determines the records, and how and where they were made."""
+def _determinants(plan: Plan, learner: str, seed: int, stream: Stream) -> dict[str, Any]:
+    """What determines the records."""
     preset = plan.preset
     return {
         "experiment": plan.experiment.name,
@@ -147,8 +189,6 @@ def _config(plan: Plan, learner: str, seed: int, stream: Stream) -> dict[str, An
         "learner": learner,
         "seed": seed,
         "rounds": len(stream),
-        "command": plan.command,
-        "made": datetime.now(UTC).isoformat(),
         "settings": {
             "stream": describe(preset.stream),
             "model": describe(preset.model),
@@ -161,6 +201,16 @@ def _config(plan: Plan, learner: str, seed: int, stream: Stream) -> dict[str, An
             "higher_is_better": plan.experiment.score.higher_is_better,
         },
         "data": dict(stream.sources),
+    }
+
+
+def _config(plan: Plan, learner: str, seed: int, stream: Stream) -> dict[str, Any]:
+    """What determines the records, and how and where they were made."""
+    return {
+        **_determinants(plan, learner, seed, stream),
+        "setting": list(plan.setting),
+        "command": plan.command,
+        "made": datetime.now(UTC).isoformat(),
         "versions": {
             "python": platform.python_version(),
             **{package: metadata.version(package) for package in ("metaleader", "jax", "jaxlib", "numpy", "optax")},
@@ -168,7 +218,8 @@ def _config(plan: Plan, learner: str, seed: int, stream: Stream) -> dict[str, An
         "machine": {
             "system": platform.platform(),
             "cores": os.cpu_count(),
-            "devices": [f"{device.platform} {device.device_kind}" for device in jax.local_devices()],
+            "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
+            "processes": jax.process_count(),
         },
     }
 
@@ -200,7 +251,7 @@ def _writing(out: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _interrupts() -> Iterator[threading.Event]:
+def interrupts() -> Iterator[threading.Event]:
     """An event that Ctrl-C (or a request to terminate) sets; the second one stops at once."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():

@@ -64,7 +64,7 @@ class FTML:
         params = self.update.init(problem.model.init(init_key))
         mesh = devices.mesh(self.meta_batch)
         state = State(params, self.optimizer().init(params), buffers.empty(like, capacity), key, states.count(0))
-        on_devices = jax.device_put(
+        on_devices = devices.put(
             (state.params, state.opt_state, state.key, state.buffer.inputs, state.buffer.targets),
             devices.replicated(mesh),
         )

@@ -1,0 +1,94 @@
+"""Options are the fields of settings: a preset and what is changed in it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import re
+from dataclasses import field
+from typing import Any
+
+import tyro
+
+from metaleader.errors import UserError
+from metaleader.experiments import Experiment, Preset
+
+FLAGS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
+VALUES = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)  # --flag True, for a grid of settings
+
+
+def parse_with_settings(
+    base: type[Any],
+    experiment: Experiment,
+    preset: Preset,
+    arguments: list[str],
+    program: str,
+    config: tuple[Any, ...] = FLAGS,
+) -> tuple[Any, Preset]:
+    """The options of a command, and the preset with the settings that were given.
+
+    Args:
+        base: a frozen dataclass, the options of the command itself; the fields of the preset join them.
+        experiment: what is run.
+        preset: the settings to begin with.
+        arguments: of the command line.
+        program: what the command is called.
+        config: how tyro shows options.
+
+    Raises:
+        UserError: see `parse`.
+    """
+    settings: dict[str, Any] = {
+        "stream": preset.stream,
+        "model": preset.model,
+        "loss": preset.loss,
+        "protocol": preset.protocol,
+        **{name.replace("-", "_"): learner for name, learner in preset.learners.items()},
+    }
+    settable = {key: value for key, value in settings.items() if dataclasses.is_dataclass(value)}
+    own = {f.name for f in dataclasses.fields(base)}
+    fields = [(key, type(value), field(default=value)) for key, value in settable.items()]
+    options_type = dataclasses.make_dataclass(base.__name__, fields, bases=(base,), frozen=True)
+    options_type.__doc__ = f"{base.__doc__}\n\n{experiment.name}: {experiment.summary}."
+    parsed = parse(options_type, arguments, program, config)
+    settings.update({key: getattr(parsed, key) for key in settable})
+    learners = {name: settings[name.replace("-", "_")] for name in preset.learners}
+    given = Preset(settings["stream"], settings["model"], settings["loss"], settings["protocol"], learners)
+    return base(**{key: getattr(parsed, key) for key in own}), given
+
+
+def parse(options: type[Any], arguments: list[str], program: str, config: tuple[Any, ...] = FLAGS) -> Any:
+    """`tyro.cli`, with what it refuses in one line.
+
+    Raises:
+        UserError: what was refused, and the nearest options.
+    """
+    refused = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(refused):
+            return tyro.cli(options, args=arguments, prog=program, config=config)
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise UserError(_one_line(refused.getvalue(), program)) from None
+
+
+def _one_line(box: str, program: str) -> str:
+    """What a framed message says, without the frame, the help of the option and the advice on --help."""
+    text = " ".join(line.strip("│╭╮╰╯─ ") for line in box.splitlines()[1:])
+    message, _, rest = re.sub(r"\s+", " ", text).partition(" Perhaps you meant:")
+    message = re.split(r" ?(?:Argument helptext|For full helptext|Similar)", message)[0].strip()
+    near = list(dict.fromkeys(re.findall(r"(?<=\s)--[\w.-]+", f" {rest.split('For full helptext')[0]}")))
+    meant = f"; did you mean {' or '.join(near[:3])}?" if near else ""
+    return f"{message}{meant} (`{program} --help` lists all options)"
+
+
+def value_of(option: str, arguments: list[str]) -> str | None:
+    """The value of an option that must be known before the others can be parsed."""
+    for given, following in zip(arguments, [*arguments[1:], None], strict=True):
+        if given == option:
+            return following
+        if given.startswith(f"{option}="):
+            return given.partition("=")[2]
+    return None

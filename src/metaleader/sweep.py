@@ -1,0 +1,369 @@
+"""Many runs at once: experiments x settings x learners x seeds, in processes of this machine or on a Ray cluster."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import multiprocessing
+import os
+import pickle
+import re
+import shlex
+import signal
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+from metaleader import devices
+from metaleader.errors import UserError
+from metaleader.experiments import Experiment, Preset, find
+from metaleader.options import VALUES, parse_with_settings
+from metaleader.record import RunFolder
+from metaleader.run import ENDED, Plan, RunInterrupted, check, interrupts, run
+
+LOSSES = 3  # so many workers lost in the same round, and the run counts as failed
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep, as it travels to a worker.
+
+    Attributes:
+        experiment: its name, or an absolute path to a Python file.
+        preset_name: which of its presets the settings began as.
+        preset: the settings, pickled: a worker can read them once it has found the experiment.
+        setting: what was set for this run, each as `NAME=VALUE`.
+        learner: name.
+        seed: of stream and learner.
+        out: the folder that takes LEARNER/seed-SEED.
+        data_dir: where to look for data first.
+        command: the command that would make the sweep again.
+    """
+
+    experiment: str
+    preset_name: str
+    preset: bytes
+    setting: tuple[str, ...]
+    learner: str
+    seed: int
+    out: Path
+    data_dir: Path | None
+    command: str
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run's folder."""
+        return RunFolder(self.out / self.learner / f"seed-{self.seed}")
+
+    def plan(self) -> Plan:
+        """The run as a plan of one, checkpointed every round."""
+        return Plan(
+            find(self.experiment),
+            self.preset_name,
+            pickle.loads(self.preset),
+            (self.learner,),
+            (self.seed,),
+            self.out,
+            self.data_dir,
+            self.command,
+            checkpoint_rounds=True,
+            setting=self.setting,
+        )
+
+
+Show: TypeAlias = Callable[[Mapping[str, str], Collection[Job]], None]
+
+
+def grid(settings: Sequence[str]) -> list[dict[str, str]]:
+    """All combinations of settings given as `NAME=VALUE,VALUE,...`; one empty combination where none is given.
+
+    Raises:
+        UserError: a text is not of that form, or a name comes twice.
+    """
+    values: dict[str, list[str]] = {}
+    for text in settings:
+        name, _, listed = text.partition("=")
+        name = name.strip().removeprefix("--").replace("_", "-")
+        each = [value.strip() for value in listed.split(",")]
+        if not name or not all(each):
+            raise UserError(f"--set takes NAME=VALUE,VALUE,... such as ftml.meta-steps=2,4,8; got {text!r}")
+        if name in values:
+            raise UserError(f"--set {name} is given twice: list all its values in one, as {name}=VALUE,VALUE")
+        values[name] = list(dict.fromkeys(each))
+    return [dict(zip(values, point, strict=True)) for point in itertools.product(*values.values())]
+
+
+@dataclass(frozen=True)
+class _NoOptions:
+    """The settings of an experiment alone."""
+
+
+def jobs(
+    experiments: Sequence[str],
+    preset_name: str,
+    learners: Sequence[str],
+    seeds: Sequence[int],
+    settings: Sequence[str],
+    out: Path,
+    data_dir: Path | None = None,
+    command: str = "",
+) -> list[Job]:
+    """The runs of a sweep, each once: a learner's own settings do not multiply the runs of the others.
+
+    Args:
+        experiments: names or Python files.
+        preset_name: with which settings to begin.
+        learners: names; none: those that each experiment compares.
+        seeds: each a run.
+        settings: see `grid`.
+        out: the folder of the sweep; a run lies in EXPERIMENT-PRESET/SETTING/LEARNER/seed-SEED.
+        data_dir: where to look for data first.
+        command: the command that would make the sweep again.
+
+    Raises:
+        UserError: an experiment, preset, learner or setting is unknown or impossible, or used by no learner.
+    """
+    found: dict[tuple[Path, str, int], Job] = {}
+    points = grid(settings)
+    for name in dict.fromkeys(experiments):
+        experiment = find(name)
+        preset = experiment.preset(preset_name)
+        chosen = tuple(learners) or experiment.compared
+        for key in points[0]:
+            if (owner := key.partition(".")[0]) in preset.learners and owner not in chosen:
+                raise UserError(
+                    f"--set {key} changes nothing: the learners are {', '.join(chosen)}; add --learner {owner}"
+                )
+        for point, learner in itertools.product(points, chosen):
+            others = preset.learners.keys() - {learner}
+            own = {key: value for key, value in point.items() if key.partition(".")[0] not in others}
+            setting = tuple(f"{key}={value}" for key, value in own.items())
+            folder = out.absolute() / f"{experiment.name}-{preset_name}" / re.sub(r"[^\w.,=+-]", "_", ",".join(setting))
+            given = pickle.dumps(_with(experiment, preset, own))
+            for seed in seeds:
+                where = str(Path(name).absolute()) if name.endswith(".py") else name
+                job = Job(where, preset_name, given, setting, learner, seed, folder, data_dir, command)
+                found.setdefault((folder, learner, seed), job)
+    return list(found.values())
+
+
+def _with(experiment: Experiment, preset: Preset, setting: Mapping[str, str]) -> Preset:
+    """The preset with what was set, parsed as `metaleader run` would."""
+    arguments = []
+    for key, value in setting.items():
+        words = [word.capitalize() if word in ("true", "false") else word for word in shlex.split(value)]
+        arguments += [f"--{key}", *words]
+    return parse_with_settings(_NoOptions, experiment, preset, arguments, f"metaleader run {experiment.name}", VALUES)[
+        1
+    ]
+
+
+def check_all(planned: Sequence[Job], out: Path, resume: bool) -> None:
+    """Make sure, before anything runs, that the runs of a sweep can.
+
+    Raises:
+        UserError: there is something to overwrite (or, resuming, runs with other settings), or data is missing.
+    """
+    if not resume:
+        RunFolder(out).refuse_existing()
+    seen = set()
+    for job in planned:
+        # Without a folder, only the learner, the setting and the data can be wrong, whatever the seed.
+        begun = (job.folder.path / "config.json").exists()
+        if begun or (job.out, job.learner) not in seen:
+            check(job.plan(), resume)
+        seen.add((job.out, job.learner))
+
+
+@runtime_checkable
+class Workers(Protocol):
+    """What runs jobs: processes of this machine, or a cluster."""
+
+    slots: int
+
+    def submit(self, job: Job) -> Future[str]:
+        """Begin a job; the future gives how it ended, and raises where its worker was lost."""
+        ...
+
+    def stop(self) -> None:
+        """Ask all jobs to save and stop."""
+        ...
+
+    def close(self) -> None:
+        """End all workers, at once where they still work."""
+        ...
+
+
+def sweep(planned: Sequence[Job], workers: Workers, show: Show | None = None) -> dict[str, str]:
+    """Run all jobs that have not ended before, and return how each ended, by folder.
+
+    A job whose worker is lost goes on from its last checkpoint, the end of the round before, on another one.
+
+    Args:
+        planned: see `jobs`.
+        workers: where to run them.
+        show: is told now and then what has ended and what is running.
+
+    Raises:
+        RunInterrupted: on Ctrl-C; every job under way has saved its state.
+    """
+    waiting, running, outcomes = deque[Job](), dict[Future[str], Job](), dict[str, str]()
+    lost: dict[Job, list[int]] = {}  # for every job, the rounds in which it lost a worker
+    for job in planned:
+        if (outcome := job.folder.outcome) in ENDED:
+            outcomes[str(job.folder.path)] = outcome
+        else:
+            waiting.append(job)
+    try:
+        with interrupts() as interrupted:
+            while (waiting or running) and not interrupted.is_set():
+                while waiting and len(running) < workers.slots:
+                    job = waiting.popleft()
+                    running[workers.submit(job)] = job
+                if show is not None:
+                    show(outcomes, running.values())
+                for future in wait(running, timeout=0.5, return_when=FIRST_COMPLETED).done:
+                    job = running.pop(future)
+                    outcome = f"lost its worker: {future.exception()}" if future.exception() else future.result()
+                    if outcome.startswith(("lost", "interrupted")):
+                        lost.setdefault(job, []).append(job.folder.rounds[0])
+                        if lost[job].count(lost[job][-1]) < LOSSES:
+                            waiting.appendleft(job)
+                            continue
+                        outcome = f"failed: {LOSSES} workers were lost in the same round, the last one so: {outcome}"
+                    outcomes[str(job.folder.path)] = outcome
+            if interrupted.is_set():
+                workers.stop()
+                wait(running)
+                raise RunInterrupted
+        if show is not None:
+            show(outcomes, ())
+    finally:
+        workers.close()
+    return outcomes
+
+
+# In a worker.
+
+_asked_to_stop: Callable[[], bool] = lambda: False  # noqa: E731 - replaced in a local worker
+
+
+def perform(job: Job, cores: int) -> str:
+    """Run a job to its end and say how it ended; it goes on from its last checkpoint, where there is one."""
+    devices.start(cores)
+
+    def watch(*_: Any) -> None:
+        if _asked_to_stop():
+            signal.raise_signal(signal.SIGINT)  # as if by Ctrl-C: save, then stop
+
+    try:
+        return next(iter(run(job.plan(), resume=True, progress=watch).values()))
+    except RunInterrupted:
+        return "interrupted"
+    except Exception as error:
+        return f"failed: {' '.join(str(error).split()) or type(error).__name__}"
+
+
+def _begin_local(stop: Any) -> None:
+    global _asked_to_stop
+    parent = os.getppid()
+    os.setpgrp()  # Ctrl-C in the terminal is for the sweep, which asks its workers to stop
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    _asked_to_stop = lambda: stop.is_set() or os.getppid() != parent  # noqa: E731 - or the sweep was killed
+
+
+class LocalWorkers:
+    """Processes on this machine, each of its own pool, so that one that dies takes no other along."""
+
+    def __init__(self, slots: int, cores: int) -> None:
+        self.slots, self._cores = slots, cores
+        self._context = multiprocessing.get_context("spawn")
+        self._stop = self._context.Event()
+        self._idle: list[ProcessPoolExecutor] = []
+        self._pools: dict[Future[str], ProcessPoolExecutor] = {}
+        self._processes: set[Any] = set()
+
+    def submit(self, job: Job) -> Future[str]:
+        """Begin a job in an idle process, or a new one."""
+        for future in [future for future in self._pools if future.done()]:
+            pool = self._pools.pop(future)
+            if future.exception() is None:
+                self._idle.append(pool)
+            else:
+                pool.shutdown(wait=False)
+        pool = self._idle.pop() if self._idle else self._pool()
+        others = set(multiprocessing.active_children())
+        # A new process inherits this mask, and so does not die of a Ctrl-C while it is still starting.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            future = pool.submit(perform, job, self._cores)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self._processes |= set(multiprocessing.active_children()) - others
+        self._pools[future] = pool
+        return future
+
+    def _pool(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(1, self._context, _begin_local, (self._stop,))
+
+    def stop(self) -> None:
+        """Ask all jobs to save and stop."""
+        self._stop.set()
+
+    def close(self) -> None:
+        """End the processes, at once where they still work."""
+        if any(not future.done() for future in self._pools):
+            for process in self._processes:
+                process.kill()
+        for pool in [*self._idle, *self._pools.values()]:
+            pool.shutdown()
+
+
+class RayWorkers:
+    """The workers of a Ray cluster; run folders must lie on a file system that all its machines share."""
+
+    def __init__(self, address: str | None, slots: int | None, cores: int, gpus: float = 0.0) -> None:
+        """Start Ray on this machine, with room for `slots` jobs, or join the cluster at `address`.
+
+        Raises:
+            UserError: Ray is not installed, or the cluster cannot be joined.
+        """
+        try:
+            import ray
+        except ImportError:
+            raise UserError("Ray is not installed: pip install 'metaleader[ray]', or leave out --ray") from None
+        self.slots, self._ray, self._cores = 1 << 20, ray, cores  # Ray queues what does not fit
+        known = {name: value for name, value in os.environ.items() if name == "METALEADER_DATA"}
+        try:
+            ray.init(
+                address or "local",
+                num_cpus=slots * cores if slots is not None and address is None else None,
+                include_dashboard=None if address else False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env={"env_vars": known} if known else None,
+            )
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise UserError(f"cannot join the Ray cluster at {address}: {' '.join(str(error).split())}") from error
+        # The sweep itself begins a lost job again, so that it can tell a crash that repeats itself.
+        self._perform = ray.remote(num_cpus=cores, num_gpus=gpus, max_retries=0)(perform)
+        self._references: list[Any] = []
+
+    def submit(self, job: Job) -> Future[str]:
+        """Queue a job."""
+        reference = self._perform.remote(job, self._cores)
+        self._references.append(reference)
+        future: Future[str] = reference.future()
+        return future
+
+    def stop(self) -> None:
+        """Ask all jobs to save and stop."""
+        for reference in self._references:
+            self._ray.cancel(reference)
+
+    def close(self) -> None:
+        """Leave the cluster; one that was started here ends."""
+        self._ray.shutdown()

@@ -1,0 +1,44 @@
+"""An experiment for tests of sweeps: a learner that kills its own process, once, in the third of four rounds."""
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from metaleader import MLP, TOE, Experiment, Preset, Protocol, Sinusoid, State, mean_squared_error, squared_error
+
+
+@dataclass(frozen=True)
+class Dying(TOE):
+    """TOE that writes down every round it sees."""
+
+    log: str = ""
+    """A file for a line `PID ROUND` whenever datapoints arrive."""
+    deaths: int = 1
+    """How often to die in round 3."""
+
+    def observe(self, problem: Any, state: State, task: int, batch: Any) -> State:
+        log = Path(self.log)
+        before = log.read_text().splitlines() if log.exists() else []
+        log.write_text("\n".join([*before, f"{os.getpid()} {task + 1}"]) + "\n")
+        if task + 1 == 3 and sum(line.endswith(" 3") for line in before) < 2 * self.deaths and state.buffer.tasks == 3:
+            os.kill(os.getpid(), signal.SIGKILL)  # in the middle of the round
+        return super().observe(problem, state, task, batch)
+
+
+experiment = Experiment(
+    "dying",
+    "for tests",
+    mean_squared_error,
+    {
+        "smoke": Preset(
+            Sinusoid(rounds=4, examples_per_task=10, test_examples=10),
+            MLP(width=4, depth=1),
+            squared_error,
+            Protocol(chunk=5, threshold=0.5),
+            {"toe": TOE(steps=2), "dying": Dying(steps=2)},
+        )
+    },
+    ("toe", "dying"),
+)
