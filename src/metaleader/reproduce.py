@@ -82,8 +82,8 @@ NOTE = (
     "Each claim of the paper as a paired difference over seeds (task order, split and weights), with its 95 % "
     "bootstrap interval: datapoints saved, or score gained, by the learner said to be better, over the last third of "
     "the rounds. A task that never became proficient counts with all datapoints of its round. At equal compute, the "
-    "learner that took more gradients is judged at the rounds it had completed with the other's number. Gradients: per-example "
-    "gradient evaluations of the two learners, a Hessian-vector product counting as two."
+    "learner that took more gradients is judged at the rounds it had completed with the other's number. Gradients: "
+    "per-example gradient evaluations of the two learners, a Hessian-vector product counting as two."
 )
 
 
