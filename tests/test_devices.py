@@ -56,7 +56,8 @@ def assert_same(gradient: np.ndarray, expected: np.ndarray) -> None:
 
 def test_four_devices_give_the_meta_gradient_of_one(tmp_path: Path, one_device: np.ndarray) -> None:
     process = begin(str(PROGRAM), str(tmp_path), cpu_devices=4)
-    assert process.wait() == 0, process.communicate()[0]
+    said = process.communicate()[0]
+    assert process.returncode == 0, said
     assert_same(np.load(tmp_path / "gradient-0.npy"), one_device)
 
 
@@ -101,6 +102,7 @@ def test_the_command_on_two_processes_reports_once_and_ends_when_one_is_killed(t
     while not (tmp_path / "killed" / "ftml" / "seed-0" / "records.jsonl").exists():
         assert first.poll() is None
     second.kill()
+    second.communicate()
     said = [first.communicate(timeout=200)[0]]
     assert first.returncode != 0, said
     assert json.loads((tmp_path / "killed" / "ftml" / "seed-0" / "config.json").read_text())["rounds"] == 5000

@@ -331,7 +331,7 @@ def _folder(name: str, resume: bool) -> Path:
 
 
 def _end(code: int) -> NoReturn:
-    """Exit after a sudden stop; one of several processes does so without a word to those that may wait for it."""
+    """Exit after a sudden stop; one of several processes tells the others nothing, as they may be waiting for it."""
     if devices.joined():
         sys.stdout.flush()
         sys.stderr.flush()
