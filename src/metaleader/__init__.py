@@ -19,7 +19,17 @@ from metaleader.objective import (
 from metaleader.protocol import Position, Protocol, advance, play, start
 from metaleader.record import Record
 from metaleader.streams import RainbowDigits, RainbowMnist, Sinusoid, Stream, Task
-from metaleader.update import GradientDescent, Identity, UpdateProcedure
+from metaleader.update import (
+    GradientDescent,
+    Identity,
+    InnerAdam,
+    MetaSGD,
+    Momentum,
+    Optimized,
+    Proximal,
+    Reptile,
+    UpdateProcedure,
+)
 
 __all__ = [
     "EXPERIMENTS",
@@ -34,16 +44,22 @@ __all__ = [
     "Experiment",
     "GradientDescent",
     "Identity",
+    "InnerAdam",
     "Learner",
+    "MetaSGD",
     "Model",
+    "Momentum",
+    "Optimized",
     "Position",
     "Preset",
     "Problem",
     "Protocol",
+    "Proximal",
     "RainbowDigits",
     "RainbowMnist",
     "Recency",
     "Record",
+    "Reptile",
     "Score",
     "Scratch",
     "Sinusoid",
