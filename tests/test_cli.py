@@ -70,6 +70,8 @@ def test_hyperparameters_learners_and_seeds_by_name(tmp_path: Path) -> None:
         ([*SMOKE, "--ftml.meta-stps", "3"], "did you mean --ftml.meta-steps"),
         ([*SMOKE, "--ftml.meta-steps", "many"], "--ftml.meta-steps: invalid literal for int"),
         ([*SMOKE, "--ftml.meta-steps", "0"], "meta_steps must be positive and finite, got 0"),
+        ([*SMOKE, "--ftml.memory.policy", "last"], "budget must be at least 1 for the policy last, got None"),
+        ([*SMOKE, "--ftml-imaml.update.strength", "0"], "strength must be positive and finite, got 0"),
         ([*SMOKE, "--protocol.evaluate-at", "3"], "multiples of chunk = 5"),
         ([*SMOKE, "--seeds", "0"], "--seeds must be at least 1, got 0"),
         (["run", "rainbow-mnist", "--data-dir", "/nowhere"], "--data-dir /nowhere is no folder"),
@@ -123,6 +125,24 @@ def test_a_diverging_learner_is_told_and_the_others_finish(tmp_path: Path, capsy
     assert "seed-0: diverged" in captured.err
     assert "FTL (diverged)" in captured.out
     assert json.loads((tmp_path / "summary.json").read_text())["learners"]["toe"]["final_score"][0] is not None
+
+
+def test_update_procedures_and_memories_by_name(tmp_path: Path) -> None:
+    names = [name for name in EXPERIMENTS["sinusoid"].presets["smoke"].learners if name.startswith("ftml")]
+    memory = ["--ftml.memory.policy", "reservoir", "--ftml.memory.budget", "160", "--ftml.memory.unit", "bytes"]
+    settings = [*memory, "--ftml-meta-sgd.update.step-size", "0.004", "--ftml-momentum.update.optimizer.decay", "0.5"]
+    assert call(*SMOKE, "--learner", *names, *settings, "--out", str(tmp_path)) == 0
+    configs = {path.parent.parent.name: json.loads(path.read_text()) for path in tmp_path.rglob("config.json")}
+    assert set(configs) == set(names)
+    learners = {name: config["settings"]["learner"] for name, config in configs.items()}
+    assert learners["ftml"]["memory"] == {"type": "Memory", "policy": "reservoir", "budget": 160, "unit": "bytes"}
+    assert learners["ftml-meta-sgd"]["update"]["step_size"] == 0.004
+    assert learners["ftml-momentum"]["update"]["optimizer"]["decay"] == 0.5
+    assert {name: learners[name]["update"]["type"] for name in ("ftml-imaml", "ftml-reptile", "ftml-adam")} == {
+        "ftml-imaml": "Proximal",
+        "ftml-reptile": "Reptile",
+        "ftml-adam": "Optimized",
+    }
 
 
 def test_folders_are_numbered_where_none_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from metaleader.buffer import Recency
 from metaleader.errors import UserError
 from metaleader.experiments import EXPERIMENTS, Experiment, Preset
 from metaleader.learners import FTL, FTML, TOE, Adam, Learner, Scratch, State
+from metaleader.memory import Memory
 from metaleader.meta import adapt, meta_gradient, meta_objective
 from metaleader.models import MLP, ConvNet
 from metaleader.objective import (
@@ -46,6 +47,7 @@ __all__ = [
     "Identity",
     "InnerAdam",
     "Learner",
+    "Memory",
     "MetaSGD",
     "Model",
     "Momentum",
