@@ -118,8 +118,8 @@ def main() -> None:
         [
             f"FTML (Eq. 4) whose buffer keeps a part of the {datapoints:,} datapoints of Rainbow MNIST; what the "
             "policies keep is in the docstring of `metaleader.Memory`. The current round counts towards the budget. "
-            "All learners take as many meta-steps; where a task has fewer datapoints left than D_tr and D_val want, they "
-            "share them.",
+            "All learners take as many meta-steps; where a task has fewer datapoints left than D_tr and D_val want, "
+            "they share them.",
             f"![Score and proficiency against the budget]({picture})",
             *(["With a tenth of the data, against FTML that keeps everything:", "\n".join(lines)] if lines else []),
         ],

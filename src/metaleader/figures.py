@@ -137,7 +137,7 @@ def efficiency(runs: Runs) -> Figure:
     ticks = [*thinned(at, 8), never]
     panel.set_yticks(ticks, [*map(str, ticks[:-1]), "never"])
     panel.minorticks_off()
-    figure.legend(loc="outside upper center", ncols=len(runs))
+    figure.legend(loc="outside upper center", ncols=min(len(runs), 4))
     return figure
 
 
@@ -161,7 +161,7 @@ def few_against_all(runs: Runs) -> Figure:
     if not _higher(runs):
         panels[0].set_yscale("log")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(runs))
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(runs), 4))
     return figure
 
 

@@ -22,6 +22,14 @@ from metaleader.buffer import Ledger, TaskBuffer
 Kept: TypeAlias = Int[np.ndarray, " kept"]
 
 
+class _Rows(NamedTuple):
+    """The tasks of which something is held, and the one that data arrives for, which is last."""
+
+    rounds: np.ndarray
+    counts: np.ndarray
+    seen: np.ndarray
+
+
 @dataclass(frozen=True)
 class Memory:
     """What a buffer keeps of all datapoints seen, those of the current round included.
@@ -65,23 +73,24 @@ class Memory:
         """
         if self.policy == "all":
             return buffers.empty(like, capacity)
-        most = capacity if self.unit == "tasks" else min(capacity, self.datapoints(like))
+        most = capacity if self.unit == "tasks" else min(capacity, self.datapoints(buffers.empty(like, 1)))
         seed = np.asarray(jax.random.key_data(key)).astype(np.uint32)
         rows, none = np.zeros(64, np.int32), np.zeros((), np.int64)
         return buffers.empty(like, most)._replace(ledger=Ledger(np.zeros(most, np.int32), rows, rows, none, seed))
 
-    def datapoints(self, like: Any) -> int:
-        """The budget in datapoints of the shapes and types in `like`."""
+    def datapoints(self, buffer: TaskBuffer) -> int:
+        """The budget in datapoints of the shapes and types in `buffer`.
+
+        Raises:
+            ValueError: the budget in bytes is smaller than one datapoint.
+        """
         assert self.budget is not None
         if self.unit != "bytes":
             return self.budget
-        size = sum(
-            int(np.prod(leaf.shape[1:])) * jax.dtypes.canonicalize_dtype(leaf.dtype).itemsize
-            for leaf in (like.inputs, like.targets)
-        )
+        size = sum(stored.nbytes // len(stored) for stored in (buffer.inputs, buffer.targets))
         if self.budget < size:
             raise ValueError(f"budget must be at least one datapoint, {size} bytes, got {self.budget}")
-        return self.budget // size
+        return int(self.budget // size)
 
     def append(self, buffer: TaskBuffer, task: int, batch: Batch) -> TaskBuffer:
         """The buffer after `batch` arrived for task `task`, which is the newest one or the next after it.
@@ -121,14 +130,6 @@ class Memory:
         ]
         own = reservoir(chance, int(rows.counts[-1]), arriving, int(rows.seen[-1]), share)
         return np.concatenate([*kept, starts[-1] + own])
-
-
-class _Rows(NamedTuple):
-    """The tasks of which something is held, and the one that data arrives for, which is last."""
-
-    rounds: np.ndarray
-    counts: np.ndarray
-    seen: np.ndarray
 
 
 def reservoir(chance: np.random.Generator, held: int, arriving: int, seen: int, budget: int) -> Kept:

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from metaleader.batch import Batch
+from metaleader.errors import check_positive
 from metaleader.objective import Objective, Params
 from metaleader.update.procedure import MetaParams
-from metaleader.update.steps import Gradient, Steps, check_positive
+from metaleader.update.steps import Gradient, Steps
 
 
 @dataclass(frozen=True)

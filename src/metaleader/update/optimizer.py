@@ -10,9 +10,10 @@ import jax
 import optax
 
 from metaleader.batch import Batch
+from metaleader.errors import check_positive
 from metaleader.objective import Objective, Params
 from metaleader.update.procedure import MetaParams
-from metaleader.update.steps import Steps, check_positive
+from metaleader.update.steps import Steps
 
 
 @dataclass(frozen=True)

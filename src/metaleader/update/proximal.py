@@ -9,9 +9,10 @@ import jax
 from jax.scipy.sparse.linalg import cg
 
 from metaleader.batch import Batch
+from metaleader.errors import check_positive
 from metaleader.objective import Objective, Params
 from metaleader.update.procedure import MetaParams
-from metaleader.update.steps import check_positive, hessian_vector_product
+from metaleader.update.steps import hessian_vector_product
 
 
 @dataclass(frozen=True)

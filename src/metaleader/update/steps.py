@@ -82,18 +82,6 @@ def hessian_vector_product(objective: Objective, params: Params, batch: Batch, d
     return jax.jvp(lambda v: jax.grad(objective)(v, batch), (params,), (direction,))[1]
 
 
-def check_positive(settings: object, *names: str) -> None:
-    """Refuse a setting that is not a positive, finite number.
-
-    Raises:
-        ValueError: naming the setting and its value.
-    """
-    for name in names:
-        value = getattr(settings, name)
-        if not 0 < value < float("inf"):
-            raise ValueError(f"{name} must be positive and finite, got {value}")
-
-
 def mask(params: Params, only: tuple[str, ...]) -> Any:
     """A pytree of bools, true for the leaves below a key or attribute named in `only` (all, if none is named).
 
