@@ -14,6 +14,7 @@ FLOORS = [
     {"objective", "streams"},
     {"update", "models"},
     {"meta", "buffer"},
+    {"memory"},
     {"learners", "record"},
     {"protocol", "metrics"},
     {"experiments", "figures", "verdicts"},
