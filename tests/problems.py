@@ -23,6 +23,7 @@ from metaleader import (
     Recency,
     Scratch,
     Sinusoid,
+    Streaming,
     Task,
     UpdateProcedure,
     accuracy,
@@ -47,6 +48,7 @@ LEARNERS: dict[str, Learner] = {
     "toe": TOE(steps=3, batch_size=8),
     "ftl": FTL(steps=3, batch_size=8),
     "scratch": Scratch(steps=20, batch_size=8),
+    "streaming": Streaming(meta_steps=2, meta_batch=2, train_size=3, validation_size=4),
 }
 STREAMS: dict[str, Any] = {
     "rainbow-digits": RainbowDigits(rounds=4, examples_per_task=20, test_examples=30),

@@ -18,7 +18,7 @@ FLOORS = [
     {"protocol", "metrics"},
     {"experiments", "figures"},
     {"run", "report"},
-    {"progress"},
+    {"progress", "theory"},
     {"cli"},
     {"__main__"},
 ]

@@ -4,7 +4,7 @@ from metaleader.batch import Batch
 from metaleader.buffer import Recency
 from metaleader.errors import UserError
 from metaleader.experiments import EXPERIMENTS, Experiment, Preset
-from metaleader.learners import FTL, FTML, TOE, Adam, Learner, Scratch, State
+from metaleader.learners import FTL, FTML, TOE, AdaGrad, Adam, Learner, Scratch, State, Streaming
 from metaleader.meta import adapt, meta_gradient, meta_objective
 from metaleader.models import MLP, ConvNet
 from metaleader.objective import (
@@ -27,6 +27,7 @@ __all__ = [
     "FTML",
     "MLP",
     "TOE",
+    "AdaGrad",
     "Adam",
     "Batch",
     "ConvNet",
@@ -49,6 +50,7 @@ __all__ = [
     "Sinusoid",
     "State",
     "Stream",
+    "Streaming",
     "Task",
     "UpdateProcedure",
     "UserError",

@@ -8,6 +8,7 @@ import io
 import re
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ from rich.table import Table
 from metaleader import data, devices, report
 from metaleader.errors import UserError, unknown
 from metaleader.experiments import EXPERIMENTS, Experiment, Preset, find
-from metaleader.progress import live
+from metaleader.progress import live, steps
 from metaleader.run import Plan, RunInterrupted, run
 
 MAIN_JOB = "rainbow-digits"
@@ -33,6 +34,7 @@ USAGE = """usage: metaleader COMMAND ...
   report DIR...      table, figures and page of runs, finished or not
   list               the experiments, their presets and learners
   data [NAME]        which data is present, where; with a name, fetch it
+  theory             check the theorem and the regret bounds on convex streams; table, figures and a page
 
 metaleader COMMAND --help tells more; metaleader run EXPERIMENT --help lists every setting."""
 
@@ -80,7 +82,7 @@ class DataOptions:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and end with its exit code: 0, 1 if a run failed, 2 if the user erred, 130 on Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"run": _run, "report": _report, "list": _list, "data": _data}
+    commands = {"run": _run, "report": _report, "list": _list, "data": _data, "theory": _theory}
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(USAGE)
@@ -171,6 +173,26 @@ def _data(arguments: list[str]) -> int:
         table.add_row(*row)
     Console().print(table)
     return 0
+
+
+def _theory(arguments: list[str]) -> int:
+    from metaleader import theory
+
+    options = _parse(theory.TheoryOptions, arguments, "metaleader theory")
+    out = options.out or _folder("theory", resume=False)
+    theory.check_free(out)
+    _start_jax()
+    began, console = time.monotonic(), Console()
+    with steps() as show:
+        for step in theory.run_checks(options):
+            show(step.name, step.done, step.total)
+    command = shlex.join(["metaleader", "theory", *arguments])
+    page = theory.write(step.found, options, out, command, time.monotonic() - began)
+    console.print(theory.terminal_table(step.found))
+    console.print(f"page: {page}", soft_wrap=True)
+    for claim in step.found.failed:
+        _say(f"does not hold: {claim.claim}")
+    return int(bool(step.found.failed))
 
 
 def _parse_run(name: str, experiment: Experiment, preset: Preset, arguments: list[str]) -> tuple[RunOptions, Preset]:

@@ -12,7 +12,7 @@ from typing import Protocol as Interface
 from typing import runtime_checkable
 
 from metaleader.errors import UserError, unknown
-from metaleader.learners import FTL, FTML, TOE, Adam, Learner, Scratch
+from metaleader.learners import FTL, FTML, TOE, Adam, Learner, Scratch, Streaming
 from metaleader.models import MLP, ConvNet
 from metaleader.objective import (
     CrossEntropy,
@@ -116,11 +116,15 @@ def find(name: str) -> Experiment:
 
 
 def _learners(ftml: FTML, ftl: FTL, toe: TOE, scratch: Scratch) -> Mapping[str, Learner]:
-    """The learners of the paper by name; last-layer FTML has FTML's settings but for what moves."""
+    """The learners by name; last-layer FTML and streaming have FTML's settings, where they share any."""
     update = ftml.update
     assert isinstance(update, GradientDescent)
     last_layer = replace(ftml, update=replace(update, only=("head",)))
-    return MappingProxyType({"ftml": ftml, "ftml-last-layer": last_layer, "ftl": ftl, "toe": toe, "scratch": scratch})
+    streaming = Streaming(
+        ftml.update, ftml.meta_steps, ftml.meta_batch, ftml.train_size, ftml.validation_size, ftml.optimizer
+    )
+    paper = {"ftml": ftml, "ftml-last-layer": last_layer, "ftl": ftl, "toe": toe, "scratch": scratch}
+    return MappingProxyType({**paper, "streaming": streaming})
 
 
 _DIGITS_LAPTOP = Preset(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -46,3 +46,15 @@ def live(plan: Plan) -> Iterator[Callback]:
                 display.update(bar, state=state)
 
         yield show
+
+
+@contextmanager
+def steps() -> Iterator[Callable[[str, int, int], None]]:
+    """One bar on standard error: what is being done, and how many steps of how many are."""
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn(), console=console,
+        disable=not console.is_terminal,
+    ) as display:  # fmt: skip
+        bar = display.add_task("", total=None)
+        yield lambda name, done, total: display.update(bar, description=name, completed=done, total=total)

@@ -4,5 +4,6 @@ from metaleader.learners.ftml import FTML
 from metaleader.learners.joint import FTL, TOE
 from metaleader.learners.scratch import Scratch
 from metaleader.learners.state import Adam, Learner, State
+from metaleader.learners.streaming import AdaGrad, Streaming
 
-__all__ = ["FTL", "FTML", "TOE", "Adam", "Learner", "Scratch", "State"]
+__all__ = ["FTL", "FTML", "TOE", "AdaGrad", "Adam", "Learner", "Scratch", "State", "Streaming"]

@@ -1,4 +1,4 @@
-"""Leaders computed exactly: FTML (paper, Eq. 4) and joint training (Eq. 2), in closed form or by a second-order method."""
+"""Leaders computed exactly: FTML (paper, Eq. 4) and joint training (Eq. 2), in closed form or of second order."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Quadratic(NamedTuple):
 
 
 def quadratic_of(problem: Problem, batch: Batch) -> Quadratic:
-    """f of one task: `A = X'X / n + ridge I`, `b = -X'y / n`, `c = y'y / (2 n)` (appendix A, with means for sums)."""
+    """One task's f: `A = X'X / n + ridge I`, `b = -X'y / n`, `c = y'y / (2 n)` (appendix A, with means for sums)."""
     x, y, n = batch.inputs, batch.targets, batch.inputs.shape[0]
     ridge = problem.model.ridge * jnp.eye(x.shape[1])  # type: ignore[attr-defined]
     return Quadratic(x.T @ x / n + ridge, -x.T @ y / n, y @ y / (2 * n))
@@ -285,7 +285,7 @@ def quadratics(problem: Problem, update: Update, pool: Pool) -> Quadratic:
 
 
 def _stored(buffer: buffers.TaskBuffer) -> tuple[Pool, np.ndarray]:
-    """The tasks of the buffer, with empty ones up to a power of two so that few shapes compile, and 1 for each real one.
+    """The tasks of the buffer, with empty ones up to a power of two so that few shapes compile, and which are real.
 
     Raises:
         UserError: they differ in size.

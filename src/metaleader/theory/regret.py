@@ -47,15 +47,27 @@ def play_convex(
     The f_t are those of the engine: `meta_objective` and its gradient. Where a stream has no order, an adversary
     chooses the task with the largest `f(U(w_t))`.
     """
-    first = settings[0]
-    fixed = streams[0].order is not None
-    pools = Pool(*(jnp.stack(leaf) for leaf in zip(*(s.pool for s in streams), strict=True)))
-    orders = jnp.stack([jnp.asarray(s.order[:rounds]) if s.order is not None else jnp.arange(rounds) for s in streams])
-    of_streams = Constants(*(jnp.asarray(leaf) for leaf in zip(*(s.constants for s in settings), strict=True)))
-    played = _play(first._replace(constants=None, reach=0.0), learner, fixed, of_streams, pools, orders)  # type: ignore[arg-type]
-    state, *curves = jax.tree.map(np.asarray, played)
+    state, *curves = jax.tree.map(np.asarray, _play(*_table(settings, streams, learner, rounds)))
     size = sum(leaf[0].nbytes for leaf in jax.tree.leaves(state))
     return [Game(*(curve[i] for curve in curves), size) for i in range(len(streams))]
+
+
+def state_bytes(setting: Setting, stream: ConvexTasks, learner: OnlineLearner, rounds: int) -> int:
+    """The size of w and of all else that a learner keeps after so many rounds, from the shapes of the program alone."""
+    shared, _, fixed, *arrays = _table([setting], [stream], learner, rounds)
+    state = jax.eval_shape(partial(_play, shared, learner, fixed), *arrays)[0]
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+
+
+def _table(
+    settings: Sequence[Setting], streams: Sequence[ConvexTasks], learner: OnlineLearner, rounds: int
+) -> tuple[Setting, OnlineLearner, bool, Constants, Pool, Array]:
+    """The arguments of `_play`: what all streams share, and arrays with an axis of streams."""
+    pools = Pool(*(jnp.stack(leaf) for leaf in zip(*(s.pool for s in streams), strict=True)))
+    orders = jnp.stack([jnp.asarray(s.order[:rounds]) if s.order is not None else jnp.arange(rounds) for s in streams])
+    known = Constants(*(jnp.asarray(leaf) for leaf in zip(*(s.constants for s in settings), strict=True)))
+    shared = settings[0]._replace(constants=Constants(0.0, 0.0, 0.0, 0.0), reach=0.0)  # the same for all that compiles
+    return shared, learner, streams[0].order is not None, known, pools, orders
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))

@@ -1,7 +1,7 @@
 """Learners of the theory whose state does not grow with the tasks: mirror descent, AdaGrad, and leaders on quadratics.
 
-All of them see `f~_t(w) = f_t(U_t(w))` and its gradient at w_t. `sigma` and `L` are the strong convexity and the Lipschitz
-constant of every f~ on the domain.
+All of them see `f~_t(w) = f_t(U_t(w))` and its gradient at w_t. `sigma` and `L` are the strong convexity and the
+Lipschitz constant of every f~ on the domain.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Convexity(NamedTuple):
 
 
 def convexity(setting: Setting) -> Convexity:
-    """sigma and L of the losses that are incurred."""
+    """Both, of the losses that are incurred."""
     g, beta, _, mu = setting.constants
     if isinstance(setting.update, Identity):
         return Convexity(mu, g)
@@ -166,7 +166,7 @@ class Euclidean:
 
 @dataclass(frozen=True)
 class PNorm(Euclidean):
-    """`R(w) = ||w||_p^2 / 2` on `||w||_p <= radius`, within the ball of that radius (Grove et al., 2001; Gentile, 2003).
+    """`R(w) = ||w||_p^2 / 2` on `||w||_p <= radius`, within the ball of that radius (Gentile, 2003).
 
     R is `(p - 1)`-strongly convex in the p-norm. Its curvature has no bound where a coordinate is near 0.
 
@@ -202,7 +202,8 @@ class Entropic(Euclidean):
     """`R(w) = sum_i w_i arcsinh(w_i / b) - sqrt(w_i^2 + b^2)`, entropy for weights of both signs (Ghai et al., 2020).
 
     The domain is the box `|w_i| <= r = radius / sqrt(d)`, within the ball, and `b = width r`. Steps are multiplicative
-    for weights above b and additive below it; `R'' = 1 / sqrt(w_i^2 + b^2)` lies between `1 / sqrt(r^2 + b^2)` and `1 / b`.
+    for weights above b and additive below it; `R'' = 1 / sqrt(w_i^2 + b^2)` lies between `1 / sqrt(r^2 + b^2)` and
+    `1 / b`.
 
     Raises:
         ValueError: `width` is not positive.
@@ -235,15 +236,16 @@ class Entropic(Euclidean):
 class MirrorDescent:
     """`grad R(v) = grad R(w_t) - eta_t g_t`, and `w_{t+1}` the projection of v in the divergence B of R.
 
-    Where `B(u, w) <= c / 2 ||u - w||^2`, f~ is strongly convex relative to R, `f~(u) >= f~(w) + g'(u - w) + (sigma / c) B(u, w)`,
-    and `eta_t = c / (sigma t)` gives `Regret_T <= c / (2 s sigma) sum_t ||g_t||^2 / t <= c L^2 / (2 s sigma) (1 + log T)`.
-    With the Euclidean map, `c = s = 1`, this is projected online gradient descent with step `8 / (mu t)` (Hazan et al., 2007).
+    Where `B(u, w) <= c / 2 ||u - w||^2`, f~ is strongly convex relative to R,
+    `f~(u) >= f~(w) + g'(u - w) + (sigma / c) B(u, w)`, and `eta_t = c / (sigma t)` gives
+    `Regret_T <= c / (2 s sigma) sum_t ||g_t||^2 / t <= c L^2 / (2 s sigma) (1 + log T)`. With the Euclidean map,
+    `c = s = 1`, this is projected online gradient descent with step `8 / (mu t)` (Hazan et al., 2007).
 
     Where c is infinite, `eta_t = sqrt(s D / sum_{k<=t} ||g_k||_*^2)` with the diameter D of the domain in B gives
     `Regret_T <= 2 sqrt(D / s sum_t ||g_t||_*^2) <= 2 L sqrt(D T / s)`.
     """
 
-    mirror: Euclidean | PNorm | Entropic = Euclidean()  # noqa: RUF009 - frozen
+    mirror: Euclidean | PNorm | Entropic = Euclidean()
 
     def start(self, setting: Setting) -> Array:  # noqa: ARG002
         """The sum of `||g_k||_*^2 / k`, or of `||g_k||_*^2`."""
@@ -278,9 +280,10 @@ class MirrorDescent:
 
 @dataclass(frozen=True)
 class AdaGrad:
-    """`w_{t+1} = argmin_{||u|| <= radius} (u - v)' H_t (u - v)`, `v = w_t - eta H_t^{-1} g_t`, `H_t = diag(sum_k g_k^2)^{1/2}`.
+    """`w_{t+1} = argmin_{||u|| <= radius} (u - v)' H_t (u - v)` with `v = w_t - eta H_t^{-1} g_t`.
 
-    With `eta = sqrt(2) radius`, `Regret_T <= 2 sqrt(2) radius sum_i (sum_t g_{t,i}^2)^{1/2} <= 2 radius L sqrt(2 d T)`
+    `H_t = diag(sum_{k<=t} g_k^2)^{1/2}`. With `eta = sqrt(2) radius`,
+    `Regret_T <= 2 sqrt(2) radius sum_i (sum_t g_{t,i}^2)^{1/2} <= 2 radius L sqrt(2 d T)`
     (Duchi et al., 2011).
     """
 

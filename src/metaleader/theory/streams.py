@@ -43,10 +43,10 @@ class ConvexTasks(NamedTuple):
 class ConvexStream:
     """Quadratics, linear regressions or logistic regressions of a few parameters.
 
-    - `quadratic`: `f(w) = (w - c)' A (w - c) / 2`, with A of random eigenvectors and eigenvalues in [0.2, 1] and a random
-      optimum c, as a regression on the rows of `sqrt(n A)` and of zeros.
-    - `regression`: `n - d` random inputs, targets `x'c` with noise, square loss, scaled so that beta = 1; the ridge penalty
-      is d more datapoints, `sqrt(n ridge)` times the unit vectors with target 0.
+    - `quadratic`: `f(w) = (w - c)' A (w - c) / 2`, with A of random eigenvectors and eigenvalues in [0.2, 1] and a
+      random optimum c, as a regression on the rows of `sqrt(n A)` and of zeros.
+    - `regression`: `n - d` random inputs, targets `x'c` with noise, square loss, scaled so that beta = 1; the ridge
+      penalty is d more datapoints, `sqrt(n ridge)` times the unit vectors with target 0.
     - `logistic`: `n` random inputs, labels drawn with log-odds `3 x'c`, logistic loss and ridge.
 
     Tasks differ in their inputs and in c. In order `iid` c is drawn around a common mean, `drifting` moves it around a
@@ -74,6 +74,8 @@ class ConvexStream:
                 raise UserError(unknown(f"{what} of convex stream", value, known))
         if min(self.rounds, self.dimension) < 1 or self.examples <= self.dimension:
             raise UserError(f"rounds and dimension must be at least 1, and examples above dimension; got {self}")
+        if self.kind == "regression" and not 0 <= self.ridge < LARGEST:
+            raise UserError(f"ridge of a linear regression must be in [0, {LARGEST:g}), got {self.ridge}")
 
     def tasks(self, seed: int) -> ConvexTasks:
         """The stream drawn by `seed`, float64."""
