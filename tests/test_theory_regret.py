@@ -119,8 +119,7 @@ def test_mirror_maps(seed: int, mirror: Any) -> None:
 
     def divergence(u: Any, w: Any) -> float:
         """B(u, w), by integrating the gradient of R from w to u."""
-        s = (np.arange(400) + 0.5) / 400
-        path = np.stack([np.asarray(mirror.dual(w + t * (u - w), RADIUS)) for t in s[::20]])
+        path = np.stack([np.asarray(mirror.dual(w + (k + 0.5) / 20 * (u - w), RADIUS)) for k in range(20)])
         return float(np.mean((path - np.asarray(mirror.dual(w, RADIUS))) @ (u - w)))
 
     u, w = inside(), inside()
@@ -169,13 +168,14 @@ def test_regret_of_a_deep_learner_is_estimated_from_below_and_its_comparator_is_
     exact = th.with_step(exact, stream.pool, 0.5)
     best = hindsight(exact, stream.pool, np.arange(16), np.array([16]))[0]
     tasks = th.as_tasks(stream.pool, np.arange(16))
-    offline = th.train_offline(stream.problem, update, tasks, steps=300, step_size=0.03)
-    assert best - 1e-9 <= offline.losses.sum() <= best + 1e-3
+    with jax.enable_x64(False):
+        offline = th.train_offline(stream.problem, update, tasks, steps=300, step_size=0.03)
+        learner = FTML(update, meta_steps=2, meta_batch=2)
+        estimate = th.estimate_regret(stream.problem, tasks, learner, Protocol(chunk=12), offline)
+    assert best - 1e-5 <= offline.losses.sum() <= best + 1e-3
     assert 0 <= offline.gap < 1e-3
-    learner = FTML(update, meta_steps=2, meta_batch=2)
-    estimate = th.estimate_regret(stream.problem, tasks, learner, Protocol(chunk=12), offline)
     regret = estimate.losses.sum() - best
-    assert estimate.regret <= regret + 1e-9
+    assert estimate.regret <= regret + 1e-5
     assert regret <= estimate.regret + 1e-3
     assert regret <= estimate.largest
 

@@ -7,6 +7,7 @@ import math
 import os
 import platform
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from string import Template
@@ -127,8 +128,8 @@ def figures(found: Findings) -> dict[str, tuple[Figure, str]]:
                 _eigenvalues(found),
                 "Eigenvalues of the Hessian of f(U(w)), the worst of 16 tasks at points sought out, against the step "
                 "size alpha as a multiple of Theorem 1's bound. Shaded: where the theorem speaks, and the range it "
-                "gives. Beyond the bound convexity does not go at once, but it goes for the logistic loss; quadratics stay "
-                "convex, and lose smoothness.",
+                "gives. Beyond the bound convexity does not go at once, but it goes for the logistic loss; quadratics "
+                "stay convex, and lose smoothness.",
             ),
             "regret": (
                 _regret(found),
@@ -230,7 +231,7 @@ def _json(found: Findings, options: TheoryOptions, command: str, seconds: float)
     return {
         "command": command,
         "seconds": round(seconds, 1),
-        "settings": describe(options),
+        "settings": describe(replace(options, out=None)),
         "claims": [_finite({**vars(claim)}) for claim in found.claims],
         "regret": [
             {

@@ -46,7 +46,7 @@ class Inequality(NamedTuple):
     def holds(self) -> bool:
         """Whether the worst value found is on the right side of the bound."""
         room = self.slack * max(abs(self.bound), abs(self.measured), 1e-3)
-        return self.measured <= self.bound + room if self.at_most else self.measured >= self.bound - room
+        return bool(self.measured <= self.bound + room if self.at_most else self.measured >= self.bound - room)
 
 
 def random_points(seed: int, radius: float, dimension: int, count: int) -> Float[np.ndarray, "count d"]:
