@@ -1,6 +1,7 @@
 """The theory of the paper, checked: convex streams, exact leaders, Theorem 1, regret and its bounds (section 4)."""
 
-from metaleader.theory.checks import Claim, Findings, TheoryOptions, run_checks
+from metaleader.theory.checks import run_checks
+from metaleader.theory.claims import Claim, Findings, TheoryOptions
 from metaleader.theory.deep import Offline, RegretEstimate, estimate_regret, train_offline
 from metaleader.theory.exact import ExactFTL, ExactFTML, lead, leader
 from metaleader.theory.page import check_free, terminal_table, write

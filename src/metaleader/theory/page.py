@@ -22,7 +22,7 @@ from metaleader.errors import UserError
 from metaleader.figures import RC
 from metaleader.record import write_json
 from metaleader.run import describe
-from metaleader.theory.checks import Claim, Findings, TheoryOptions
+from metaleader.theory.claims import Claim, Findings, TheoryOptions
 
 PAGE = Template(Path(__file__).with_name("page.md").read_text())
 LOOKS: Mapping[str, tuple[str, str, Any]] = {  # colour, marker, dashes: told apart in grey too
