@@ -31,6 +31,7 @@ from metaleader import (
     Reptile,
     Scratch,
     Sinusoid,
+    Streaming,
     Task,
     UpdateProcedure,
     accuracy,
@@ -73,6 +74,7 @@ LEARNERS: dict[str, Learner] = {
     "ftl": FTL(steps=3, batch_size=8),
     "scratch": Scratch(steps=20, batch_size=8),
     "toe-multi-head": MultiHeadTOE(steps=20, batch_tasks=2, batch_size=8, tasks=40),
+    "streaming": Streaming(meta_steps=2, meta_batch=2, train_size=3, validation_size=4),
 }
 STREAMS: dict[str, Any] = {
     "rainbow-digits": RainbowDigits(rounds=4, examples_per_task=20, test_examples=30),

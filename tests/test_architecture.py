@@ -19,7 +19,7 @@ FLOORS = [
     {"protocol", "metrics"},
     {"experiments", "figures", "verdicts"},
     {"run", "report", "options"},
-    {"sweep", "reproduce"},
+    {"sweep", "reproduce", "theory"},
     {"progress"},
     {"cli"},
     {"__main__"},

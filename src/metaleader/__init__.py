@@ -4,7 +4,19 @@ from metaleader.batch import Batch
 from metaleader.buffer import Recency
 from metaleader.errors import UserError
 from metaleader.experiments import EXPERIMENTS, Experiment, Preset
-from metaleader.learners import FTL, FTML, TOE, Adam, Learner, Momentum, MultiHeadTOE, Scratch, State
+from metaleader.learners import (
+    FTL,
+    FTML,
+    TOE,
+    AdaGrad,
+    Adam,
+    Learner,
+    Momentum,
+    MultiHeadTOE,
+    Scratch,
+    State,
+    Streaming,
+)
 from metaleader.memory import Memory
 from metaleader.meta import adapt, meta_gradient, meta_objective
 from metaleader.models import MLP, ConvNet
@@ -38,6 +50,7 @@ __all__ = [
     "FTML",
     "MLP",
     "TOE",
+    "AdaGrad",
     "Adam",
     "Batch",
     "ConvNet",
@@ -70,6 +83,7 @@ __all__ = [
     "Sinusoid",
     "State",
     "Stream",
+    "Streaming",
     "Task",
     "UpdateProcedure",
     "UserError",

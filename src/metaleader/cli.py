@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from metaleader import sweep as sweeps
 from metaleader.errors import UserError, unknown
 from metaleader.experiments import EXPERIMENTS, find
 from metaleader.options import parse, parse_with_settings, value_of
-from metaleader.progress import live, live_sweep
+from metaleader.progress import live, live_sweep, steps
 from metaleader.run import Plan, RunFailed, RunInterrupted, check, run
 
 MAIN_JOB = "rainbow-digits"
@@ -32,6 +33,7 @@ USAGE = """usage: metaleader COMMAND ...
   report DIR...      table, figures and page of runs, finished or not
   list               the experiments, their presets and learners
   data [NAME]        which data is present, where; with a name, fetch it
+  theory             check the theorem and the regret bounds on convex streams; table, figures and a page
 
 metaleader COMMAND --help tells more; metaleader run EXPERIMENT --help lists every setting."""
 
@@ -137,7 +139,15 @@ class DataOptions:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and end with its exit code: 0, 1 if a run failed, 2 if the user erred, 130 on Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"run": _run, "sweep": _sweep, "reproduce": _reproduce, "report": _report, "list": _list, "data": _data}
+    commands = {
+        "run": _run,
+        "sweep": _sweep,
+        "reproduce": _reproduce,
+        "theory": _theory,
+        "report": _report,
+        "list": _list,
+        "data": _data,
+    }
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(USAGE)
@@ -318,6 +328,26 @@ def _data(arguments: list[str]) -> int:
         table.add_row(*row)
     Console().print(table)
     return 0
+
+
+def _theory(arguments: list[str]) -> int:
+    from metaleader import theory
+
+    options = parse(theory.TheoryOptions, arguments, "metaleader theory")
+    out = options.out or _folder("theory", resume=False)
+    theory.check_free(out)
+    devices.start()
+    began, console = time.monotonic(), Console()
+    with steps() as show:
+        for step in theory.run_checks(options):
+            show(step.name, step.done, step.total)
+    command = shlex.join(["metaleader", "theory", *arguments])
+    page = theory.write(step.found, options, out, command, time.monotonic() - began)
+    console.print(theory.terminal_table(step.found))
+    console.print(f"page: {page}", soft_wrap=True)
+    for claim in step.found.failed:
+        _say(f"does not hold: {claim.claim}")
+    return int(bool(step.found.failed))
 
 
 def _folder(name: str, resume: bool) -> Path:

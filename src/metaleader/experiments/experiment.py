@@ -10,7 +10,7 @@ from typing import Any, runtime_checkable
 from typing import Protocol as Interface
 
 from metaleader.errors import UserError, unknown
-from metaleader.learners import FTL, FTML, TOE, Learner, MultiHeadTOE, Scratch
+from metaleader.learners import FTL, FTML, TOE, Learner, MultiHeadTOE, Scratch, Streaming
 from metaleader.objective import Loss, ModelLike, Problem, Score
 from metaleader.protocol import Protocol
 from metaleader.streams import Stream
@@ -103,11 +103,15 @@ def learners(ftml: FTML, ftl: FTL, toe: TOE | MultiHeadTOE, scratch: Scratch) ->
         "ftml-imaml": Proximal(2 * steps, step_size),
     }
     data_steps = replace(ftml, update=MetaSGD(steps, 2 * step_size, half_at=10.0), vary_train_size=True)
+    streaming = Streaming(
+        descent, ftml.meta_steps, ftml.meta_batch, ftml.train_size, ftml.validation_size, ftml.optimizer
+    )
     return MappingProxyType(
         {
             "ftml": ftml,
             **{name: replace(ftml, update=update) for name, update in others.items()},
             "ftml-data-steps": data_steps,
+            "streaming": streaming,
             "ftl": ftl,
             "toe": toe,
             "scratch": scratch,
