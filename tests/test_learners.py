@@ -145,7 +145,7 @@ def test_every_task_has_a_head_of_its_own() -> None:
     kernels = [np.asarray(state.params[1]["head"]["kernel"]) for state in (before, after)]
     assert kernels[1].shape == (4, 8, 1)
     moved = np.abs(kernels[1] - kernels[0]).max(axis=(1, 2)) > 0
-    assert moved.tolist() == [True, True, True, False]  # a head moves once its task is there
+    assert moved.tolist() == [True, True, True, False]  # a head moves from the round of its task on
     assert after.params[0]["head"]["kernel"] is None
     adapted = learner.adapt(CURVES, after, points(8))
     np.testing.assert_array_equal(adapted["head"]["kernel"], kernels[1][2])  # the current task's

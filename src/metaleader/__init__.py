@@ -6,7 +6,7 @@ from metaleader.errors import UserError
 from metaleader.experiments import EXPERIMENTS, Experiment, Preset
 from metaleader.learners import FTL, FTML, TOE, Adam, Learner, Momentum, MultiHeadTOE, Scratch, State
 from metaleader.meta import adapt, meta_gradient, meta_objective
-from metaleader.models import MLP, ConvNet
+from metaleader.models import MLP, ConvNet, PoseNet
 from metaleader.objective import (
     CrossEntropy,
     Model,
@@ -18,7 +18,7 @@ from metaleader.objective import (
 )
 from metaleader.protocol import Position, Protocol, advance, play, start
 from metaleader.record import Record
-from metaleader.streams import FiveWayCifar100, RainbowDigits, RainbowMnist, Sinusoid, Stream, Task
+from metaleader.streams import ColouredMnist, FiveWayCifar100, Pose, RainbowDigits, RainbowMnist, Sinusoid, Stream, Task
 from metaleader.update import GradientDescent, Identity, UpdateProcedure
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "TOE",
     "Adam",
     "Batch",
+    "ColouredMnist",
     "ConvNet",
     "CrossEntropy",
     "Experiment",
@@ -39,6 +40,8 @@ __all__ = [
     "Model",
     "Momentum",
     "MultiHeadTOE",
+    "Pose",
+    "PoseNet",
     "Position",
     "Preset",
     "Problem",

@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 
+from metaleader import illustrations
 from metaleader.errors import UserError, unknown
 from metaleader.experiments import Experiment, Preset
 from metaleader.protocol import Position, advance, start
@@ -131,6 +132,9 @@ def _one(
             if interrupted.is_set():
                 raise RunInterrupted
         folder.save(position)
+        if plan.experiment.illustration:
+            settings = (plan.preset.stream, learner, position.state, seed, plan.data_dir)
+            folder.illustrate(illustrations.record(plan.experiment.illustration, problem, *settings))
         return "diverged" if position.diverged else "finished"
     except (RunInterrupted, OSError):
         raise
@@ -160,6 +164,8 @@ def _config(plan: Plan, learner: str, seed: int, stream: Stream) -> dict[str, An
             "name": plan.experiment.score.name,
             "higher_is_better": plan.experiment.score.higher_is_better,
         },
+        "illustration": plan.experiment.illustration,
+        "shown_at": list(plan.experiment.shown_at),
         "data": dict(stream.sources),
         "versions": {
             "python": platform.python_version(),
