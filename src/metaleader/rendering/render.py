@@ -52,7 +52,7 @@ def render(settings: Rendering, data_dir: Path | None = None, workers: int | Non
     if (folder := locate(settings, data_dir)) is not None:
         return folder
     folder = (data_dir or data.folders(None)[-1]) / "pose" / settings.folder
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = len(os.sched_getaffinity(0)) if workers is None else workers
     if workers < 1:
         raise UserError(f"workers must be at least 1, got {workers}")
     files = objects.cad_files(objects.cad_folder(data_dir)) if settings.source == "cad" else []
