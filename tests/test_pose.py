@@ -130,7 +130,8 @@ context = mujoco.GLContext(64, 64)
 context.make_current()
 back = np.array([0.0, -0.05, 1.0]) / np.linalg.norm([0.0, -0.05, 1.0])
 camera = scene.Camera(2.5 * back, np.array([1.0, 0, 0]), np.cross(back, [1.0, 0, 0]))  # from above; +y is up
-arrow = objects.Mesh(np.array([[-.3, -.3, .1], [.3, -.3, .1], [0, .5, .1], [0, 0, .2]]), np.array([[0, 1, 2], [0, 1, 3]]))
+corners = np.array([[-.3, -.3, .1], [.3, -.3, .1], [0, .5, .1], [0, 0, .2]])
+arrow = objects.Mesh(corners, np.array([[0, 1, 2], [0, 1, 3]]))
 drawn = scene.Scene(arrow, camera, 64, np.random.default_rng(0))
 images = [drawn.image(0, 0, azimuth) for azimuth in (0, np.pi / 2, np.pi)]
 empty = drawn.image(9, 9, 0)

@@ -28,7 +28,7 @@ _PAPER = smaller(_LAPTOP, rounds=500)
 
 SINUSOID = Experiment(
     "sinusoid",
-    "a family of sinusoids, of which joint training learns the flat mean (paper, figure 1)",
+    "a family of sinusoids, of which joint training learns the mean (paper, figure 1)",
     mean_squared_error,
     MappingProxyType({"smoke": smaller(_LAPTOP, rounds=3, examples_per_task=10), "laptop": _LAPTOP, "paper": _PAPER}),
     illustration="sinusoids",

@@ -185,8 +185,10 @@ def _render_task(settings: Rendering, folder: Path, task: int, name: str) -> Non
     images = np.stack([drawn.image(*pose) for pose in where])
     drawn.close()
     targets = np.column_stack([where[:, :2], np.sin(where[:, 2]), np.cos(where[:, 2])]).astype(np.float32)
-    arrays = {"inputs": images, "targets": targets, "name": np.array(name), "camera": np.stack(camera)}
-    write_whole(folder / task_file(task), lambda path: np.savez(path, **arrays))
+    write_whole(
+        folder / task_file(task),
+        lambda path: np.savez(path, inputs=images, targets=targets, name=np.array(name), camera=np.stack(camera)),
+    )
 
 
 _context: tuple[int, Any] | None = None  # of this worker
