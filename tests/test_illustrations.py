@@ -140,12 +140,15 @@ def test_the_bars_are_what_was_recorded() -> None:
     drawn = illustrations.draw("colours", of)
     assert drawn is not None
     left, middle, right = drawn[0].axes
-    heights = [bar.get_height() for bar in middle.patches]
+
+    def heights(panel: Any) -> list[float]:
+        return [bar.get_height() for bar in panel.patches]
+
     expected = [of[name]["accuracy"][:, 1, j].mean() for j in (0, 1) for name in ("ftl", "ftml")]
-    np.testing.assert_allclose(heights, expected)
+    np.testing.assert_allclose(heights(middle), expected)
     changed = [of[name]["changed"][:, j].mean() for j in (0, 1) for name in ("ftl", "ftml")]
-    np.testing.assert_allclose([bar.get_height() for bar in right.patches], changed)
-    np.testing.assert_array_equal(left.images[0].get_array()[14:22, 8:16], of["ftl"]["images"][1, 1])
+    np.testing.assert_allclose(heights(right), changed)
+    np.testing.assert_array_equal(np.asarray(left.images[0].get_array())[14:22, 8:16], of["ftl"]["images"][1, 1])
     assert illustrations.draw("colours", {"scratch": of["scratch"]}) is None
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -246,7 +247,7 @@ def test_without_opengl_the_message_names_packages(monkeypatch: pytest.MonkeyPat
     pytest.importorskip("mujoco")
     monkeypatch.delenv("MUJOCO_GL", raising=False)
     failed = subprocess.CompletedProcess([], 1, "", "no such library")
-    monkeypatch.setattr(backend.subprocess, "run", lambda *_, **__: failed)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
     with pytest.raises(UserError) as error:
         backend.working()
     assert "egl: no such library; osmesa: no such library" in str(error.value)
@@ -260,7 +261,7 @@ def test_the_backend_that_works_is_taken(monkeypatch: pytest.MonkeyPatch) -> Non
     def only_osmesa(*_: Any, env: dict[str, str], **__: Any) -> Any:
         return subprocess.CompletedProcess([], int(env["MUJOCO_GL"] != "osmesa"), "", "")
 
-    monkeypatch.setattr(backend.subprocess, "run", only_osmesa)
+    monkeypatch.setattr(subprocess, "run", only_osmesa)
     assert backend.working() == "osmesa"
 
 
@@ -273,7 +274,7 @@ def test_too_little_memory_is_said_before_the_work_starts(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("setting", [{"rounds": 91}, {"examples_per_task": 1001}, {"test_examples": 0}])
-def test_more_than_is_rendered_is_refused(setting: dict[str, int]) -> None:
+def test_more_than_is_rendered_is_refused(setting: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=f"{next(iter(setting))} must be from 1 to"):
         Pose(**setting)
 
@@ -312,8 +313,8 @@ def test_errors_a_person_can_judge() -> None:
     true = np.stack([0 * degrees, 0 * degrees, np.sin(degrees), np.cos(degrees)], axis=1).astype(np.float32)
     turned = np.radians([350.0, 20.0, 270.0])
     predicted = np.stack([0 * turned + 0.6, 0 * turned + 0.8, 2 * np.sin(turned), 2 * np.cos(turned)], axis=1)
-    np.testing.assert_allclose(angle_error.function(predicted.astype(np.float32), true), [20, 30, 180], atol=1e-3)
-    np.testing.assert_allclose(position_error.function(predicted.astype(np.float32), true), 0.5, rtol=1e-5)
+    np.testing.assert_allclose(angle_error.function(jnp.asarray(predicted), true), [20, 30, 180], atol=1e-3)
+    np.testing.assert_allclose(position_error.function(jnp.asarray(predicted), true), 0.5, rtol=1e-5)
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:

@@ -26,7 +26,7 @@ from metaleader.streams.coloured import recoloured
 from metaleader.streams.rainbow import COLOURS
 from metaleader.update import Identity
 
-Arrays: TypeAlias = dict[str, np.ndarray]
+Arrays: TypeAlias = Mapping[str, np.ndarray]
 UNSEEN = 10_000  # added to the seed of a run: tasks that it did not meet
 SHOWN = ("ftl", "ftml")  # joint training and FTML, in the order of the paper's figure
 

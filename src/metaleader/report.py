@@ -54,8 +54,8 @@ def _illustration(by_learner: figures.Runs) -> dict[str, tuple[Figure, str]]:
     """The picture of what was learned, from the first run of each learner, if the experiment has one."""
     first = {name: each[0] for name, each in by_learner.items()}
     kept = {name: run.illustration for name, run in first.items() if run.illustration is not None}
-    names = {run.config.get("illustration") for run in first.values()} - {None, ""}
-    drawn = illustrations.draw(names.pop(), kept) if kept and names <= illustrations.ILLUSTRATIONS.keys() else None
+    name = str(next(iter(first.values())).config.get("illustration", "")) if first else ""
+    drawn = illustrations.draw(name, kept) if kept and name in illustrations.ILLUSTRATIONS else None
     return {"what-was-learned": drawn} if drawn else {}
 
 
