@@ -59,7 +59,7 @@ def main() -> None:
     compared = equalised(preset, options.learners)
     runs, summary = compare(experiment, preset, compared, options)
     with matplotlib.rc_context(figures.RC):
-        picture = save(figures.few_against_all(runs), options.page, "updates")
+        picture = save(figures.score_at_sizes(runs), options.page, "updates")
     page(
         options.page,
         "Update procedures",

@@ -73,7 +73,7 @@ LEARNERS: dict[str, Learner] = {
     "toe": TOE(steps=3, batch_size=8),
     "ftl": FTL(steps=3, batch_size=8),
     "scratch": Scratch(steps=20, batch_size=8),
-    "toe-multi-head": MultiHeadTOE(steps=20, batch_tasks=2, batch_size=8, tasks=40),
+    "toe-multi-head": MultiHeadTOE(steps=60, batch_tasks=2, batch_size=16, tasks=40),
     "streaming": Streaming(meta_steps=2, meta_batch=2, train_size=3, validation_size=4),
 }
 STREAMS: dict[str, Any] = {

@@ -84,7 +84,7 @@ def test_every_learner_is_a_value_and_gets_better_with_its_task(name: str) -> No
     records = list(play(CURVES, tasks, eager, Protocol(chunk=20)))
     scores = [r.score for r in records if r.score is not None]
     assert len(scores) == len(records) == 30 * 2
-    assert np.mean(scores[-10:]) < 0.5 * np.var(tasks[0].test.targets)
+    assert np.median(scores[-10:]) < 0.5 * np.var(tasks[0].test.targets)
 
 
 def test_gradient_evaluations_are_counted() -> None:
@@ -145,7 +145,7 @@ def test_every_task_has_a_head_of_its_own() -> None:
     kernels = [np.asarray(state.params[1]["head"]["kernel"]) for state in (before, after)]
     assert kernels[1].shape == (4, 8, 1)
     moved = np.abs(kernels[1] - kernels[0]).max(axis=(1, 2)) > 0
-    assert moved.tolist() == [True, True, True, False]  # a head moves once its task is there
+    assert moved.tolist() == [True, True, True, False]  # a head moves from the round of its task on
     assert after.params[0]["head"]["kernel"] is None
     adapted = learner.adapt(CURVES, after, points(8))
     np.testing.assert_array_equal(adapted["head"]["kernel"], kernels[1][2])  # the current task's

@@ -19,7 +19,7 @@ from metaleader.learners import (
 )
 from metaleader.memory import Memory
 from metaleader.meta import adapt, meta_gradient, meta_objective
-from metaleader.models import MLP, ConvNet
+from metaleader.models import MLP, ConvNet, PoseNet
 from metaleader.objective import (
     CrossEntropy,
     Model,
@@ -31,7 +31,7 @@ from metaleader.objective import (
 )
 from metaleader.protocol import Position, Protocol, advance, play, start
 from metaleader.record import Record
-from metaleader.streams import FiveWayCifar100, RainbowDigits, RainbowMnist, Sinusoid, Stream, Task
+from metaleader.streams import ColouredMnist, FiveWayCifar100, Pose, RainbowDigits, RainbowMnist, Sinusoid, Stream, Task
 from metaleader.update import (
     GradientDescent,
     Identity,
@@ -53,6 +53,7 @@ __all__ = [
     "AdaGrad",
     "Adam",
     "Batch",
+    "ColouredMnist",
     "ConvNet",
     "CrossEntropy",
     "Experiment",
@@ -68,6 +69,8 @@ __all__ = [
     "Momentum",
     "MultiHeadTOE",
     "Optimized",
+    "Pose",
+    "PoseNet",
     "Position",
     "Preset",
     "Problem",

@@ -15,13 +15,14 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from metaleader import data, devices, report, verdicts
+from metaleader import data, devices, rendering, report, verdicts
 from metaleader import reproduce as reproduction
 from metaleader import sweep as sweeps
 from metaleader.errors import UserError, unknown
 from metaleader.experiments import EXPERIMENTS, find
 from metaleader.options import parse, parse_with_settings, value_of
 from metaleader.progress import live, live_sweep, steps
+from metaleader.rendering import Rendering
 from metaleader.run import Plan, RunFailed, RunInterrupted, check, run
 
 MAIN_JOB = "rainbow-digits"
@@ -33,6 +34,7 @@ USAGE = """usage: metaleader COMMAND ...
   report DIR...      table, figures and page of runs, finished or not
   list               the experiments, their presets and learners
   data [NAME]        which data is present, where; with a name, fetch it
+  data render NAME   render the images of pose or pose-primitives
   theory             check the theorem and the regret bounds on convex streams; table, figures and a page
 
 metaleader COMMAND --help tells more; metaleader run EXPERIMENT --help lists every setting."""
@@ -134,6 +136,20 @@ class DataOptions:
     """A data set to fetch."""
     data_dir: Path | None = None
     """Folder with data sets, searched first."""
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """Render the images of the pose experiments, with MuJoCo; what is there already is kept."""
+
+    rendering: Annotated[Rendering, tyro.conf.arg(name="", prefix_name=False)] = Rendering()
+    workers: int | None = None
+    """Processes that share the work. None: one a core."""
+    data_dir: Path | None = None
+    """Folder with data sets, searched first for CAD models (pascal3d/CAD) and given the images. None: the cache."""
+
+
+RENDERED = {"pose": "cad", "pose-primitives": "primitives"}  # experiments, and where their objects come from
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -320,6 +336,8 @@ def _list(arguments: list[str]) -> int:
 
 
 def _data(arguments: list[str]) -> int:
+    if arguments[:1] == ["render"]:
+        return _render(arguments[1:])
     options = parse(DataOptions, arguments, "metaleader data")
     if options.name is not None:
         data.locate(data.find(options.name), options.data_dir)
@@ -327,6 +345,16 @@ def _data(arguments: list[str]) -> int:
     for row in data.inventory(options.data_dir):
         table.add_row(*row)
     Console().print(table)
+    return 0
+
+
+def _render(arguments: list[str]) -> int:
+    name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "pose"
+    if name not in RENDERED:
+        raise UserError(unknown("experiment to render", name, RENDERED))
+    options = parse(RenderOptions, [*arguments, "--source", RENDERED[name]], f"metaleader data render {name}")
+    folder = rendering.render(options.rendering, options.data_dir, options.workers)
+    print(f"images: {folder}\ncontact sheet: {folder / rendering.CONTACT_SHEET}")
     return 0
 
 

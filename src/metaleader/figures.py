@@ -73,8 +73,10 @@ def style(learner: str) -> Style:
 
 
 def all_figures(runs: Runs) -> dict[str, tuple[Figure, str]]:
-    """Every figure by name, each with a caption."""
-    few, everything = few_and_all(runs)
+    """Every figure by name, each with a caption; none without runs."""
+    if not runs:
+        return {}
+    at = shown_sizes(runs)
     threshold, score = _threshold(runs), _score(runs)
     with matplotlib.rc_context(RC):
         return {
@@ -91,10 +93,10 @@ def all_figures(runs: Runs) -> dict[str, tuple[Figure, str]]:
                 "tasks that never got there.",
             ),
             "score-after-few-and-all": (
-                few_against_all(runs),
-                f"Held-out {score} after {few} and after {everything} datapoints of each task. Points are tasks, lines "
-                f"running means over {WINDOW} rounds; with several seeds, lines are means over seeds and bands their "
-                "95 % bootstrap intervals.",
+                score_at_sizes(runs),
+                f"Held-out {score} after {' and after '.join(map(str, at))} datapoints of each task. Points are tasks, "
+                f"lines running means over {WINDOW} rounds; with several seeds, lines are means over seeds and bands "
+                "their 95 % bootstrap intervals.",
             ),
         }
 
@@ -148,11 +150,12 @@ def efficiency(runs: Runs) -> Figure:
     return figure
 
 
-def few_against_all(runs: Runs) -> Figure:
-    """Score after few and after all datapoints against round, learners overlaid."""
-    figure = Figure(figsize=(9.6, 4.0), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for panel, size in zip(panels, few_and_all(runs), strict=True):
+def score_at_sizes(runs: Runs) -> Figure:
+    """Score after few and after many datapoints against round, learners overlaid."""
+    at = shown_sizes(runs)
+    figure = Figure(figsize=(4.4 * len(at) + 0.8, 4.0), layout="constrained")
+    panels = figure.subplots(1, len(at), sharey=True, squeeze=False)[0]
+    for panel, size in zip(panels, at, strict=True):
         for learner, each in runs.items():
             look, values = style(learner), metrics.scores(each, [size])[:, :, 0]
             rounds = np.arange(1, values.shape[1] + 1)
@@ -172,10 +175,11 @@ def few_against_all(runs: Runs) -> Figure:
     return figure
 
 
-def few_and_all(runs: Runs) -> tuple[int, int]:
-    """The smallest size and the largest one at which tasks were evaluated."""
+def shown_sizes(runs: Runs) -> list[int]:
+    """The sizes that the experiment names, as far as they were evaluated; otherwise the smallest and the largest."""
     at = metrics.sizes([run for each in runs.values() for run in each])
-    return (at[0], at[-1]) if at else (0, 0)
+    named = [size for size in _first(runs).config.get("shown_at", []) if size in at]
+    return named or list(dict.fromkeys([at[0], at[-1]] if at else [0]))
 
 
 def running(values: Float[np.ndarray, "runs rounds"], statistic: Any) -> Float[np.ndarray, " rounds"]:

@@ -7,7 +7,7 @@ every statistic is a function of such an array, NaN where there is no value.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -29,11 +29,13 @@ class Run:
         config: what determined the records.
         records: in order.
         outcome: `finished`, `diverged`, `failed: ...`, or None if it can go on.
+        illustration: arrays of a picture of what was learned, if the run made one.
     """
 
     config: dict[str, Any]
     records: tuple[Record, ...]
     outcome: str | None
+    illustration: Mapping[str, np.ndarray] | None = None
 
     @property
     def learner(self) -> str:
@@ -97,13 +99,14 @@ def _made(folder: Path) -> tuple[str, str]:
 
 
 def _load(folder: Path) -> Run:
-    outcome, lines = folder / "outcome.json", folder / "records.jsonl"
+    outcome, lines, arrays = (folder / name for name in ("outcome.json", "records.jsonl", "illustration.npz"))
     text = lines.read_text() if lines.exists() else ""
     complete = text[: text.rfind("\n") + 1].splitlines()  # a run under way may be writing the last line
     return Run(
         json.loads((folder / "config.json").read_text()),
         tuple(Record(**json.loads(line)) for line in complete),
         json.loads(outcome.read_text())["outcome"] if outcome.exists() else None,
+        dict(np.load(arrays)) if arrays.exists() else None,
     )
 
 
@@ -128,6 +131,16 @@ def final_scores(runs: Sequence[Run]) -> Float[np.ndarray, "runs rounds"]:
     for i, run in enumerate(runs):
         for record in run.records:  # the last record of a round overwrites those before
             array[i, record.round - 1] = np.nan if record.score is None else record.score
+    return array
+
+
+def final_also(runs: Sequence[Run], name: str) -> Float[np.ndarray, "runs rounds"]:
+    """Another score, by name, at the end of every round; NaN where it was not recorded or not finite."""
+    array = np.full((len(runs), max(run.planned for run in runs)), np.nan)
+    for i, run in enumerate(runs):
+        for record in run.records:
+            value = record.also.get(name)
+            array[i, record.round - 1] = np.nan if value is None else value
     return array
 
 
@@ -184,6 +197,7 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
         "experiment": runs[0].config["experiment"],
         "preset": runs[0].config["preset"],
         "score": runs[0].config["score"],
+        "shown_at": runs[0].config.get("shown_at", []),
         "threshold": runs[0].config["settings"]["protocol"]["threshold"],
         "learners": {name: _of_learner(of_learner) for name, of_learner in learners.items()},
     }
@@ -213,6 +227,10 @@ def _of_learner(runs: Sequence[Run]) -> dict[str, Any]:
             "tasks": len(efficiency),
         },
         "final_score": over_rounds(final_scores(runs)),
+        "final_also": {
+            name: over_rounds(final_also(runs, name))
+            for name in dict.fromkeys(name for run in runs for record in run.records[:1] for name in record.also)
+        },
         "gradient_evaluations": int(np.mean([end.gradient_evaluations for end in ends])) if ends else 0,
         "seconds": round(float(np.mean([e.train_seconds + e.evaluation_seconds for e in ends])), 1) if ends else 0.0,
         "diverged": diverged,

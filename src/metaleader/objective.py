@@ -73,11 +73,12 @@ class Score:
 
 @dataclass(frozen=True)
 class Problem:
-    """What is learned: a model, the loss it is trained on and the score it is judged by."""
+    """What is learned: a model, the loss it is trained on, the score it is judged by, and scores reported as well."""
 
     model: ModelLike
     loss: Loss
     score: Score
+    also: tuple[Score, ...] = ()
 
     def objective(self, params: Params, batch: Batch) -> Float[Array, ""]:
         """L(D, w): the weighted mean of the per-example losses, 0 for a batch without weight."""
@@ -91,6 +92,13 @@ class Problem:
             weighted_mean(self.loss(outputs, batch.targets), batch.weights),
             weighted_mean(self.score.function(outputs, batch.targets), batch.weights),
         )
+
+    def evaluate_also(self, params: Params, batch: Batch) -> tuple[Float[Array, ""], ...]:
+        """The weighted means of the scores in `also`."""
+        if not self.also:
+            return ()
+        outputs = self.model.apply(params, batch.inputs, batch.weights)
+        return tuple(weighted_mean(score.function(outputs, batch.targets), batch.weights) for score in self.also)
 
 
 def weighted_mean(values: Float[AnyArray, " n"], weights: Float[AnyArray, " n"]) -> Float[Array, ""]:

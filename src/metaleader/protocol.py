@@ -164,12 +164,11 @@ def _evaluate(
     began = time.perf_counter()
     datapoints = int(position.datapoints)
 
-    def judge() -> tuple[float, float]:
+    def judge() -> tuple[float, ...]:
         params = learner.adapt(problem, position.state, task.train[:datapoints])
-        loss, score = _judge(problem, params, test)
-        return float(loss), float(score)
+        return tuple(float(value) for value in _judge(problem, params, test))
 
-    loss, score = devices.on_first(judge)
+    loss, score, *others = devices.on_first(judge)
     finite = math.isfinite(loss) and math.isfinite(score)
     position = position._replace(
         records=position.records + 1,
@@ -187,9 +186,13 @@ def _evaluate(
         gradient_evaluations=int(position.state.gradient_evaluations + position.adapt_evaluations),
         train_seconds=round(float(position.train_seconds), 4),
         evaluation_seconds=round(float(position.evaluation_seconds), 4),
+        also={
+            score.name: value if math.isfinite(value) else None
+            for score, value in zip(problem.also, others, strict=True)
+        },
     )
 
 
 @partial(jax.jit, static_argnums=0)
 def _judge(problem: Problem, params: Params, test: Batch) -> Any:
-    return problem.evaluate(params, test)
+    return (*problem.evaluate(params, test), *problem.evaluate_also(params, test))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Record:
             Hessian-vector product counts as two.
         train_seconds: wall time so far in `observe`, compiling included.
         evaluation_seconds: wall time so far in `adapt` and judging.
+        also: the problem's other scores by name, None where one is not finite.
     """
 
     round: int
@@ -44,6 +45,7 @@ class Record:
     gradient_evaluations: int
     train_seconds: float
     evaluation_seconds: float
+    also: Mapping[str, float | None] = field(default_factory=dict)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -59,7 +61,8 @@ class RunFolder:
     - `config.json`: everything that determines the records, and how and where they were made;
     - `records.jsonl`: one `Record` a line;
     - `checkpoints/`: the newest state from which the run can go on;
-    - `outcome.json`: how the run ended, once it did.
+    - `outcome.json`: how the run ended, once it did;
+    - `illustration.npz`: arrays of a picture of what was learned, for experiments that have one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -119,6 +122,13 @@ class RunFolder:
     def end(self, outcome: str) -> None:
         """Note how the run ended."""
         write_json(self.path / "outcome.json", {"outcome": outcome})
+
+    def illustrate(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Keep the arrays of an illustration, if there are any."""
+        if arrays:
+            partial = self.path / "partial-illustration.npz"
+            np.savez(partial, **arrays)  # type: ignore[arg-type]
+            os.replace(partial, self.path / "illustration.npz")
 
     def save(self, position: Any) -> None:
         """Checkpoint a `Position`, with all records made so far; replaces the checkpoint before.

@@ -17,7 +17,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from metaleader import figures, metrics
+from metaleader import figures, illustrations, metrics
 from metaleader.figures import style
 from metaleader.metrics import Interval, Run
 from metaleader.record import write_json
@@ -46,7 +46,8 @@ def write_report(paths: Sequence[Path], out: Path) -> tuple[Path, list[dict[str,
         prefix = re.sub(r"\W+", "-", f"{summary['title']}-") if len(sections) > 1 else ""
         drawn = _drawn(each, summary)
         pictures = []
-        for name, (figure, caption) in figures.all_figures(drawn).items() if drawn else ():
+        every = {**_illustration(drawn), **figures.all_figures(drawn)} if drawn else {}
+        for name, (figure, caption) in every.items():
             png = _rendered(figure, "png", dpi=150)
             write(out / "figures" / f"{prefix}{name}.png", png)
             write(out / "figures" / f"{prefix}{name}.svg", _rendered(figure, "svg"))
@@ -70,10 +71,20 @@ def _drawn(runs: Sequence[Run], summary: dict[str, Any]) -> dict[str, list[Run]]
     return {line: [run for run in runs if run.line == line and run.records] for _, line in best.values()}
 
 
+def _illustration(by_learner: figures.Runs) -> dict[str, tuple[Figure, str]]:
+    """The picture of what was learned, from the first run of each learner, if the experiment has one."""
+    first = {name: each[0] for name, each in by_learner.items()}
+    kept = {name: run.illustration for name, run in first.items() if run.illustration is not None}
+    name = str(next(iter(first.values())).config.get("illustration", "")) if first else ""
+    drawn = illustrations.draw(name, kept) if kept and name in illustrations.ILLUSTRATIONS else None
+    return {"what-was-learned": drawn} if drawn else {}
+
+
 def table_rows(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Headings and a row for each learner, as text."""
     at = _columns(summary)
-    headings = ["learner", *(f"at {size}" for size in at), "final", f"to {summary['threshold']:g}", "reached"]
+    also = list(dict.fromkeys(name for numbers in summary["learners"].values() for name in numbers["final_also"]))
+    headings = ["learner", *(f"at {size}" for size in at), "final", *also, f"to {summary['threshold']:g}", "reached"]
     rows = []
     for name, numbers in summary["learners"].items():
         efficiency = numbers["datapoints_to_proficiency"]
@@ -82,6 +93,7 @@ def table_rows(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         ]
         row += [_number(numbers["score_at"].get(size, [None] * 3)) for size in at]
         row += [_number(numbers["final_score"])]
+        row += [_number(numbers["final_also"].get(name, [None] * 3)) for name in also]
         row += ["censored" if efficiency["median"] is None else f"{efficiency['median']:g}"]
         row += [f"{efficiency['reached']} of {efficiency['tasks']}"]
         row += [_readable(numbers["gradient_evaluations"]), _minutes(numbers["seconds"])]
@@ -163,9 +175,10 @@ def _settings(summary: dict[str, Any]) -> bool:
 
 
 def _columns(summary: dict[str, Any]) -> list[str]:
-    """At most three sizes, from few datapoints to many; the end of the round has a column of its own."""
+    """The sizes that the experiment names, or three from few to many; the end of the round has its own column."""
     at = sorted({int(size) for numbers in summary["learners"].values() for size in numbers["score_at"]})
-    return [str(size) for size in figures.thinned(at[:-1], 3)]
+    named = [size for size in summary["shown_at"] if size in at[:-1]]
+    return [str(size) for size in named or figures.thinned(at[:-1], 3)]
 
 
 def _number(interval: Interval) -> str:

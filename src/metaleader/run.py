@@ -21,7 +21,7 @@ from typing import Any
 
 import jax
 
-from metaleader import devices
+from metaleader import devices, illustrations
 from metaleader.errors import UserError, unknown
 from metaleader.experiments import Experiment, Preset
 from metaleader.protocol import Position, advance, start
@@ -165,6 +165,9 @@ def _one(
                 raise RunInterrupted
         if first and not plan.checkpoint_rounds:
             folder.save(position)
+        if first and plan.experiment.illustration:
+            settings = (plan.preset.stream, learner, position.state, seed, plan.data_dir)
+            folder.illustrate(illustrations.record(plan.experiment.illustration, problem, *settings))
         return "diverged" if position.diverged else "finished"
     except (RunInterrupted, OSError):
         raise
@@ -198,6 +201,8 @@ def _determinants(plan: Plan, learner: str, seed: int, stream: Stream) -> dict[s
             "name": plan.experiment.score.name,
             "higher_is_better": plan.experiment.score.higher_is_better,
         },
+        "illustration": plan.experiment.illustration,
+        "shown_at": list(plan.experiment.shown_at),
         "data": dict(stream.sources),
     }
 

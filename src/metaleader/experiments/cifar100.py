@@ -53,4 +53,5 @@ CIFAR100 = Experiment(
         }
     ),
     compared=("ftml", "ftml-last-layer", "ftl", "toe", "scratch"),
+    shown_at=(50, 250, 2000),
 )

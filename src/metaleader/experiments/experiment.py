@@ -64,6 +64,9 @@ class Experiment:
         score: what a learner is judged by.
         presets: `smoke` (seconds), `laptop` (minutes on 2 cores), `paper` (the authors' schedule), or others.
         compared: the learners that run if none is named.
+        also: scores that are recorded and reported beside the one that counts.
+        shown_at: sizes of D_t that figures and tables show. None named: some of those evaluated.
+        illustration: a picture of what was learned, by its name in `illustrations.ILLUSTRATIONS`; none, if empty.
     """
 
     name: str
@@ -71,6 +74,9 @@ class Experiment:
     score: Score
     presets: Mapping[str, Preset]
     compared: tuple[str, ...] = ("ftml", "ftl", "toe", "scratch")
+    also: tuple[Score, ...] = ()
+    shown_at: tuple[int, ...] = ()
+    illustration: str = ""
 
     def preset(self, name: str) -> Preset:
         """The preset of that name.
@@ -84,7 +90,7 @@ class Experiment:
 
     def problem(self, preset: Preset) -> Problem:
         """What is learned under `preset`."""
-        return Problem(preset.model, preset.loss, self.score)
+        return Problem(preset.model, preset.loss, self.score, self.also)
 
 
 def learners(ftml: FTML, ftl: FTL, toe: TOE | MultiHeadTOE, scratch: Scratch) -> Mapping[str, Learner]:

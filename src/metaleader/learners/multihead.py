@@ -24,9 +24,11 @@ from metaleader.update import Identity, UpdateProcedure, mask
 class MultiHeadTOE:
     """Train on everything, where every task has a head of its own: `argmin_{a, h_1..h_t} sum_{k<=t} f_k(a, h_k)`.
 
-    All tasks share the parameters a; those named in `own` exist once a task. A minibatch holds `batch_tasks` tasks,
-    drawn in proportion to their datapoints, with `batch_size` examples of each, so that a model which normalises
-    by its batch sees one task at a time, as it does when it is judged. `adapt` gives (a, h_t) of the current task.
+    All tasks share the parameters a; those named in `own` exist once a task. A minibatch holds `batch_tasks` tasks
+    with `batch_size` examples of each, so that a model which normalises by its batch sees one task at a time, as it
+    does when it is judged. One of them is always the current task, whose head is new and would see next to nothing of
+    a long stream otherwise; the others are drawn in proportion to their datapoints. `adapt` gives (a, h_t) of the
+    current task.
 
     `State.params` is the pair of a and of all heads, stacked; the leaves of the other part are None in each.
 
@@ -37,7 +39,7 @@ class MultiHeadTOE:
     steps: int = 10
     """Optimiser steps whenever datapoints arrive."""
     batch_tasks: int = 4
-    """Tasks in a minibatch, drawn with replacement."""
+    """Tasks in a minibatch: the current one, and others drawn with replacement."""
     batch_size: int = 25
     """Examples of each of them, all there are if fewer."""
     optimizer: Adam | Momentum | Optimizer = Adam()
@@ -113,6 +115,7 @@ def _train(
     key, tasks_key, data_key = jax.random.split(key, 3)
     shape = (learner.steps, learner.batch_tasks)
     tasks = buffers.sample_index(tasks_key, counts.astype(jnp.float32), shape)
+    tasks = tasks.at[:, 0].set(buffer.tasks - 1)
 
     def draw(key: Array, task: Array) -> buffers.Draw:
         return buffers.sample_distinct(key, counts[task], learner.batch_size)

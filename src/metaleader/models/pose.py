@@ -1,0 +1,102 @@
+"""The net of the paper's pose experiment (section 6.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Shaped
+
+from metaleader.batch import AnyArray, Batch
+from metaleader.models import layers
+from metaleader.objective import Params
+
+SIZE, STRIDE = 5, 2  # of the convolutions
+
+
+def spatial_soft_argmax(maps: Float[AnyArray, "n h w c"]) -> Float[Array, "n c2"]:
+    """Where each feature map is large: `sum_ij softmax(map)_ij (x_j, y_i)`, for every channel first x, then y.
+
+    Coordinates run from -1 to 1 across the map, right and down; 0 for a map of one pixel.
+    """
+    _, height, width, channels = maps.shape
+    share = jax.nn.softmax(maps.reshape(len(maps), height * width, channels), axis=1).reshape(maps.shape)
+    x, y = (jnp.linspace(-1, 1, size) if size > 1 else jnp.zeros(1) for size in (width, height))
+    across, down = jnp.einsum("nhwc,w->nc", share, x), jnp.einsum("nhwc,h->nc", share, y)
+    return jnp.concatenate([across, down], axis=1)
+
+
+@dataclass(frozen=True)
+class PoseNet:
+    """Convolutions, spatial soft-argmax, two fully connected layers with ReLU, then a linear layer, the head.
+
+    There are `depth` convolutions, 5 x 5 of stride 2, each with batch normalisation and ReLU.
+    Parameters are `{"conv": [{"kernel", "scale", "offset"}, ...], "hidden": [{"kernel", "bias"}, ...], "head":
+    {"kernel", "bias"}}`.
+
+    Raises:
+        ValueError: a size is not positive.
+    """
+
+    depth: int = 4
+    """Number of convolutions."""
+    filters: int = 16
+    """Filters of each convolution."""
+    width: int = 200
+    """Units of both fully connected layers."""
+    outputs: int = 4
+    """Numbers to predict."""
+    image: tuple[int, int, int] = (64, 64, 3)
+    """Height, width and channels of the inputs, in pixels."""
+    norm: Literal["batch", "task"] = "batch"
+    """Statistics for batch normalisation when predicting: see `ConvNet`."""
+
+    def __post_init__(self) -> None:
+        if min(self.depth, self.filters, self.width, self.outputs, *self.image) < 1:
+            raise ValueError(f"every size of a PoseNet must be at least 1, got {self}")
+
+    def init(self, key: Array) -> Params:
+        """He-initialised kernels (as for ReLU), and a head of variance 1 / inputs."""
+        *conv_keys, first, second, head = jax.random.split(key, self.depth + 3)
+        channels = [self.image[2]] + [self.filters] * self.depth
+        conv = []
+        for layer_key, inputs in zip(conv_keys, channels[:-1], strict=True):
+            kernel = layers.dense_init(layer_key, SIZE * SIZE * inputs, self.filters, gain=2.0)["kernel"]
+            conv.append({"kernel": kernel, **layers.norm_init(self.filters)})
+        hidden = [
+            layers.dense_init(first, 2 * self.filters, self.width, gain=2.0),
+            layers.dense_init(second, self.width, self.width, gain=2.0),
+        ]
+        return {"conv": conv, "hidden": hidden, "head": layers.dense_init(head, self.width, self.outputs)}
+
+    def apply(
+        self, params: Params, inputs: Shaped[AnyArray, "n h w c"], weights: Float[AnyArray, " n"]
+    ) -> Float[Array, "n outputs"]:
+        """Predictions. Without stored statistics, those of the weighted examples normalise all of them."""
+        return self._forward(params, inputs, weights)[0]
+
+    def calibrate(self, params: Params, batch: Batch) -> Params:
+        """`params` with the batch statistics of `batch` stored in every layer, if `norm` is `task`."""
+        return self._forward(params, batch.inputs, batch.weights)[1] if self.norm == "task" else params
+
+    def _forward(self, params: Params, inputs: Any, weights: Any) -> tuple[Any, Params]:
+        """The predictions, and the parameters with the statistics that were used."""
+        x = layers.as_float(inputs)
+        if x.shape[1:] != self.image:
+            raise ValueError(
+                f"inputs have shape {x.shape[1:]} an example, the net expects {self.image}: set image={x.shape[1:]}"
+            )
+        used = []
+        for layer in params["conv"]:
+            x = layers.patches(x, SIZE, STRIDE) @ layer["kernel"]
+            if "mean" not in layer:
+                mean, variance = layers.moments(x, weights)
+                layer = {**layer, "mean": mean, "variance": variance}
+            used.append(layer)
+            x = jax.nn.relu(layers.batch_norm(layer, x, weights))
+        x = spatial_soft_argmax(x)
+        for layer in params["hidden"]:
+            x = jax.nn.relu(layers.dense(layer, x))
+        return layers.dense(params["head"], x), {**params, "conv": used}

@@ -1,0 +1,53 @@
+"""What determines the rendered images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from metaleader.errors import UserError
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """What is rendered: `tasks` tasks, each of one object seen by one camera.
+
+    Objects come `objects` in a random order, then again in another, each time under a new camera. The same settings
+    give the same bytes, on one machine and with one version of MuJoCo and Mesa, however many processes share the work.
+
+    Raises:
+        UserError: a number is not positive.
+    """
+
+    source: Literal["cad", "primitives"] = "cad"
+    """`cad`: CAD models of PASCAL3D+. `primitives`: objects built from MuJoCo's own shapes, without a download."""
+    pixels: int = 64
+    """Height and width of an image; the authors used 125."""
+    tasks: int = 90
+    """Tasks: a camera each."""
+    images: int = 1000
+    """Images of a task to learn from."""
+    held_out: int = 200
+    """Images of a task to be judged on."""
+    objects: int = 50
+    """Objects among the tasks."""
+    seed: int = 0
+    """Of objects, cameras, positions and azimuths."""
+
+    def __post_init__(self) -> None:
+        for name in ("pixels", "tasks", "images", "held_out", "objects"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise UserError(f"seed must be at least 0, got {self.seed}")
+
+    @property
+    def folder(self) -> str:
+        """The name of the folder that holds the images, below `pose/`."""
+        numbers = f"{self.pixels}px-{self.tasks}x{self.images}+{self.held_out}-{self.objects}objects-seed{self.seed}"
+        return f"{self.source}-{numbers}"
+
+    @property
+    def bytes_per_task(self) -> int:
+        """Bytes of a task's images."""
+        return (self.images + self.held_out) * self.pixels**2 * 3
