@@ -1,5 +1,6 @@
 """Rainbow MNIST (paper, section 6.1; figure 3), and the same with scikit-learn's digits."""
 
+from dataclasses import replace
 from types import MappingProxyType
 
 from metaleader.experiments.experiment import Experiment, Preset, learners, smaller
@@ -62,7 +63,12 @@ RAINBOW_DIGITS = Experiment(
     accuracy,
     MappingProxyType(
         {
-            "smoke": smaller(_DIGITS_LAPTOP, rounds=3, examples_per_task=30, test_examples=50),
+            "smoke": smaller(
+                replace(_DIGITS_LAPTOP, model=ConvNet(depth=2, filters=8, image=(16, 16, 3))),
+                rounds=3,
+                examples_per_task=30,
+                test_examples=50,
+            ),
             "laptop": _DIGITS_LAPTOP,
         }
     ),
@@ -74,7 +80,12 @@ RAINBOW_MNIST = Experiment(
     accuracy,
     MappingProxyType(
         {
-            "smoke": smaller(_MNIST_LAPTOP, rounds=2, examples_per_task=40, test_examples=50),
+            "smoke": smaller(
+                replace(_MNIST_LAPTOP, model=ConvNet(depth=2, filters=8)),
+                rounds=2,
+                examples_per_task=40,
+                test_examples=50,
+            ),
             "laptop": _MNIST_LAPTOP,
             "paper": _MNIST_PAPER,
         }
