@@ -15,7 +15,7 @@ import pytest
 
 from metaleader import UserError, data
 
-CONTENT = gzip.compress(b"\0\0\x08\x02" + (2).to_bytes(4, "big") + (3).to_bytes(4, "big") + bytes(range(6)))
+CONTENT = gzip.compress(b"\0\0\x08\x02" + (2).to_bytes(4, "big") + (3).to_bytes(4, "big") + bytes(range(6)), mtime=0)
 
 
 @pytest.fixture
@@ -128,9 +128,9 @@ def test_idx_files_are_read(tmp_path: Path) -> None:
     [
         b"no gzip",
         CONTENT[:-9],
-        gzip.compress(b"\0\0\x08"),
+        gzip.compress(b"\0\0\x08", mtime=0),
         CONTENT[:10] + b"\xff" + CONTENT[11:],
-        gzip.compress(b"\0\0\x0d\x01\0\0\0\1abcd"),
+        gzip.compress(b"\0\0\x0d\x01\0\0\0\1abcd", mtime=0),
     ],
 )
 def test_damaged_idx_files_are_refused_by_name(tmp_path: Path, content: bytes) -> None:
