@@ -162,8 +162,8 @@ def test_a_report_has_a_section_for_each_experiment_and_a_line_for_each_setting(
     assert json.loads((tmp_path / "summary.json").read_text()) == summaries
     lines = {summary["title"]: list(summary["learners"]) for summary in summaries}
     assert lines == {
-        "made-up (smoke) stream.rounds=1": ["ftml meta-steps=2", "ftml meta-steps=3"],
-        "other (smoke)": ["toe"],
+        "made-up (laptop) stream.rounds=1": ["ftml meta-steps=2", "ftml meta-steps=3"],
+        "other (laptop)": ["toe"],
     }
     assert [summaries[0]["learners"][line]["final_score"][0] for line in summaries[0]["learners"]] == [0.3, 0.6]
     text = page.read_text()
@@ -171,7 +171,7 @@ def test_a_report_has_a_section_for_each_experiment_and_a_line_for_each_setting(
     assert text.count("data:image/png;base64,") == 6
     assert "FTML meta-steps=2" in text
     assert "the setting whose final score is best" in text
-    drawn = (tmp_path / "figures" / "made-up-smoke-stream-rounds-1-learning-curves.svg").exists()
+    drawn = (tmp_path / "figures" / "made-up-laptop-stream-rounds-1-learning-curves.svg").exists()
     assert drawn, sorted((tmp_path / "figures").iterdir())
 
 

@@ -1,5 +1,6 @@
 """5-way CIFAR-100 (paper, section 6.2; figure 4)."""
 
+from dataclasses import replace
 from types import MappingProxyType
 
 from metaleader.experiments.experiment import Experiment, Preset, learners, smaller
@@ -47,7 +48,12 @@ CIFAR100 = Experiment(
     accuracy,
     MappingProxyType(
         {
-            "smoke": smaller(_LAPTOP, rounds=2, examples_per_class=20, test_per_class=10),
+            "smoke": smaller(
+                replace(_LAPTOP, model=ConvNet(depth=2, filters=8, image=(32, 32, 3), classes=5)),
+                rounds=2,
+                examples_per_class=20,
+                test_per_class=10,
+            ),
             "laptop": _LAPTOP,
             "paper": _PAPER,
         }
