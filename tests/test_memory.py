@@ -48,6 +48,7 @@ def off_by_one(chance: np.random.Generator, held: int, arriving: int, seen: int,
     return reservoir(chance, held, arriving, max(seen - 1, held), budget)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunks", [(1,) * 10, (2, 2, 6)])
 def test_a_reservoir_holds_every_datapoint_with_probability_budget_over_n(chunks: tuple[int, ...]) -> None:
     """Of 4000 reservoirs, as many hold a datapoint as the binomial law allows; a wrong algorithm is found out."""
@@ -72,6 +73,7 @@ def test_a_reservoir_holds_every_datapoint_with_probability_budget_over_n(chunks
     assert np.abs(deviations(off_by_one)).max() > 5
 
 
+@pytest.mark.slow
 def test_the_share_of_a_task_is_a_uniform_sample_of_it() -> None:
     """Also of the task before, which has had to make room: 2 of 4 datapoints, so each with probability 1/2."""
     runs, counts = 300, np.zeros((2, 4))

@@ -62,7 +62,7 @@ def test_a_learner_s_settings_do_not_multiply_the_runs_of_others() -> None:
     assert [sum(job.learner == name for job in planned) for name in ("ftml", "toe")] == [2 * 6, 2 * 2]
     assert len({str(job.folder.path) for job in planned}) == len(planned)
     plan = planned[-1].plan()
-    assert planned[-1].setting[0] == "stream.rounds=4"
+    assert planned[-1].setting[:2] == ("ftml.meta-steps=8", "stream.rounds=4")
     assert (plan.preset.stream.rounds, plan.preset.protocol.move_on) == (4, True)  # type: ignore[attr-defined]
     assert plan.preset.protocol.evaluate_at == (5, 10)
     assert plan.checkpoint_rounds

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -113,28 +114,34 @@ def test_mirror_maps(seed: int, mirror: Any) -> None:
     """Gradients invert, divergences are between their bounds, projections are nearest."""
     random = np.random.default_rng(seed)
 
+    def dual(w: Any) -> Any:
+        return np.asarray(mirror.dual(jnp.asarray(w), RADIUS))
+
+    def primal(theta: Any) -> Any:
+        return np.asarray(mirror.primal(jnp.asarray(theta), RADIUS))
+
     def inside() -> Any:
-        w = np.asarray(mirror.primal(mirror.dual(random.normal(size=4), RADIUS), RADIUS))
+        w = primal(dual(random.normal(size=4)))
         return 0.999 * w
 
     def divergence(u: Any, w: Any) -> float:
         """B(u, w), by integrating the gradient of R from w to u."""
-        path = np.stack([np.asarray(mirror.dual(w + (k + 0.5) / 20 * (u - w), RADIUS)) for k in range(20)])
-        return float(np.mean((path - np.asarray(mirror.dual(w, RADIUS))) @ (u - w)))
+        path = np.stack([dual(w + (k + 0.5) / 20 * (u - w)) for k in range(20)])
+        return float(np.mean((path - dual(w)) @ (u - w)))
 
     u, w = inside(), inside()
-    np.testing.assert_allclose(mirror.primal(mirror.dual(u, RADIUS), RADIUS), u, atol=1e-9)
+    np.testing.assert_allclose(primal(dual(u)), u, atol=1e-9)
     between = divergence(u, w)
     norm = mirror.dual_norm  # of the dual; the primal norm is the largest x'g over unit g
     p = getattr(mirror, "p", 2.0)
     primal_norm = np.sum(np.abs(u - w) ** p) ** (1 / p)
-    assert np.abs((u - w) @ w) <= primal_norm * float(norm(w)) * (1 + 1e-9)
+    assert np.abs((u - w) @ w) <= primal_norm * float(norm(jnp.asarray(w))) * (1 + 1e-9)
     assert between >= mirror.modulus(RADIUS, 4) / 2 * primal_norm**2 * 0.9
     assert between <= min(mirror.curvature(RADIUS, 4) / 2 * np.sum((u - w) ** 2), mirror.diameter(RADIUS, 4)) * 1.1
-    theta = 3 * random.normal(size=4) + np.asarray(mirror.dual(w, RADIUS))
-    nearest = np.asarray(mirror.primal(theta, RADIUS))
+    theta = 3 * random.normal(size=4) + dual(w)
+    nearest = primal(theta)
     # Optimality over the domain: (grad R(nearest) - theta)'(u - nearest) >= 0.
-    assert (np.asarray(mirror.dual(nearest, RADIUS)) - theta) @ (u - nearest) >= -1e-8
+    assert (dual(nearest) - theta) @ (u - nearest) >= -1e-8
 
 
 def test_logistic_leaders_are_followed_to_the_solver_s() -> None:

@@ -1,5 +1,6 @@
 """Coloured MNIST (paper, figure 1)."""
 
+from dataclasses import replace
 from types import MappingProxyType
 
 from metaleader.experiments.experiment import Experiment, Preset, learners, smaller
@@ -37,7 +38,12 @@ COLOURED_MNIST = Experiment(
     accuracy,
     MappingProxyType(
         {
-            "smoke": smaller(_LAPTOP, rounds=2, examples_per_task=20, test_examples=50),
+            "smoke": smaller(
+                replace(_LAPTOP, model=ConvNet(depth=2, classes=5, filters=8)),
+                rounds=2,
+                examples_per_task=20,
+                test_examples=50,
+            ),
             "laptop": _LAPTOP,
             "paper": _PAPER,
         }
