@@ -1,0 +1,174 @@
+"""The meta-gradient, next to other libraries and to a floor: `python -m benchmarks.meta_gradient`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+
+from benchmarks import floor, peers
+from benchmarks.cases import CASES, Case, digits, meta_batch, package
+from benchmarks.measure import Timing, by_turns
+from benchmarks.outcome import Bar, Outcome, Panel, PartOptions, Table, main
+from metaleader import UserError, devices
+
+OURS = "metaleader"
+COMPILED = "torch.compile"
+TITLE = "Meta-gradient"
+LOSS_APART, GRADIENT_APART = 1e-4, 1e-3  # relative; float32, sums in another order
+
+
+@dataclass(frozen=True)
+class Options(PartOptions):
+    """Time one meta-gradient in turns with the peers, after checking that all of them agree."""
+
+    cases: tuple[str, ...] = tuple(CASES)
+    """Which nets."""
+    tasks: int = 25
+    """Tasks in the meta-batch."""
+    train: int = 10
+    """Examples in D_tr."""
+    validation: int = 10
+    """Examples in D_val."""
+    steps: int = 5
+    """Inner gradient steps."""
+    rounds: int = 7
+    """Turns of every contender."""
+    compiled: bool = False
+    """Measure torch.compile against metaleader and eager torch.func alone, on the first net; it compiles for
+    minutes."""
+
+
+def measure(options: Options) -> Outcome:
+    """One table a net."""
+    if unknown := set(options.cases) - set(CASES):
+        raise UserError(f"no case is named {', '.join(sorted(unknown))}: choose from {', '.join(CASES)}")
+    devices.start()
+    torch.set_num_threads(jax.local_device_count())
+    names = options.cases[:1] if options.compiled else options.cases
+    outcomes = [_measure(options, CASES[name], first=i == 0) for i, name in enumerate(names)]
+    return Outcome(
+        f"{TITLE} under torch.compile" if options.compiled else TITLE,
+        tuple(table for outcome in outcomes for table in outcome.tables),
+        tuple(bar for outcome in outcomes for bar in outcome.bars),
+        tuple(panel for outcome in outcomes for panel in outcome.panels),
+    )
+
+
+def _measure(options: Options, case: Case, first: bool) -> Outcome:
+    tasks = 3 if options.quick else options.tasks
+    steps = options.steps
+    rounds = 1 if options.quick else max(2, round(options.rounds * case.rounds))
+    data = meta_batch(case, tasks, options.train, options.validation)
+    params = jax.tree.map(np.asarray, case.model.init(jax.random.key(0)))
+
+    began = time.perf_counter()
+    ours, _ = package(case, data, params, steps)
+    compiling = {OURS: time.perf_counter() - began}
+    net = peers.Net(case, params)
+    others = peers.all_peers(case, net, data, steps)
+    if options.compiled:
+        others = {
+            name: others["torch.func with vmap"] if name != COMPILED else _compiled(options, case, net, data, steps)
+            for name in ("torch.func with vmap", COMPILED)
+        }
+    apart = _agreement(ours, others, net, compiling)
+
+    products = floor.meta_gradient_products(floor.layers(case, params), options.train, options.validation, steps)
+    floors = floor.contenders(products, tasks)
+    for function in floors.values():
+        function()
+    timings = by_turns({OURS: ours, **others, **floors}, rounds, case.name)
+    return _report(case, tasks, options, rounds, timings, apart, compiling, floor.operations(products) * tasks, first)
+
+
+def _compiled(options: Options, case: Case, net: peers.Net, data: Any, steps: int) -> peers.MetaGradient:
+    return peers.compiled(case, net, peers.Tensors.of(data), 1 if options.quick else steps)
+
+
+def _agreement(
+    ours: Any, others: dict[str, peers.MetaGradient], net: peers.Net, compiling: dict[str, float]
+) -> dict[str, tuple[float, float]]:
+    """How far loss and meta-gradient of every peer are from the package's, relative; the first calls of all.
+
+    Raises:
+        RuntimeError: a peer computes something else.
+    """
+    loss, gradient = ours()
+    apart = {OURS: (0.0, 0.0)}
+    for name, other in others.items():
+        began = time.perf_counter()
+        other_loss, other_gradient = other()
+        if name == COMPILED:
+            compiling[name] = time.perf_counter() - began
+        apart[name] = (abs(other_loss / float(loss) - 1), peers.distance(net, other_gradient, gradient))
+        if not (apart[name][0] <= LOSS_APART and apart[name][1] <= GRADIENT_APART):
+            raise RuntimeError(
+                f"{name} does not agree with {OURS}: the loss is {apart[name][0]:.1e} apart, the meta-gradient "
+                f"{apart[name][1]:.1e}; {LOSS_APART:.0e} and {GRADIENT_APART:.0e} are allowed"
+            )
+    return apart
+
+
+def _report(
+    case: Case,
+    tasks: int,
+    options: Options,
+    rounds: int,
+    timings: dict[str, Timing],
+    apart: dict[str, tuple[float, float]],
+    compiling: dict[str, float],
+    operations: int,
+    first: bool,
+) -> Outcome:
+    base = timings[OURS]
+    rows = []
+    for name, timing in sorted(timings.items(), key=lambda item: item[1].least):
+        rows.append(
+            (
+                name,
+                f"{timing.least * 1e3:.1f}",
+                f"{timing.median * 1e3:.1f}",
+                f"{timing.least / base.least:.2f}",
+                f"{apart[name][0]:.0e}" if name in apart else "",
+                f"{apart[name][1]:.0e}" if name in apart else "",
+                f"{compiling[name]:.1f}" if name in compiling else "",
+            )
+        )
+    lowest = min((name for name in timings if name.startswith("floor")), key=lambda name: timings[name].least)
+    note = (
+        f"{tasks} tasks of {options.train} + {options.validation} images, {options.steps} inner steps of "
+        f"{case.step_size:g}, {rounds} rounds by turns; images: {digits()[2]}; float32, "
+        f"{jax.local_device_count()} cores. The floor is {operations / 1e9:.1f} G floating-point operations in bare "
+        f"matrix products, by the fastest of three ways: {lowest.removeprefix('floor: products by ')}. "
+        "Apart: relative distance from metaleader's."
+    )
+    columns = ("", "min, ms", "median, ms", "times metaleader's", "loss apart", "gradient apart", "compiling, s")
+    table = Table(f"{TITLE}: {case.name}", columns, tuple(rows), note)
+    order = sorted(timings, key=lambda name: timings[name].least)
+    panel = Panel(
+        case.name, "time of one meta-gradient (s)", "", {"": (order, [timings[n].least for n in order])}, False, False
+    )
+    return Outcome(TITLE, (table,), _bars(timings, lowest) if first else (), (panel,))
+
+
+def _bars(timings: dict[str, Timing], lowest: str) -> tuple[Bar, ...]:
+    """The bars of the Rainbow MNIST net."""
+    ours = timings[OURS].least
+    if COMPILED in timings:
+        return (Bar("times as fast as torch.compile", timings[COMPILED].least / ours, 2.5, at_least=True),)
+    eager = {name: t.least for name, t in timings.items() if name != OURS and not name.startswith("floor")}
+    fastest = min(eager, key=lambda name: eager[name])
+    return (
+        Bar(f"times as fast as the fastest eager peer ({fastest})", eager[fastest] / ours, 4, at_least=True),
+        Bar("times as fast as higher", eager["higher"] / ours, 8, at_least=True),
+        Bar("times the matrix-product floor", ours / timings[lowest].least, 1.5),
+    )
+
+
+if __name__ == "__main__":
+    main(Options, measure)
