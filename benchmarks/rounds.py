@@ -14,11 +14,17 @@ from rich.progress import track
 from benchmarks.cases import CASES, meta_batch
 from benchmarks.measure import by_turns
 from benchmarks.outcome import Bar, Outcome, Panel, PartOptions, Table, main
-from metaleader import FTML, Batch, State, buffer, devices
+from metaleader import FTML, Batch, Memory, State, devices
 
 TITLE = "Cost of a round against tasks seen"
-LEARNERS: Mapping[str, FTML] = MappingProxyType({"FTML": FTML()})
-# With memory budgets, one line each: "FTML, at most 50 datapoints a task": FTML(memory=...)
+BUDGET = 1000  # datapoints
+LEARNERS: Mapping[str, FTML] = MappingProxyType(
+    {
+        "FTML": FTML(),
+        f"FTML, reservoir of {BUDGET}": FTML(memory=Memory("reservoir", BUDGET)),
+        f"FTML, last {BUDGET}": FTML(memory=Memory("last", BUDGET)),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,7 @@ def _after(learner: FTML, tasks: int, arrivals: list[Batch]) -> State:
     console = Console(stderr=True)
     shown = track(range(tasks), f"{tasks:,} tasks", console=console, disable=not console.is_terminal, transient=True)
     for task in shown:
-        state = state._replace(buffer=buffer.append(state.buffer, task, arrivals[task % len(arrivals)]))
+        state = state._replace(buffer=learner.memory.append(state.buffer, task, arrivals[task % len(arrivals)]))
     return state
 
 

@@ -70,6 +70,8 @@ def test_hyperparameters_learners_and_seeds_by_name(tmp_path: Path) -> None:
         ([*SMOKE, "--ftml.meta-stps", "3"], "did you mean --ftml.meta-steps"),
         ([*SMOKE, "--ftml.meta-steps", "many"], "--ftml.meta-steps: invalid literal for int"),
         ([*SMOKE, "--ftml.meta-steps", "0"], "meta_steps must be positive and finite, got 0"),
+        ([*SMOKE, "--ftml.memory.policy", "last"], "budget must be at least 1 for the policy last, got None"),
+        ([*SMOKE, "--ftml-imaml.update.strength", "0"], "strength must be positive and finite, got 0"),
         ([*SMOKE, "--protocol.evaluate-at", "3"], "multiples of chunk = 5"),
         ([*SMOKE, "--seeds", "0"], "--seeds must be at least 1, got 0"),
         (["run", "rainbow-mnist", "--data-dir", "/nowhere"], "--data-dir /nowhere is no folder"),
@@ -123,6 +125,20 @@ def test_a_diverging_learner_is_told_and_the_others_finish(tmp_path: Path, capsy
     assert "seed-0: diverged" in captured.err
     assert "FTL (diverged)" in captured.out
     assert json.loads((tmp_path / "summary.json").read_text())["learners"]["toe"]["final_score"][0] is not None
+
+
+def test_update_procedures_and_memories_by_name(tmp_path: Path) -> None:
+    memory = ["--ftml.memory.policy", "reservoir", "--ftml.memory.budget", "96", "--ftml.memory.unit", "bytes"]
+    settings = [*memory, "--ftml-adam.update.optimizer.epsilon", "0.01", "--ftml-imaml.update.strength", "2"]
+    names = ["ftml", "ftml-adam", "ftml-imaml", "ftml-reptile"]
+    assert call(*SMOKE, "--learner", *names, *settings, "--out", str(tmp_path)) == 0
+    configs = {path.parent.parent.name: json.loads(path.read_text()) for path in tmp_path.rglob("config.json")}
+    learners = {name: configs[name]["settings"]["learner"] for name in names}
+    assert learners["ftml"]["memory"] == {"type": "Memory", "policy": "reservoir", "budget": 96, "unit": "bytes"}
+    assert learners["ftml-adam"]["update"]["optimizer"]["epsilon"] == 0.01
+    assert learners["ftml-imaml"]["update"]["strength"] == 2
+    assert learners["ftml-reptile"]["update"]["type"] == "Reptile"
+    assert None not in json.loads((tmp_path / "summary.json").read_text())["learners"]["ftml-imaml"]["final_score"][:1]
 
 
 def test_folders_are_numbered_where_none_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

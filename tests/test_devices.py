@@ -56,7 +56,8 @@ def assert_same(gradient: np.ndarray, expected: np.ndarray) -> None:
 
 def test_four_devices_give_the_meta_gradient_of_one(tmp_path: Path, one_device: np.ndarray) -> None:
     process = begin(str(PROGRAM), str(tmp_path), cpu_devices=4)
-    assert process.wait() == 0, process.communicate()[0]
+    said = process.communicate()[0]
+    assert process.returncode == 0, said
     assert_same(np.load(tmp_path / "gradient-0.npy"), one_device)
 
 
@@ -101,6 +102,7 @@ def test_the_command_on_two_processes_reports_once_and_ends_when_one_is_killed(t
     while not (tmp_path / "killed" / "ftml" / "seed-0" / "records.jsonl").exists():
         assert first.poll() is None
     second.kill()
+    second.communicate()
     said = [first.communicate(timeout=200)[0]]
     assert first.returncode != 0, said
     assert json.loads((tmp_path / "killed" / "ftml" / "seed-0" / "config.json").read_text())["rounds"] == 5000
@@ -120,12 +122,6 @@ def test_processes_that_do_not_fit_together_are_refused(
 ) -> None:
     with pytest.raises(UserError, match=message):
         devices.join(coordinator, processes, process)
-
-
-def test_a_meta_batch_that_processes_cannot_share_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jax.process_count", lambda: 3)
-    with pytest.raises(UserError, match="4 tasks cannot be shared by 3 processes: choose a multiple of 3"):
-        devices.mesh(4)
 
 
 def test_one_process_is_everyone() -> None:

@@ -200,3 +200,20 @@ def test_recency_is_not_uniform() -> None:
 def test_impossible_settings_are_refused(build: Any) -> None:
     with pytest.raises(ValueError, match=r"must be positive and finite, got|must be in|must ascend"):
         build()
+
+
+def test_streaming_keeps_the_current_round_only_however_many_there_were() -> None:
+    learner = LEARNERS["streaming"]
+
+    def size(tree: Any) -> int:
+        return numbers(tree).size
+
+    state = observe(learner, rounds=2)
+    assert state.buffer.size == 16
+    np.testing.assert_array_equal(state.buffer.data.inputs[:8], points(8, 10).inputs)
+    assert size(observe(learner, rounds=70)) == size(state)
+    assert size(observe(LEARNERS["ftml"], rounds=70).buffer.counts) > size(
+        observe(LEARNERS["ftml"], rounds=2).buffer.counts
+    )
+    same = replace(FTML(meta_steps=2, meta_batch=2, train_size=3, validation_size=4))
+    np.testing.assert_array_equal(numbers(observe(learner, rounds=1).params), numbers(observe(same, rounds=1).params))

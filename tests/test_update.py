@@ -9,7 +9,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metaleader import MLP, Batch, GradientDescent, Identity, Model, Problem, UpdateProcedure, meta_objective
+from metaleader import (
+    MLP,
+    Batch,
+    GradientDescent,
+    InnerAdam,
+    InnerMomentum,
+    MetaSGD,
+    Model,
+    Optimized,
+    Problem,
+    Proximal,
+    Reptile,
+    UpdateProcedure,
+    meta_gradient,
+    meta_objective,
+)
 from metaleader.update import mask
 from problems import CURVES, DIGITS, UPDATES, images, points, quadratic
 
@@ -31,10 +46,11 @@ def smooth_problem() -> Problem:
 
 @pytest.mark.parametrize("name", UPDATES)
 def test_meta_gradient_equals_central_finite_differences(name: str) -> None:
+    """In all that is meta-learned; the proximal update is run to its minimum here, where its derivative is exact."""
     update = UPDATES[name]
     with jax.enable_x64(True):
         problem = smooth_problem()
-        params = problem.model.init(jax.random.key(0))
+        params = update.init(problem.model.init(jax.random.key(0)))
         train, validation = points(6, 1, dtype=np.float64), points(7, 2, dtype=np.float64)
 
         def value(p: Any) -> Any:
@@ -46,42 +62,182 @@ def test_meta_gradient_equals_central_finite_differences(name: str) -> None:
         h = 1e-5
         numeric = np.array([(compiled(flat + h * e) - compiled(flat - h * e)) / (2 * h) for e in np.eye(len(flat))])
         error = np.linalg.norm(exact - numeric) / np.linalg.norm(numeric)
-    if getattr(update, "first_order", False):
+    if getattr(update, "first_order", False) or isinstance(update, Reptile):
         assert error > 1e-2  # it leaves out the curvature
     else:
         assert error < 1e-6
 
 
-@pytest.mark.parametrize("only", [(), ("head",)])
-@pytest.mark.parametrize("steps", [1, 5])
-def test_memory_light_derivative_equals_the_plain_one(steps: int, only: tuple[str, ...]) -> None:
-    params = DIGITS.model.init(jax.random.key(0))
+def test_the_error_of_the_proximal_derivative_falls_with_the_steps_of_its_solver() -> None:
+    """Far from the minimum the implicit derivative is not that of the steps taken."""
+    with jax.enable_x64(True):
+        problem = smooth_problem()
+        params = problem.model.init(jax.random.key(0))
+        train, validation = points(6, 1, dtype=np.float64), points(7, 2, dtype=np.float64)
+        direction = jax.tree.map(jnp.ones_like, params)
+
+        def error(steps: int) -> float:
+            update = Proximal(steps, strength=2.0, cg_steps=30, tolerance=1e-12)
+
+            def along(h: float) -> Any:
+                moved = jax.tree.map(lambda p, d: p + h * d, params, direction)
+                return meta_objective(problem, update, moved, train, validation)
+
+            numeric = (along(1e-5) - along(-1e-5)) / 2e-5
+            gradient = jax.grad(lambda p: meta_objective(problem, update, p, train, validation))(params)
+            exact = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(gradient))
+            return float(abs(exact - numeric) / abs(numeric))
+
+        errors = [error(steps) for steps in (1, 10, 50)]
+        assert errors[0] > 10 * errors[1] > 100 * errors[2]
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        GradientDescent(steps=3, only=("head",)),
+        MetaSGD(half_at=5.0),
+        Optimized(3, InnerMomentum()),
+        Optimized(3, InnerAdam()),
+    ],
+    ids=str,
+)
+def test_memory_light_derivative_equals_the_plain_one(update: Any) -> None:
+    params = update.init(DIGITS.model.init(jax.random.key(0)))
     gradients = [
         jax.flatten_util.ravel_pytree(
             jax.jit(jax.grad(lambda p, u: meta_objective(DIGITS, u, p, images(9, 1), images(8, 2))), static_argnums=1)(
-                params, GradientDescent(steps=steps, only=only, derivative=derivative)
+                params, replace(update, derivative=derivative)
             )
         )[0]
         for derivative in ("plain", "forward-over-reverse")
     ]
+    assert np.isfinite(gradients[0]).all()
     assert np.linalg.norm(gradients[0] - gradients[1]) < 1e-4 * np.linalg.norm(gradients[0])
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-def test_adaptation_on_a_quadratic_has_the_closed_form(steps: int) -> None:
-    """U(w) = w* + (I - alpha A)^steps (w - w*), and its derivative is (I - alpha A)^steps (appendix A)."""
-    with jax.enable_x64(True):
-        random, alpha = np.random.default_rng(0), 0.1
-        x, y = random.normal(size=(20, 3)), random.normal(size=20)
-        hessian, optimum = x.T @ x / 20, np.linalg.lstsq(x, y)[0]
-        contraction = np.linalg.matrix_power(np.eye(3) - alpha * hessian, steps)
-        update, w = GradientDescent(steps=steps, step_size=alpha), random.normal(size=3)
+class Quadratic:
+    """Linear regression on random data, for closed forms: `f(w) = (w - w*)' A (w - w*) / 2` up to a constant."""
+
+    def __init__(self) -> None:
+        random = np.random.default_rng(0)
+        self.batch = Batch.of(random.normal(size=(20, 3)), random.normal(size=20))
+        self.hessian = self.batch.inputs.T @ self.batch.inputs / 20
+        self.optimum = np.linalg.lstsq(self.batch.inputs, self.batch.targets)[0]
+        self.w = random.normal(size=3)
+
+    def check(self, update: UpdateProcedure, contraction: np.ndarray) -> None:
+        """`U(w) = w* + contraction (w - w*)`, with derivative `contraction`."""
 
         def adapted(w: Any) -> Any:
-            return update(quadratic().objective, {"w": w}, Batch.of(x, y))["w"]
+            return update(quadratic().objective, {"w": w}, self.batch)["w"]
 
-        np.testing.assert_allclose(adapted(w), optimum + contraction @ (w - optimum), atol=1e-12)
-        np.testing.assert_allclose(jax.jacrev(adapted)(w), contraction, atol=1e-12)
+        np.testing.assert_allclose(adapted(self.w), self.optimum + contraction @ (self.w - self.optimum), atol=1e-10)
+        np.testing.assert_allclose(jax.jacrev(adapted)(self.w), contraction, atol=1e-10)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("half_at", [0.0, 5.0])
+def test_gradient_descent_on_a_quadratic_has_the_closed_form(steps: int, half_at: float) -> None:
+    """U(w) = w* + (I - alpha A)^steps (w - w*), and its derivative is (I - alpha A)^steps (appendix A)."""
+    with jax.enable_x64(True):
+        problem, alpha = Quadratic(), 0.1 * 20 / (20 + half_at)
+        contraction = np.linalg.matrix_power(np.eye(3) - alpha * problem.hessian, steps)
+        problem.check(GradientDescent(steps=steps, step_size=0.1, half_at=half_at), contraction)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_momentum_on_a_quadratic_has_the_closed_form(steps: int) -> None:
+    """With e = v - w*, the pair (e, m) moves to (e - alpha (A e + mu m), A e + mu m), from (w - w*, 0)."""
+    with jax.enable_x64(True):
+        problem, alpha, mu, eye = Quadratic(), 0.1, 0.7, np.eye(3)
+        a = problem.hessian
+        power = np.linalg.matrix_power(np.block([[eye - alpha * a, -alpha * mu * eye], [a, mu * eye]]), steps)
+        problem.check(Optimized(steps, InnerMomentum(alpha, mu)), power[:3, :3])
+
+
+@pytest.mark.parametrize("solver", ["newton", "gradient"])
+def test_the_proximal_update_on_a_quadratic_has_the_closed_form(solver: Any) -> None:
+    """U(w) = w* + (I + A / lambda)^{-1} (w - w*): one Newton step reaches it, gradient steps converge to it."""
+    with jax.enable_x64(True):
+        problem, strength = Quadratic(), 0.5
+        contraction = np.linalg.inv(np.eye(3) + problem.hessian / strength)
+        steps = {"newton": 1, "gradient": 500}[solver]
+        problem.check(Proximal(steps, 0.1, strength, solver, cg_steps=10, tolerance=1e-13), contraction)
+
+
+def test_meta_sgd_on_a_quadratic_has_the_closed_form() -> None:
+    """One step: dU/dw = I - diag(alpha) A and dU/dalpha = -diag(grad f(w)), for step sizes of any sign."""
+    with jax.enable_x64(True):
+        problem, update = Quadratic(), MetaSGD(steps=1)
+        alpha = np.array([0.2, -0.1, 0.05])
+
+        def adapted(w: Any, alpha: Any) -> Any:
+            start = update.init({"w": w})._replace(step_sizes={"w": alpha})
+            return update(quadratic().objective, start, problem.batch)["w"]
+
+        slope = problem.hessian @ (problem.w - problem.optimum)
+        np.testing.assert_allclose(adapted(problem.w, alpha), problem.w - alpha * slope, atol=1e-12)
+        by_w, by_alpha = jax.jacrev(adapted, argnums=(0, 1))(problem.w, alpha)
+        np.testing.assert_allclose(by_w, np.eye(3) - alpha[:, None] * problem.hessian, atol=1e-12)
+        np.testing.assert_allclose(by_alpha, -np.diag(slope), atol=1e-12)
+
+
+def test_meta_sgd_with_its_first_step_sizes_is_gradient_descent() -> None:
+    params, batch = CURVES.model.init(jax.random.key(0)), points(6)
+    for half_at in (0.0, 4.0):
+        learned, given = MetaSGD(step_size=0.07, half_at=half_at), GradientDescent(step_size=0.07, half_at=half_at)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
+            learned(CURVES.objective, learned.init(params), batch),
+            given(CURVES.objective, params, batch),
+        )
+
+
+def test_adam_inside_is_adam() -> None:
+    """Written out anew for two steps; the epsilon is under the root."""
+    with jax.enable_x64(True):
+        problem, epsilon = Quadratic(), 0.01
+        v, m, s = problem.w, np.zeros(3), np.zeros(3)
+        for i in (1, 2):
+            g = problem.hessian @ (v - problem.optimum)
+            m, s = 0.9 * m + 0.1 * g, 0.999 * s + 0.001 * g**2
+            v = v - 0.1 * (m / (1 - 0.9**i)) / np.sqrt(s / (1 - 0.999**i) + epsilon**2)
+        adapted = Optimized(2, InnerAdam(0.1, epsilon))(quadratic().objective, {"w": problem.w}, problem.batch)
+        np.testing.assert_allclose(adapted["w"], v, atol=1e-12)
+
+
+def test_the_derivative_of_adam_inside_is_finite_at_a_zero_gradient() -> None:
+    silent = Batch.of(np.zeros((4, 3), np.float32), np.ones(4, np.float32))
+    problem, update = quadratic(), Optimized(3, InnerAdam())
+    params = problem.model.init(jax.random.key(0))
+    gradient = jax.grad(lambda p: meta_objective(problem, update, p, silent, points_of_a_plane()))(params)
+    assert np.isfinite(gradient["w"]).all()
+    assert np.abs(gradient["w"]).max() > 0
+
+
+def points_of_a_plane() -> Batch:
+    return Batch.of(np.eye(3, dtype=np.float32), np.array([1.0, -2.0, 3.0], np.float32))
+
+
+def test_reptile_moves_towards_what_its_steps_find() -> None:
+    """The mean over tasks of (w - U'(w)) / alpha, where U' is `steps` on D_tr and one step more on D_val."""
+    update, alpha = Reptile(steps=3, step_size=0.05), 0.05
+    params = CURVES.model.init(jax.random.key(0))
+    tasks = [(points(6, i), points(6, 10 + i)) for i in range(2)]
+    expected = []
+    for train, validation in tasks:
+        v = params
+        for batch in (train, train, train, validation):
+            v = GradientDescent(1, alpha)(CURVES.objective, v, batch)
+        expected.append(jax.flatten_util.ravel_pytree(jax.tree.map(lambda w, v: (w - v) / alpha, params, v))[0])
+    train, validation = (
+        jax.tree.map(lambda *leaves: np.stack(leaves), *batches) for batches in zip(*tasks, strict=True)
+    )
+    _, gradient = jax.jit(meta_gradient, static_argnums=(0, 1))(CURVES, update, params, train, validation)
+    np.testing.assert_allclose(
+        jax.flatten_util.ravel_pytree(gradient)[0], np.mean(expected, axis=0), rtol=1e-3, atol=1e-5
+    )
 
 
 def test_padding_does_not_change_what_is_adapted_to() -> None:
@@ -110,10 +266,41 @@ def test_a_name_that_no_parameter_bears_is_refused() -> None:
         mask(MLP().init(jax.random.key(0)), ("haed",))
 
 
-@pytest.mark.parametrize("settings", [{"steps": -1}, {"step_size": 0.0}, {"step_size": float("nan")}])
-def test_impossible_settings_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=next(iter(settings))):
-        GradientDescent(**settings)
+@pytest.mark.parametrize(
+    ("build", "setting"),
+    [
+        (lambda: GradientDescent(steps=-1), "steps"),
+        (lambda: GradientDescent(step_size=0.0), "step_size"),
+        (lambda: GradientDescent(step_size=float("nan")), "step_size"),
+        (lambda: GradientDescent(half_at=-1.0), "half_at"),
+        (lambda: MetaSGD(step_size=-0.1), "step_size"),
+        (lambda: MetaSGD(half_at=float("inf")), "half_at"),
+        (lambda: InnerMomentum(decay=1.0), "decay"),
+        (lambda: InnerAdam(epsilon=0.0), "epsilon"),
+        (lambda: Optimized(steps=-2), "steps"),
+        (lambda: Proximal(strength=0.0), "strength"),
+        (lambda: Proximal(cg_steps=0), "cg_steps"),
+        (lambda: Proximal(tolerance=-1.0), "tolerance"),
+        (lambda: Reptile(steps=-1), "steps"),
+    ],
+)
+def test_impossible_settings_are_refused(build: Any, setting: str) -> None:
+    with pytest.raises(ValueError, match=rf"{setting} must be .*got"):
+        build()
+
+
+# Per example: gradients in one call, and in differentiating it, where a Hessian-vector product counts as two.
+COSTS = {
+    "identity": (0, 0), "one step": (1, 2), "five steps": (5, 10), "five steps, plain": (5, 10), "first order": (5, 0),
+    "last layer": (5, 10), "last layer, plain": (5, 10), "step by datapoints": (5, 10),
+    "meta-sgd, one step": (1, 2), "meta-sgd": (5, 10), "meta-sgd, plain": (5, 10),
+    "meta-sgd, by datapoints, last layer": (5, 10),
+    "momentum, one step": (1, 2), "momentum": (5, 10), "momentum, last layer": (5, 10),
+    "adam, one step": (1, 2), "adam": (5, 10), "adam, plain": (5, 10),
+    # Conjugate gradients take a product for the first residual and one a step, at most 30.
+    "imaml, newton": (12 * (1 + 2 * 31), 2 * 31), "imaml, gradient": (200, 2 * 31),
+    "reptile": (5, 0),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", UPDATES)
@@ -121,7 +308,6 @@ def test_every_update_procedure_is_a_value_and_states_its_cost(name: str) -> Non
     update: UpdateProcedure = UPDATES[name]
     assert hash(update) == hash(replace(update))  # type: ignore[type-var]
     assert update == replace(update)  # type: ignore[type-var]
-    steps = 0 if isinstance(update, Identity) else update.steps  # type: ignore[attr-defined]
-    assert update.gradient_evaluations(7) == 7 * steps
-    curvature = 0 if name == "first order" else 2
-    assert update.meta_gradient_evaluations(7) == 7 * steps * curvature
+    calling, differentiating = COSTS[name]
+    assert update.gradient_evaluations(7) == 7 * calling
+    assert update.meta_gradient_evaluations(7) == 7 * differentiating

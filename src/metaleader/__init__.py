@@ -4,7 +4,20 @@ from metaleader.batch import Batch
 from metaleader.buffer import Recency
 from metaleader.errors import UserError
 from metaleader.experiments import EXPERIMENTS, Experiment, Preset
-from metaleader.learners import FTL, FTML, TOE, Adam, Learner, Momentum, MultiHeadTOE, Scratch, State
+from metaleader.learners import (
+    FTL,
+    FTML,
+    TOE,
+    AdaGrad,
+    Adam,
+    Learner,
+    Momentum,
+    MultiHeadTOE,
+    Scratch,
+    State,
+    Streaming,
+)
+from metaleader.memory import Memory
 from metaleader.meta import adapt, meta_gradient, meta_objective
 from metaleader.models import MLP, ConvNet
 from metaleader.objective import (
@@ -19,7 +32,17 @@ from metaleader.objective import (
 from metaleader.protocol import Position, Protocol, advance, play, start
 from metaleader.record import Record
 from metaleader.streams import FiveWayCifar100, RainbowDigits, RainbowMnist, Sinusoid, Stream, Task
-from metaleader.update import GradientDescent, Identity, UpdateProcedure
+from metaleader.update import (
+    GradientDescent,
+    Identity,
+    InnerAdam,
+    InnerMomentum,
+    MetaSGD,
+    Optimized,
+    Proximal,
+    Reptile,
+    UpdateProcedure,
+)
 
 __all__ = [
     "EXPERIMENTS",
@@ -27,6 +50,7 @@ __all__ = [
     "FTML",
     "MLP",
     "TOE",
+    "AdaGrad",
     "Adam",
     "Batch",
     "ConvNet",
@@ -35,23 +59,31 @@ __all__ = [
     "FiveWayCifar100",
     "GradientDescent",
     "Identity",
+    "InnerAdam",
+    "InnerMomentum",
     "Learner",
+    "Memory",
+    "MetaSGD",
     "Model",
     "Momentum",
     "MultiHeadTOE",
+    "Optimized",
     "Position",
     "Preset",
     "Problem",
     "Protocol",
+    "Proximal",
     "RainbowDigits",
     "RainbowMnist",
     "Recency",
     "Record",
+    "Reptile",
     "Score",
     "Scratch",
     "Sinusoid",
     "State",
     "Stream",
+    "Streaming",
     "Task",
     "UpdateProcedure",
     "UserError",

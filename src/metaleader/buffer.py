@@ -22,8 +22,26 @@ Draw: TypeAlias = tuple[Int[Array, " _"], Float[Array, " _"]]  # places, and wei
 Sampling: TypeAlias = Callable[[Float[Array, " tasks"]], Float[Array, " tasks"]]
 
 
+class Ledger(NamedTuple):
+    """What a limited memory keeps account of; a row is a task of which something is held, in order of arrival.
+
+    Attributes:
+        order: host array `(capacity,)`: where the examples lie, task after task; their places are reused.
+        rounds: host array `(rows,)`: the round, from 0, of every row.
+        row_seen: host array `(rows,)`: datapoints seen of it, held or not.
+        seen: host scalar: datapoints seen of all tasks.
+        seed: host array `(2,)`: settles what is kept by chance.
+    """
+
+    order: Any
+    rounds: Any
+    row_seen: Any
+    seen: Any
+    seed: Any
+
+
 class TaskBuffer(NamedTuple):
-    """All datapoints of the tasks seen so far.
+    """The datapoints kept of the tasks seen so far: all, or those that fit into a limited memory.
 
     Attributes:
         inputs: device array `(capacity, ...)`.
@@ -31,6 +49,8 @@ class TaskBuffer(NamedTuple):
         starts: host array `(task capacity,)`: where the examples of each task begin.
         counts: host array `(task capacity,)`: how many there are; 0 behind the last task.
         tasks: host scalar: how many tasks were seen.
+        ledger: None where all is kept: then row k is task k, and examples lie where `starts` says. Otherwise,
+            examples lie where the ledger's `order` has it.
     """
 
     inputs: Any
@@ -38,11 +58,22 @@ class TaskBuffer(NamedTuple):
     starts: Any
     counts: Any
     tasks: Any
+    ledger: Any = None
 
     @property
     def size(self) -> int:
         """How many datapoints are stored."""
         return int(self.counts.sum())
+
+    @property
+    def rounds(self) -> Any:
+        """The task, from 0, that each row of `starts` and `counts` is of."""
+        return np.arange(len(self.counts), dtype=np.int32) if self.ledger is None else self.ledger.rounds
+
+    @property
+    def past(self) -> int:
+        """How many of the datapoints stored are of tasks before the newest; they come first."""
+        return int(self.counts[self.rounds < self.tasks - 1].sum())
 
 
 def empty(like: Batch, capacity: int = 1024, task_capacity: int = 64) -> TaskBuffer:
@@ -55,10 +86,8 @@ def empty(like: Batch, capacity: int = 1024, task_capacity: int = 64) -> TaskBuf
     return TaskBuffer(room(like.inputs), room(like.targets), offsets, offsets, np.zeros((), np.int32))
 
 
-def append(buffer: TaskBuffer, task: int, batch: Batch) -> TaskBuffer:
-    """The buffer with `batch` added to task `task`, which is the newest one or the next after it.
-
-    The device arrays of the buffer given are donated: only the one returned may be used afterwards.
+def check(buffer: TaskBuffer, task: int, batch: Batch) -> None:
+    """Make sure that `batch` of task `task` may be added.
 
     Raises:
         ValueError: `task` is neither the newest task nor the next, or examples have another shape or type.
@@ -75,12 +104,24 @@ def append(buffer: TaskBuffer, task: int, batch: Batch) -> TaskBuffer:
                 f"{kind} are {new.dtype} of shape {new.shape[1:]} an example; the buffer holds {stored.dtype} of "
                 f"shape {stored.shape[1:]}: give every task of a stream the same"
             )
+
+
+def append(buffer: TaskBuffer, task: int, batch: Batch) -> TaskBuffer:
+    """The buffer with `batch` added to task `task`, which is the newest one or the next after it.
+
+    The device arrays of the buffer given are donated: only the one returned may be used afterwards.
+
+    Raises:
+        ValueError: see `check`.
+    """
+    check(buffer, task, batch)
+    newest = int(buffer.tasks) - 1
     size, added = buffer.size, len(batch)
     # Padding to a few sizes keeps compilation rare; what is written behind `added` is overwritten next time.
     block = jax.tree.map(lambda leaf: _padded(leaf, bucket_size(added)), (batch.inputs, batch.targets))
     inputs, targets = buffer.inputs, buffer.targets
     while size + bucket_size(added) > len(inputs):
-        inputs, targets = _doubled(inputs), _doubled(targets)
+        inputs, targets = extended(inputs, len(inputs)), extended(targets, len(targets))
     inputs, targets = _write(inputs, targets, *block, np.int32(size))
 
     starts, counts = buffer.starts.copy(), buffer.counts.copy()
@@ -116,10 +157,16 @@ class Recency:
 
 
 def sampling_weights(
-    sampling: Sampling, counts: Int[AnyArray, " capacity"], tasks: Int[AnyArray, ""]
+    sampling: Sampling,
+    counts: Int[AnyArray, " capacity"],
+    tasks: Int[AnyArray, ""],
+    rounds: Int[AnyArray, " capacity"] | None = None,
 ) -> Float[Array, " capacity"]:
-    """nu_t up to a constant factor: `sampling` of the tasks' ages, and 0 for a task without datapoints."""
-    ages = (tasks - 1 - jnp.arange(len(counts))).astype(jnp.float32)
+    """nu_t up to a constant factor: `sampling` of the tasks' ages, and 0 for a task without datapoints.
+
+    `rounds` are the tasks that the counts are of; 0, 1, ... unless given.
+    """
+    ages = (tasks - 1 - (jnp.arange(len(counts)) if rounds is None else rounds)).astype(jnp.float32)
     weights = sampling(jnp.maximum(ages, 0))
     return jnp.where((counts > 0) & (ages >= 0), weights, 0)
 
@@ -164,31 +211,43 @@ def sample_distinct(key: Array, count: Int[AnyArray, ""] | int, n: int) -> Draw:
 
 
 def sample_split(
-    key: Array, counts: Int[AnyArray, " capacity"], task: Int[AnyArray, ""], train: int, validation: int
+    key: Array,
+    counts: Int[AnyArray, " capacity"],
+    task: Int[AnyArray, ""],
+    train: int,
+    validation: int,
+    vary_train: bool = False,
 ) -> tuple[Draw, Draw]:
     """Places of disjoint minibatches D_tr and D_val within a task, drawn without replacement.
 
-    A task with fewer than `train + validation` datapoints fills both in proportion; the rest has weight 0.
+    A task with fewer than `train + validation` datapoints fills both in proportion; the rest has weight 0. With
+    `vary_train`, D_tr keeps its first m examples only, m uniform from 1 to `train`.
     """
     total = train + validation
     numbers, weights = sample_distinct(key, counts[task], total)
     # Spread over the draw, so that a draw cut short leaves both parts their share.
     to_train = np.diff(np.arange(total + 1) * train // total) > 0
-    return (numbers[to_train], weights[to_train]), (numbers[~to_train], weights[~to_train])
+    kept = weights[to_train]
+    if vary_train:
+        kept = kept * (jnp.arange(train) < jax.random.randint(jax.random.fold_in(key, 1), (), 1, train + 1))
+    return (numbers[to_train], kept), (numbers[~to_train], weights[~to_train])
 
 
 def take(buffer: TaskBuffer, index: Int[AnyArray, " n"], weights: Float[AnyArray, " n"]) -> Batch:
-    """The examples stored at `index`, as a batch."""
+    """The examples at `index`, counted task after task, as a batch."""
+    if buffer.ledger is not None:
+        index = jnp.asarray(buffer.ledger.order)[index]
     return Batch(buffer.inputs[index], buffer.targets[index], weights)
+
+
+def extended(stored: Array, room: int) -> Array:
+    """The examples `stored`, with room for so many more."""
+    return jnp.concatenate([stored, jnp.zeros_like(stored, shape=(room, *stored.shape[1:]))])
 
 
 def _padded(leaf: Any, size: int) -> np.ndarray:
     leaf = np.asarray(leaf)
     return np.pad(leaf, [(0, size - len(leaf))] + [(0, 0)] * (leaf.ndim - 1))
-
-
-def _doubled(stored: Array) -> Array:
-    return jnp.concatenate([stored, jnp.zeros_like(stored)])
 
 
 @partial(jax.jit, donate_argnums=(0, 1))

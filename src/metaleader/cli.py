@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,22 +15,25 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from metaleader import data, devices, report
+from metaleader import data, devices, report, verdicts
+from metaleader import reproduce as reproduction
 from metaleader import sweep as sweeps
 from metaleader.errors import UserError, unknown
 from metaleader.experiments import EXPERIMENTS, find
 from metaleader.options import parse, parse_with_settings, value_of
-from metaleader.progress import live, live_sweep
-from metaleader.run import Plan, RunFailed, RunInterrupted, run
+from metaleader.progress import live, live_sweep, steps
+from metaleader.run import Plan, RunFailed, RunInterrupted, check, run
 
 MAIN_JOB = "rainbow-digits"
 USAGE = """usage: metaleader COMMAND ...
 
   run [EXPERIMENT]   run learners on an experiment, then report (rainbow-digits, if none is named)
   sweep EXPERIMENT.. many runs at once: experiments, settings, learners and seeds, in processes or on Ray
+  reproduce          every experiment of the paper, and a verdict on each of its claims
   report DIR...      table, figures and page of runs, finished or not
   list               the experiments, their presets and learners
   data [NAME]        which data is present, where; with a name, fetch it
+  theory             check the theorem and the regret bounds on convex streams; table, figures and a page
 
 metaleader COMMAND --help tells more; metaleader run EXPERIMENT --help lists every setting."""
 
@@ -95,6 +99,24 @@ class SweepOptions:
 
 
 @dataclass(frozen=True)
+class ReproduceOptions:
+    """Run every experiment of the paper with all its learners, and judge each of the paper's claims."""
+
+    experiment: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
+    """Experiments to run, by name; may be given several times. None: all about which the paper claims something."""
+    preset: str = "laptop"
+    """The preset of every experiment."""
+    seeds: int = 3
+    """Number of seeds, from 0; a verdict needs at least two."""
+    out: Path | None = None
+    """Folder for the results. None: a new one under runs/."""
+    data_dir: Path | None = None
+    """Folder with data sets, searched first."""
+    resume: bool = False
+    """Go on in the folder (without --out, the newest): what has ended is kept, the rest goes on."""
+
+
+@dataclass(frozen=True)
 class ReportOptions:
     """Make the table, the figures and the page again from the records of runs, finished or not."""
 
@@ -117,7 +139,15 @@ class DataOptions:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and end with its exit code: 0, 1 if a run failed, 2 if the user erred, 130 on Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"run": _run, "sweep": _sweep, "report": _report, "list": _list, "data": _data}
+    commands = {
+        "run": _run,
+        "sweep": _sweep,
+        "reproduce": _reproduce,
+        "theory": _theory,
+        "report": _report,
+        "list": _list,
+        "data": _data,
+    }
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(USAGE)
@@ -215,6 +245,44 @@ def _sweep(arguments: list[str]) -> int:
     return _finish(out, outcomes)
 
 
+def _reproduce(arguments: list[str]) -> int:
+    options: ReproduceOptions = parse(ReproduceOptions, arguments, "metaleader reproduce")
+    if options.seeds < 1:
+        raise UserError(f"--seeds must be at least 1, got {options.seeds}")
+    known = reproduction.experiments()
+    names = list(dict.fromkeys(n for group in options.experiment for n in group)) or known
+    for name in names:
+        if name not in known:
+            raise UserError(unknown("experiment", name, known))
+    out = options.out or _folder(f"reproduce-{options.preset}", options.resume)
+    command = shlex.join(["metaleader", "reproduce", *arguments])
+    devices.start()
+    plans = reproduction.plans(names, options.preset, options.seeds, out, options.data_dir, command)
+    for plan in plans:  # before anything runs
+        check(plan, options.resume)
+    outcomes: dict[str, str] = {}
+    for plan in plans:
+        try:
+            with live(plan) as progress:
+                outcomes |= run(plan, options.resume, progress)
+        except RunInterrupted:
+            again = [a for a in arguments if a != "--resume"] + ([] if options.out else ["--out", str(out)])
+            again = ["metaleader", "reproduce", *again, "--resume"]
+            _say(f"stopped; everything is saved in {out}. Go on with: {shlex.join(again)}")
+            return 130
+    page, judged = reproduction.conclude(out)
+    table = Table(*verdicts.HEADINGS, box=None, pad_edge=False)
+    for row in verdicts.rows(judged):
+        table.add_row(*row)
+    console = Console()
+    console.print(table)
+    for folder, outcome in outcomes.items():
+        if outcome != "finished":
+            _say(f"{folder}: {outcome}")
+    console.print(f"report: {page}", soft_wrap=True)
+    return int(any(outcome.startswith("failed") for outcome in outcomes.values()))
+
+
 def _finish(out: Path, outcomes: Mapping[str, str]) -> int:
     """Report, and name the runs that did not finish."""
     page, summaries = report.write_report([out], out)
@@ -262,6 +330,26 @@ def _data(arguments: list[str]) -> int:
     return 0
 
 
+def _theory(arguments: list[str]) -> int:
+    from metaleader import theory
+
+    options = parse(theory.TheoryOptions, arguments, "metaleader theory")
+    out = options.out or _folder("theory", resume=False)
+    theory.check_free(out)
+    devices.start()
+    began, console = time.monotonic(), Console()
+    with steps() as show:
+        for step in theory.run_checks(options):
+            show(step.name, step.done, step.total)
+    command = shlex.join(["metaleader", "theory", *arguments])
+    page = theory.write(step.found, options, out, command, time.monotonic() - began)
+    console.print(theory.terminal_table(step.found))
+    console.print(f"page: {page}", soft_wrap=True)
+    for claim in step.found.failed:
+        _say(f"does not hold: {claim.claim}")
+    return int(bool(step.found.failed))
+
+
 def _folder(name: str, resume: bool) -> Path:
     """A new folder runs/NAME, runs/NAME-2, ...; the newest that exists, to resume."""
     root = Path("runs")
@@ -273,7 +361,7 @@ def _folder(name: str, resume: bool) -> Path:
 
 
 def _end(code: int) -> NoReturn:
-    """Exit after a sudden stop; one of several processes does so without a word to those that may wait for it."""
+    """Exit after a sudden stop; one of several processes tells the others nothing, as they may be waiting for it."""
     if devices.joined():
         sys.stdout.flush()
         sys.stderr.flush()

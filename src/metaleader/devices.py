@@ -133,20 +133,14 @@ def any_process(flag: bool) -> bool:
 
 
 def mesh(tasks: int) -> Mesh:
-    """The largest number of devices that divides `tasks`, equally many of every process, in a line.
+    """The fewest devices on which a meta-batch takes the least time, equally many of every process, in a line.
 
-    Raises:
-        UserError: the processes cannot share the tasks equally.
+    With `n` devices, each takes `ceil(tasks / n)` tasks, some of them perhaps without examples.
     """
-    processes = jax.process_count()
-    if tasks % processes:
-        raise UserError(
-            f"a meta-batch of {tasks} tasks cannot be shared by {processes} processes: choose a multiple of {processes}"
-        )
-    share = tasks // processes
-    n = max(d for d in range(1, jax.local_device_count() + 1) if share % d == 0)
-    devices = [[d for d in jax.devices() if d.process_index == process][:n] for process in range(processes)]
-    return Mesh(np.array(devices).reshape(-1), (TASKS,))
+    share = -(-tasks // jax.process_count())
+    n = min(range(1, jax.local_device_count() + 1), key=lambda n: -(-share // n))
+    of_processes = [[d for d in jax.devices() if d.process_index == p][:n] for p in range(jax.process_count())]
+    return Mesh(np.array(of_processes).reshape(-1), (TASKS,))
 
 
 def replicated(on: Mesh) -> NamedSharding:

@@ -1,4 +1,4 @@
-"""The error of a user's input."""
+"""The error of a user's input, and how it is found and said."""
 
 from __future__ import annotations
 
@@ -19,3 +19,15 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     meant = f"did you mean {' or '.join(near)}? " if near else ""
     return f"unknown {kind} {name!r}: {meant}There are {', '.join(known)}"
+
+
+def check_positive(settings: object, *names: str) -> None:
+    """Refuse a setting that is not a positive, finite number.
+
+    Raises:
+        ValueError: naming the setting and its value.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{name} must be positive and finite, got {value}")

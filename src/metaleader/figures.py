@@ -35,6 +35,13 @@ class Style:
 STYLES = {
     "ftml": Style("FTML", "FTML", "#0072B2", "o", "-"),
     "ftml-last-layer": Style("FTML, last layer", "FTML last layer", "#56B4E9", "P", (0, (3, 1, 1, 1))),
+    "ftml-first-order": Style("FTML, first order", "FTML first order", "#E69F00", "v", (0, (5, 2))),
+    "ftml-reptile": Style("FTML, Reptile", "FTML Reptile", "#CC79A7", "X", (0, (1, 1))),
+    "ftml-meta-sgd": Style("FTML, learned steps (Meta-SGD)", "FTML Meta-SGD", "#332288", "*", (0, (7, 1))),
+    "ftml-momentum": Style("FTML, momentum inside", "FTML momentum", "#882255", "h", (0, (4, 1, 1, 1, 1, 1))),
+    "ftml-adam": Style("FTML, Adam inside", "FTML Adam", "#117733", "<", (0, (2, 2))),
+    "ftml-imaml": Style("FTML, proximal (iMAML)", "FTML iMAML", "#AA4499", ">", (0, (6, 2, 2, 2))),
+    "ftml-data-steps": Style("FTML, steps by datapoints", "FTML data steps", "#44AA99", "p", (0, (3, 3))),
     "ftl": Style("FTL (joint + fine-tuning)", "FTL", "#009E73", "s", "--"),
     "toe": Style("TOE (train on everything)", "TOE", "#D55E00", "^", "-."),
     "scratch": Style("from scratch", "scratch", "#555555", "D", ":"),
@@ -137,7 +144,7 @@ def efficiency(runs: Runs) -> Figure:
     ticks = [*thinned(at, 8), never]
     panel.set_yticks(ticks, [*map(str, ticks[:-1]), "never"])
     panel.minorticks_off()
-    figure.legend(loc="outside upper center", ncols=len(runs))
+    figure.legend(loc="outside upper center", ncols=min(len(runs), 4))
     return figure
 
 
@@ -161,7 +168,7 @@ def few_against_all(runs: Runs) -> Figure:
     if not _higher(runs):
         panels[0].set_yscale("log")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(runs))
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(runs), 4))
     return figure
 
 

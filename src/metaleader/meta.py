@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from metaleader.batch import Batch
 from metaleader.objective import Params, Problem
-from metaleader.update import MetaParams, UpdateProcedure
+from metaleader.update import MetaParams, PullsBack, UpdateProcedure
 
 
 def adapt(problem: Problem, update: UpdateProcedure, meta_params: MetaParams, batch: Batch) -> Params:
@@ -21,8 +21,10 @@ def adapt(problem: Problem, update: UpdateProcedure, meta_params: MetaParams, ba
 def meta_objective(
     problem: Problem, update: UpdateProcedure, meta_params: MetaParams, train: Batch, validation: Batch
 ) -> Float[Array, ""]:
-    """L(D_val, U(w)) with U(w) on D_tr: one task's term in Eq. 5."""
-    return problem.objective(adapt(problem, update, meta_params, train), validation)
+    """L(D_val, U(w)) with U(w) on D_tr: one task's term in Eq. 5, and what a procedure like Reptile adds to it."""
+    updated = update(problem.objective, meta_params, train)
+    loss = problem.objective(problem.model.calibrate(updated, train), validation)
+    return loss + update.pull(meta_params, updated) if isinstance(update, PullsBack) else loss
 
 
 def meta_gradient(

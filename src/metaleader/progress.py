@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -88,3 +88,18 @@ def live_sweep(jobs: Sequence[Job]) -> Iterator[Show]:
                     display.update(bars[job], completed=done, total=planned)
 
         yield show
+
+
+@contextmanager
+def steps() -> Iterator[Callable[[str, int, int], None]]:
+    """One bar on standard error: what is being done, and how many steps of how many are."""
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    ) as display:
+        bar = display.add_task("", total=None)
+        yield lambda name, done, total: display.update(bar, description=name, completed=done, total=total)

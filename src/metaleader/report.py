@@ -48,13 +48,13 @@ def write_report(paths: Sequence[Path], out: Path) -> tuple[Path, list[dict[str,
         pictures = []
         for name, (figure, caption) in figures.all_figures(drawn).items() if drawn else ():
             png = _rendered(figure, "png", dpi=150)
-            _write(out / "figures" / f"{prefix}{name}.png", png)
-            _write(out / "figures" / f"{prefix}{name}.svg", _rendered(figure, "svg"))
+            write(out / "figures" / f"{prefix}{name}.png", png)
+            write(out / "figures" / f"{prefix}{name}.svg", _rendered(figure, "svg"))
             pictures.append((f"{prefix}{name}", png, caption))
         bodies.append(_section(each, summary, pictures))
     page = out / "report.html"
     title = escape(", ".join(sections))
-    _write(page, PAGE.substitute(title=title, sections="\n".join(bodies)).encode())
+    write(page, PAGE.substitute(title=title, sections="\n".join(bodies)).encode())
     return page, summaries
 
 
@@ -122,7 +122,7 @@ def _section(runs: Sequence[Run], summary: dict[str, Any], pictures: Iterable[tu
     return SECTION.substitute(
         title=escape(_title(summary)),
         note=escape(_note(summary)),
-        table=_html_table(headings, [[escape(cell) for cell in row] for row in rows]),
+        table=html_table(headings, [[escape(cell) for cell in row] for row in rows]),
         failures="".join(
             f"<p class=warning>{escape(style(name).name)}: {escape(failure)}</p>"
             for name, numbers in summary["learners"].items()
@@ -186,7 +186,8 @@ def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
 
-def _html_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+def html_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table of cells that are HTML already."""
     head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
@@ -197,7 +198,7 @@ def _settings_table(settings: dict[str, Any]) -> str:
     flat = {name: dict(_flat(value)) for name, value in settings.items()}
     keys = dict.fromkeys(key for values in flat.values() for key in values)
     rows = ([f"<code>{escape(key)}</code>", *(escape(values.get(key, "")) for values in flat.values())] for key in keys)
-    return _html_table(["setting", *flat], rows)
+    return html_table(["setting", *flat], rows)
 
 
 def _flat(value: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
@@ -223,7 +224,8 @@ def _rendered(figure: Figure, kind: str, **options: Any) -> bytes:
     return target.getvalue()
 
 
-def _write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes) -> None:
+    """Write `content` so that the file is there whole or not at all."""
     partial = path.with_name(path.name + ".tmp")
     partial.write_bytes(content)
     os.replace(partial, path)

@@ -110,8 +110,6 @@ def check(plan: Plan, resume: bool) -> dict[int, Stream]:
     for name in plan.learners:
         if name not in plan.preset.learners:
             raise UserError(unknown("learner", name, plan.preset.learners))
-        if devices.joined() and (meta_batch := getattr(plan.preset.learners[name], "meta_batch", None)):
-            devices.mesh(meta_batch)  # refuses one that the processes cannot share
     streams = devices.on_all(lambda: {seed: plan.preset.stream.stream(seed, plan.data_dir) for seed in plan.seeds})
     with _writing(plan.out):
         devices.on_first(lambda: _check_folders(plan, resume, streams))

@@ -3,26 +3,42 @@
 from types import MappingProxyType
 
 from metaleader.experiments.experiment import Experiment, Preset, learners, smaller
-from metaleader.learners import FTL, FTML, TOE, Scratch
+from metaleader.learners import FTL, FTML, TOE, Adam, Scratch
 from metaleader.models import ConvNet
 from metaleader.objective import CrossEntropy, accuracy
 from metaleader.protocol import Protocol
 from metaleader.streams import RainbowDigits, RainbowMnist
+from metaleader.update import GradientDescent
+
+# Where minutes count, three steps of 0.2 learned as well as the paper's five of 0.1, at three fifths of the cost; few
+# tasks in a meta-batch and many validation images, which cost a fraction of those that are adapted to; a large outer
+# step. The joint learners take about as many gradients as FTML; from scratch takes more, since it needs them.
+_STEPS = GradientDescent(steps=3, step_size=0.2)
 
 _DIGITS_LAPTOP = Preset(
     stream=RainbowDigits(),
     model=ConvNet(depth=3, image=(16, 16, 3)),
     loss=CrossEntropy(),
-    protocol=Protocol(chunk=10, evaluate_at=(10, 20, 30, 50, 70, 100), threshold=0.8),
-    learners=learners(FTML(), FTL(), TOE(), Scratch()),
+    protocol=Protocol(chunk=10, evaluate_at=(10, 20, 30, 50, 70, 100), threshold=0.85),
+    learners=learners(
+        FTML(_STEPS, meta_steps=4, meta_batch=2, validation_size=40, optimizer=Adam(4e-3)),
+        FTL(_STEPS, steps=25, optimizer=Adam(2e-3)),
+        TOE(steps=25, optimizer=Adam(2e-3)),
+        Scratch(steps=40),
+    ),
 )
 
 _MNIST_LAPTOP = Preset(
     stream=RainbowMnist(),
     model=ConvNet(depth=4),
     loss=CrossEntropy(),
-    protocol=Protocol(chunk=20, evaluate_at=(20, 40, 60, 80, 100, 120, 160, 200, 260, 320, 500, 900), threshold=0.9),
-    learners=learners(FTML(), FTL(), TOE(), Scratch()),
+    protocol=Protocol(chunk=20, evaluate_at=(20, 40, 60, 80, 100, 120, 160, 200, 320, 900), threshold=0.9),
+    learners=learners(
+        FTML(_STEPS, meta_steps=2, meta_batch=2, validation_size=50, optimizer=Adam(3e-3)),
+        FTL(_STEPS, steps=16, optimizer=Adam(2e-3)),
+        TOE(steps=16, optimizer=Adam(2e-3)),
+        Scratch(steps=40),
+    ),
 )
 
 # The authors' schedule: 2000 meta-steps a task, 20 images every 50, on past tasks only, 25 tasks a meta-batch;

@@ -18,6 +18,7 @@ from metaleader.batch import Batch
 from metaleader.buffer import Recency, Sampling, TaskBuffer
 from metaleader.learners import state as states
 from metaleader.learners.state import Adam, Optimizer, State
+from metaleader.memory import Memory
 from metaleader.meta import meta_gradient
 from metaleader.objective import Params, Problem
 from metaleader.update import GradientDescent, MetaParams, UpdateProcedure
@@ -52,6 +53,11 @@ class FTML:
     past_only: bool = False
     """Meta-train on the tasks before this round only, as the authors' code did. Algorithm 1 includes the
     current task."""
+    vary_train_size: bool = False
+    """Let D_k_tr hold from 1 to `train_size` examples, by chance: for update procedures whose steps depend on how many
+    there are."""
+    memory: Memory = Memory()
+    """Which datapoints the buffer keeps."""
     tasks_at_once: int | None = None
     """Tasks that share one vectorised computation on a device. None: chosen by the kind of device."""
 
@@ -63,7 +69,9 @@ class FTML:
         key, init_key = jax.random.split(key)
         params = self.update.init(problem.model.init(init_key))
         mesh = devices.mesh(self.meta_batch)
-        state = State(params, self.optimizer().init(params), buffers.empty(like, capacity), key, states.count(0))
+        state = State(
+            params, self.optimizer().init(params), self.memory.empty(like, key, capacity), key, states.count(0)
+        )
         on_devices = devices.put(
             (state.params, state.opt_state, state.key, state.buffer.inputs, state.buffer.targets),
             devices.replicated(mesh),
@@ -79,8 +87,8 @@ class FTML:
 
     def observe(self, problem: Problem, state: State, task: int, batch: Batch) -> State:
         """Add the datapoints to the buffer, then Meta-Update."""
-        buffer = buffers.append(state.buffer, task, batch)
-        if self.past_only and buffer.tasks == 1:
+        buffer = self.memory.append(state.buffer, task, batch)
+        if self.past_only and buffer.past == 0:
             return state._replace(buffer=buffer)
         mesh = devices.mesh(self.meta_batch)
         params, opt_state, key = _meta_update(problem, self, mesh, state.params, state.opt_state, state.key, buffer)
@@ -110,22 +118,32 @@ def _meta_update(
 ) -> tuple[MetaParams, Any, Array]:
     """Meta-Update (Algorithm 2): `meta_steps` times sample tasks and data, and step along the meta-gradient.
 
-    Every device draws the same tasks, takes its share of them, and gets the mean of all.
+    Every device draws the same tasks, takes its share of them, and gets the mean of all. Where the devices cannot
+    share them equally, the last ones take tasks without examples of weight, which contribute zeros.
     """
     optimizer = learner.optimizer()
-    share = learner.meta_batch // mesh.size
+    share = -(-learner.meta_batch // mesh.size)
+    surplus = share * mesh.size - learner.meta_batch
     at_once = devices.tasks_at_once() if learner.tasks_at_once is None else learner.tasks_at_once
 
     def steps(params: MetaParams, opt_state: Any, key: Array, buffer: TaskBuffer) -> tuple[MetaParams, Any, Array]:
-        nu = buffers.sampling_weights(learner.sampling, buffer.counts, buffer.tasks)
+        nu = buffers.sampling_weights(learner.sampling, buffer.counts, buffer.tasks, buffer.rounds)
         if learner.past_only:
-            nu = nu.at[buffer.tasks - 1].set(0)
+            nu = jnp.where(buffer.rounds == buffer.tasks - 1, 0, nu)
         key, tasks_key, data_key = jax.random.split(key, 3)
         shape = (learner.meta_steps, learner.meta_batch)
         tasks = buffers.sample_index(tasks_key, nu, shape)
-        split = partial(buffers.sample_split, train=learner.train_size, validation=learner.validation_size)
+        split = partial(
+            buffers.sample_split,
+            train=learner.train_size,
+            validation=learner.validation_size,
+            vary_train=learner.vary_train_size,
+        )
         of_steps = jax.vmap(jax.vmap(split, in_axes=(0, None, 0)), in_axes=(0, None, 0))
         draws = of_steps(jax.random.split(data_key, shape), buffer.counts, tasks)
+        drawn = jax.tree.map(
+            lambda leaf: jnp.pad(leaf, [(0, 0), (0, surplus)] + [(0, 0)] * (leaf.ndim - 2)), (tasks, draws)
+        )
 
         def step(carry: tuple[MetaParams, Any], drawn: Any) -> tuple[tuple[MetaParams, Any], None]:
             params, opt_state = carry
@@ -139,13 +157,13 @@ def _meta_update(
             )
             _, gradient = meta_gradient(problem, learner.update, params, train, validation, at_once)
             gradient = jax.lax.pmean(gradient, devices.TASKS)
+            gradient = jax.tree.map(lambda g: g * (share * mesh.size / learner.meta_batch), gradient)
             changes, opt_state = optimizer.update(gradient, opt_state, params)
             return (optax.apply_updates(params, changes), opt_state), None
 
-        carry, _ = jax.lax.scan(step, (params, opt_state), (tasks, draws))
+        carry, _ = jax.lax.scan(step, (params, opt_state), drawn)
         return *carry, key
 
     everywhere = PartitionSpec()
     spread = jax.shard_map(steps, mesh=mesh, in_specs=everywhere, out_specs=everywhere, check_vma=False)
-    buffer = buffer._replace(**{name: jnp.asarray(getattr(buffer, name)) for name in ("starts", "counts", "tasks")})
-    return spread(params, opt_state, key, buffer)
+    return spread(params, opt_state, key, jax.tree.map(jnp.asarray, buffer))

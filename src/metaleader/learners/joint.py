@@ -15,6 +15,7 @@ from metaleader.batch import Batch
 from metaleader.buffer import TaskBuffer
 from metaleader.learners import state as states
 from metaleader.learners.state import Adam, Momentum, Optimizer, State
+from metaleader.memory import Memory
 from metaleader.objective import Params, Problem
 from metaleader.update import GradientDescent, Identity, UpdateProcedure
 
@@ -35,6 +36,8 @@ class TOE:
     """Examples in a minibatch."""
     optimizer: Adam | Momentum | Optimizer = Adam()
     """A function that gives an optax transformation."""
+    memory: Memory = Memory()
+    """Which datapoints the buffer keeps."""
 
     def __post_init__(self) -> None:
         states.check_positive(self, "steps", "batch_size")
@@ -46,11 +49,11 @@ class TOE:
 
     def init(self, problem: Problem, key: Array, like: Batch, capacity: int = 1024) -> State:
         """Random parameters, an empty buffer."""
-        return start(problem, self.optimizer, key, like, capacity)
+        return start(problem, self.optimizer, key, like, capacity, self.memory)
 
     def observe(self, problem: Problem, state: State, task: int, batch: Batch) -> State:
         """Add the datapoints to the buffer, then train on examples of all rounds."""
-        state = state._replace(buffer=buffers.append(state.buffer, task, batch))
+        state = state._replace(buffer=self.memory.append(state.buffer, task, batch))
         return train(problem, self.optimizer, self.steps, self.batch_size, state, state.buffer.size)
 
     def adapt(self, problem: Problem, state: State, batch: Batch) -> Params:
@@ -74,29 +77,35 @@ class FTL:
     """Examples in a minibatch."""
     optimizer: Adam | Momentum | Optimizer = Adam()
     """A function that gives an optax transformation."""
+    memory: Memory = Memory()
+    """Which datapoints the buffer keeps."""
 
     def __post_init__(self) -> None:
         states.check_positive(self, "steps", "batch_size")
 
     def init(self, problem: Problem, key: Array, like: Batch, capacity: int = 1024) -> State:
         """Random parameters, an empty buffer."""
-        return start(problem, self.optimizer, key, like, capacity)
+        return start(problem, self.optimizer, key, like, capacity, self.memory)
 
     def observe(self, problem: Problem, state: State, task: int, batch: Batch) -> State:
         """Add the datapoints to the buffer, then train on examples of the rounds before."""
-        state = state._replace(buffer=buffers.append(state.buffer, task, batch))
-        return train(problem, self.optimizer, self.steps, self.batch_size, state, int(state.buffer.starts[task]))
+        state = state._replace(buffer=self.memory.append(state.buffer, task, batch))
+        return train(problem, self.optimizer, self.steps, self.batch_size, state, state.buffer.past)
 
     def adapt(self, problem: Problem, state: State, batch: Batch) -> Params:
         """The joint model, fine-tuned on the round's data so far."""
         return states.adapt(problem, self.update, state, batch)
 
 
-def start(problem: Problem, optimizer: Optimizer, key: Array, like: Batch, capacity: int) -> State:
+def start(
+    problem: Problem, optimizer: Optimizer, key: Array, like: Batch, capacity: int, memory: Memory | None = None
+) -> State:
     """Random parameters, a fresh optimiser and an empty buffer."""
     key, init_key = jax.random.split(key)
     params = problem.model.init(init_key)
-    return State(params, optimizer().init(params), buffers.empty(like, capacity), key, states.count(0))
+    return State(
+        params, optimizer().init(params), (memory or Memory()).empty(like, key, capacity), key, states.count(0)
+    )
 
 
 def train(problem: Problem, optimizer: Optimizer, steps: int, batch_size: int, state: State, examples: int) -> State:

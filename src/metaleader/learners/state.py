@@ -14,6 +14,7 @@ from jaxtyping import Array
 
 from metaleader import meta
 from metaleader.batch import Batch, bucket_size, pad
+from metaleader.errors import check_positive as check_positive
 from metaleader.objective import Params, Problem
 from metaleader.update import MetaParams, UpdateProcedure
 
@@ -120,18 +121,6 @@ class Momentum:
         """The optax transformation."""
         schedule = optax.piecewise_constant_schedule(self.learning_rate, dict.fromkeys(self.drops, self.factor))
         return optax.sgd(schedule, momentum=self.momentum)
-
-
-def check_positive(settings: object, *names: str) -> None:
-    """Refuse a setting that is not a positive, finite number.
-
-    Raises:
-        ValueError: naming the setting and its value.
-    """
-    for name in names:
-        value = getattr(settings, name)
-        if not 0 < value < float("inf"):
-            raise ValueError(f"{name} must be positive and finite, got {value}")
 
 
 def adapt(problem: Problem, update: UpdateProcedure, state: State, batch: Batch) -> Params:

@@ -1,0 +1,133 @@
+"""FTML on Rainbow MNIST against the share of the data that its memory may keep (docs/memory.md).
+
+    python -m benchmarks.memory
+
+Interrupt it and start it again at will: it goes on from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from matplotlib.figure import Figure
+
+from benchmarks.comparison import Options, compare, machine, page, save, settings_of, signed
+from metaleader import EXPERIMENTS, FTML, Memory, Preset, metrics
+from metaleader.metrics import Run
+
+POLICIES = {"reservoir": ("#0072B2", "o", "-"), "share": ("#D55E00", "^", "--"), "last": ("#009E73", "s", ":")}
+
+
+@dataclass(frozen=True)
+class MemoryOptions(Options):
+    """FTML with limited memory, on Rainbow MNIST."""
+
+    percent: tuple[float, ...] = (30, 10, 3, 1)
+    """Budgets, in per cent of all datapoints of the stream; 100 is always there."""
+    policies: tuple[str, ...] = ("reservoir", "share", "last")
+    """Policies to compare."""
+    out: Path = Path("runs/memory")
+    """Folder for the runs."""
+    page: Path = Path("docs/memory.md")
+    """The page to write; its figure goes beside it, under figures/."""
+
+
+def name(policy: str, percent: float) -> str:
+    """What the runs of a policy and budget are called."""
+    return f"ftml-{policy}-{percent:g}"
+
+
+def learners(preset: Preset, options: MemoryOptions, datapoints: int) -> dict[str, FTML]:
+    """FTML that keeps everything, and FTML with every policy and budget."""
+    ftml = preset.learners["ftml"]
+    assert isinstance(ftml, FTML)
+    limited = {
+        name(policy, percent): dataclasses.replace(
+            ftml,
+            memory=Memory(policy, max(round(datapoints * percent / 100), 1)),  # type: ignore[arg-type]
+        )
+        for policy in options.policies
+        for percent in options.percent
+    }
+    return {"ftml": ftml, **limited}
+
+
+def after_few(runs: Sequence[Run]) -> np.ndarray:
+    """The score at the smallest size, over the last third of the rounds, of every run."""
+    smallest = metrics.sizes(runs)[:1]
+    values, counted = metrics.scores(runs, smallest)[:, :, 0], metrics.last_third(runs)
+    return np.array([row[mask].mean() for row, mask in zip(values, counted, strict=True)])
+
+
+def figure(runs: dict[str, list[Run]], options: MemoryOptions) -> Figure:
+    """Score after few datapoints, and tasks that reached proficiency, against the budget."""
+    drawn = Figure(figsize=(9.6, 4.0), layout="constrained")
+    left, right = drawn.subplots(1, 2)
+    percents = [*sorted(options.percent), 100.0]
+    for policy in options.policies:
+        colour, marker, dashes = POLICIES[policy]
+        each = [runs["ftml"] if percent == 100 else runs[name(policy, percent)] for percent in percents]
+        scores = [after_few(of) for of in each]
+        reached = [
+            float(np.isfinite(metrics.datapoints_to_proficiency(of)[metrics.last_third(of)]).mean()) for of in each
+        ]
+        look: dict[str, Any] = {"color": colour, "marker": marker, "ls": dashes, "label": policy}
+        left.plot(percents, [score.mean() for score in scores], **look)
+        for percent, score in zip(percents, scores, strict=True):
+            left.plot(np.full(len(score), percent), score, marker, color=colour, alpha=0.3, mew=0)
+        right.plot(percents, [100 * share for share in reached], **look)
+    config = runs["ftml"][0].config
+    few, threshold = metrics.sizes(runs["ftml"])[0], config["settings"]["protocol"]["threshold"]
+    left.set(xscale="log", ylabel=f"held-out {config['score']['name']} after {few} datapoints")
+    right.set(xscale="log", ylabel=f"tasks that reached {threshold:g} (%)")
+    for panel in (left, right):
+        panel.set_xlabel("datapoints kept (% of all)")
+        panel.set_xticks(percents, [f"{percent:g}" for percent in percents])
+        panel.minorticks_off()
+    left.legend(title="policy", frameon=False)
+    return drawn
+
+
+def main() -> None:
+    """Run what has not run yet, then write the page and its figure."""
+    options = tyro.cli(MemoryOptions, description=__doc__)
+    experiment = EXPERIMENTS["rainbow-mnist"]
+    preset = settings_of(experiment, options)
+    datapoints = sum(len(task.train) for task in preset.stream.stream(0, options.data_dir))
+    compared = learners(preset, options, datapoints)
+    runs, summary = compare(experiment, preset, compared, options)
+    picture = save(figure(runs, options), options.page, "memory")
+    few = metrics.sizes(runs["ftml"])[0]
+    whole = after_few(runs["ftml"])
+    lines = []
+    if 10 in options.percent:
+        for policy in options.policies:
+            difference = 100 * (after_few(runs[name(policy, 10)]) - whole).mean()
+            lines.append(f"- `{policy}`: {signed(difference)} points after {few} datapoints.")
+    budgets = {key: learner.memory.budget or datapoints for key, learner in compared.items()}
+    page(
+        options.page,
+        "Limited memory",
+        [
+            f"FTML (Eq. 4) whose buffer keeps a part of the {datapoints:,} datapoints of Rainbow MNIST; what the "
+            "policies keep is in the docstring of `metaleader.Memory`. The current round counts towards the budget. "
+            "All learners take as many meta-steps; where a task has fewer datapoints left than D_tr and D_val want, "
+            "they share them.",
+            f"![Score and proficiency against the budget]({picture})",
+            *(["With a tenth of the data, against FTML that keeps everything:", "\n".join(lines)] if lines else []),
+        ],
+        summary,
+        {"datapoints kept": {key: f"{budget:,}" for key, budget in budgets.items()}},
+        machine(runs["ftml"][0], sys.argv),
+    )
+
+
+if __name__ == "__main__":
+    main()

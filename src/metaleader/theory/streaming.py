@@ -1,0 +1,322 @@
+"""Learners of the theory whose state does not grow with the tasks: mirror descent, AdaGrad, and leaders on quadratics.
+
+All of them see `f~_t(w) = f_t(U_t(w))` and its gradient at w_t. `sigma` and `L` are the strong convexity and the
+Lipschitz constant of every f~ on the domain.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from metaleader.batch import Batch
+from metaleader.theory.exact import Quadratic, adapted, minimise_on_ball, quadratic_of
+from metaleader.theory.problems import Setting
+from metaleader.update import Identity
+
+
+class Convexity(NamedTuple):
+    """What Theorem 1 says of every f~ on the domain.
+
+    Attributes:
+        sigma: strong convexity, `mu / 8`; mu itself where U is the identity.
+        lipschitz: L, `||grad f~|| = ||(I - alpha H) grad f(U(w))|| <= (1 - alpha mu) G`; G where U is the identity.
+    """
+
+    sigma: Any
+    lipschitz: Any
+
+
+def convexity(setting: Setting) -> Convexity:
+    """Both, of the losses that are incurred."""
+    g, beta, _, mu = setting.constants
+    if isinstance(setting.update, Identity):
+        return Convexity(mu, g)
+    alpha = setting.update.step_size
+    contraction = jnp.maximum(jnp.abs(1 - alpha * mu), jnp.abs(1 - alpha * beta)) ** setting.update.steps
+    return Convexity(mu / 8, contraction * g)
+
+
+class Seen(NamedTuple):
+    """A round: what a learner may learn from.
+
+    Attributes:
+        round: t, from 1.
+        gradient: of f~_t at w_t, `(d,)`.
+        batch: D_t.
+    """
+
+    round: Any
+    gradient: Any
+    batch: Batch
+
+
+@runtime_checkable
+class OnlineLearner(Protocol):
+    """A frozen dataclass; `memory` is all it keeps beside w_t."""
+
+    def start(self, setting: Setting) -> Any:
+        """The memory before the first round."""
+        ...
+
+    def learn(self, setting: Setting, w: Any, memory: Any, seen: Seen) -> tuple[Any, Any]:
+        """`w_{t+1}` and the memory after round t."""
+        ...
+
+    def bound(self, setting: Setting, memory: Any, round: Any) -> tuple[Any, Any]:  # noqa: A002 - its name in the paper
+        """Bounds of the regret after so many rounds: before play, and from the gradients seen (at most the first)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """w_1 for ever: what not learning costs. No bound."""
+
+    def start(self, setting: Setting) -> Any:  # noqa: ARG002
+        """Nothing."""
+        return ()
+
+    def learn(self, setting: Setting, w: Any, memory: Any, seen: Seen) -> tuple[Any, Any]:  # noqa: ARG002
+        """The same."""
+        return w, memory
+
+    def bound(self, setting: Setting, memory: Any, round: Any) -> tuple[Any, Any]:  # noqa: A002, ARG002
+        """Infinite."""
+        return jnp.inf, jnp.inf
+
+
+class Sums(NamedTuple):
+    """What a leader on quadratics keeps: the sum of all losses, and that of its observed bound."""
+
+    total: Quadratic
+    observed: Any
+
+
+@dataclass(frozen=True)
+class Leader:
+    """`w_{t+1} = argmin_{||w|| <= radius} sum_{k<=t} f~_k(w)` for quadratics, whose sum is d (d + 3) / 2 + 1 numbers.
+
+    With `meta` this is FTML (Eq. 4), without it joint training, the leader of the f_k.
+
+    Bound, as for strongly convex losses w_t and w_{t+1} minimise sums that differ by f~_t alone:
+    `sigma (2 t - 1) / 2 ||w_t - w_{t+1}||^2 <= f~_t(w_t) - f~_t(w_{t+1}) <= ||g_t|| ||w_t - w_{t+1}||`, so that
+    `Regret_T <= sum_t f~_t(w_t) - f~_t(w_{t+1}) <= sum_t 2 ||g_t||^2 / (sigma (2 t - 1))
+    <= 2 L^2 / sigma (1 + log(2 T - 1) / 2)`. With `sigma = mu / 8` and `L <= G` this is below the paper's
+    `32 G^2 / mu (1 + log T)` (Corollary 2).
+    """
+
+    meta: bool = True
+
+    def start(self, setting: Setting) -> Sums:
+        """Zeros."""
+        d = setting.problem.model.dimension  # type: ignore[attr-defined]
+        return Sums(Quadratic(jnp.zeros((d, d)), jnp.zeros(d), jnp.zeros(())), jnp.zeros(()))
+
+    def learn(self, setting: Setting, w: Any, memory: Sums, seen: Seen) -> tuple[Any, Sums]:  # noqa: ARG002
+        """The leader of all rounds so far."""
+        new = adapted(quadratic_of(setting.problem, seen.batch), setting.update if self.meta else Identity())
+        total = jax.tree.map(jnp.add, memory.total, new)
+        observed = memory.observed + seen.gradient @ seen.gradient / (2 * seen.round - 1)
+        return minimise_on_ball(total, setting.radius), Sums(total, observed)
+
+    def bound(self, setting: Setting, memory: Sums, round: Any) -> tuple[Any, Any]:  # noqa: A002
+        """See the class."""
+        sigma, lipschitz = convexity(setting)
+        return 2 * lipschitz**2 / sigma * (1 + jnp.log(2 * round - 1) / 2), 2 / sigma * memory.observed
+
+
+def paper_bound(setting: Setting, rounds: Any) -> Any:
+    """`32 G^2 / mu (1 + log T)`: Corollary 2, of which the paper gives the leading term."""
+    return 32 * setting.constants.lipschitz**2 / setting.constants.strong_convexity * (1 + jnp.log(rounds))
+
+
+@dataclass(frozen=True)
+class Euclidean:
+    """`R(w) = ||w||_2^2 / 2` on `||w||_2 <= radius`: mirror descent is projected gradient descent."""
+
+    def dual(self, w: Array, radius: float) -> Array:  # noqa: ARG002
+        """`grad R(w)`."""
+        return w
+
+    def primal(self, theta: Array, radius: float) -> Array:
+        """The projection on the domain, in the divergence of R, of the point whose gradient is theta."""
+        return theta * jnp.minimum(1, radius / jnp.maximum(jnp.linalg.norm(theta), radius))
+
+    def dual_norm(self, gradient: Array) -> Array:
+        """Of the norm in which R is strongly convex."""
+        return jnp.linalg.norm(gradient)
+
+    def modulus(self, radius: float, dimension: int) -> float:  # noqa: ARG002
+        """s: `B(u, w) >= s / 2 ||u - w||^2`."""
+        return 1.0
+
+    def curvature(self, radius: float, dimension: int) -> float:  # noqa: ARG002
+        """c: `B(u, w) <= c / 2 ||u - w||_2^2`; inf if there is none."""
+        return 1.0
+
+    def diameter(self, radius: float, dimension: int) -> float:  # noqa: ARG002
+        """D: no `B(u, w)` on the domain is larger."""
+        return 2 * radius**2
+
+
+@dataclass(frozen=True)
+class PNorm(Euclidean):
+    """`R(w) = ||w||_p^2 / 2` on `||w||_p <= radius`, within the ball of that radius (Gentile, 2003).
+
+    R is `(p - 1)`-strongly convex in the p-norm. Its curvature has no bound where a coordinate is near 0.
+
+    Raises:
+        ValueError: p is not in (1, 2].
+    """
+
+    p: float = 1.5
+
+    def __post_init__(self) -> None:
+        if not 1 < self.p <= 2:
+            raise ValueError(f"p must be in (1, 2], got {self.p}")
+
+    def dual(self, w: Array, radius: float) -> Array:  # noqa: ARG002, D102
+        return _link(w, self.p)
+
+    def primal(self, theta: Array, radius: float) -> Array:  # noqa: D102
+        w = _link(theta, self.p / (self.p - 1))
+        return w * jnp.minimum(1, radius / jnp.maximum(_norm(w, self.p), radius))
+
+    def dual_norm(self, gradient: Array) -> Array:  # noqa: D102
+        return _norm(gradient, self.p / (self.p - 1))
+
+    def modulus(self, radius: float, dimension: int) -> float:  # noqa: ARG002, D102
+        return self.p - 1
+
+    def curvature(self, radius: float, dimension: int) -> float:  # noqa: ARG002, D102
+        return math.inf if self.p < 2 else 1.0
+
+
+@dataclass(frozen=True)
+class Entropic(Euclidean):
+    """`R(w) = sum_i w_i arcsinh(w_i / b) - sqrt(w_i^2 + b^2)`, entropy for weights of both signs (Ghai et al., 2020).
+
+    The domain is the box `|w_i| <= r = radius / sqrt(d)`, within the ball, and `b = width r`. Steps are multiplicative
+    for weights above b and additive below it; `R'' = 1 / sqrt(w_i^2 + b^2)` lies between `1 / sqrt(r^2 + b^2)` and
+    `1 / b`.
+
+    Raises:
+        ValueError: `width` is not positive.
+    """
+
+    width: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.width < math.inf:
+            raise ValueError(f"width must be positive and finite, got {self.width}")
+
+    def dual(self, w: Array, radius: float) -> Array:  # noqa: D102
+        return jnp.arcsinh(w * math.sqrt(w.shape[-1]) / (self.width * radius))
+
+    def primal(self, theta: Array, radius: float) -> Array:  # noqa: D102
+        largest = math.asinh(1 / self.width)
+        return self.width * radius / math.sqrt(theta.shape[-1]) * jnp.sinh(jnp.clip(theta, -largest, largest))
+
+    def modulus(self, radius: float, dimension: int) -> float:  # noqa: D102
+        return math.sqrt(dimension) / (radius * math.sqrt(1 + self.width**2))
+
+    def curvature(self, radius: float, dimension: int) -> float:  # noqa: D102
+        return math.sqrt(dimension) / (radius * self.width)
+
+    def diameter(self, radius: float, dimension: int) -> float:  # noqa: D102
+        return 2 * radius**2 * self.curvature(radius, dimension)
+
+
+@dataclass(frozen=True)
+class MirrorDescent:
+    """`grad R(v) = grad R(w_t) - eta_t g_t`, and `w_{t+1}` the projection of v in the divergence B of R.
+
+    Where `B(u, w) <= c / 2 ||u - w||^2`, f~ is strongly convex relative to R,
+    `f~(u) >= f~(w) + g'(u - w) + (sigma / c) B(u, w)`, and `eta_t = c / (sigma t)` gives
+    `Regret_T <= c / (2 s sigma) sum_t ||g_t||^2 / t <= c L^2 / (2 s sigma) (1 + log T)`. With the Euclidean map,
+    `c = s = 1`, this is projected online gradient descent with step `8 / (mu t)` (Hazan et al., 2007).
+
+    Where c is infinite, `eta_t = sqrt(s D / sum_{k<=t} ||g_k||_*^2)` with the diameter D of the domain in B gives
+    `Regret_T <= 2 sqrt(D / s sum_t ||g_t||_*^2) <= 2 L sqrt(D T / s)`.
+    """
+
+    mirror: Euclidean | PNorm | Entropic = Euclidean()
+
+    def start(self, setting: Setting) -> Array:  # noqa: ARG002
+        """The sum of `||g_k||_*^2 / k`, or of `||g_k||_*^2`."""
+        return jnp.zeros(())
+
+    def learn(self, setting: Setting, w: Any, memory: Array, seen: Seen) -> tuple[Any, Array]:
+        """A step along the gradient, in the coordinates of R."""
+        s, c, diameter = self._geometry(setting)
+        square = self.mirror.dual_norm(seen.gradient) ** 2
+        if math.isfinite(c):
+            memory, eta = memory + square / seen.round, c / (convexity(setting).sigma * seen.round)
+        else:
+            memory = memory + square
+            eta = jnp.sqrt(s * diameter / jnp.where(memory > 0, memory, 1))
+        theta = self.mirror.dual(w, setting.radius) - eta * seen.gradient
+        return self.mirror.primal(theta, setting.radius), memory
+
+    def bound(self, setting: Setting, memory: Array, round: Any) -> tuple[Any, Any]:  # noqa: A002
+        """See the class."""
+        s, c, diameter = self._geometry(setting)
+        sigma, lipschitz = convexity(setting)
+        if math.isfinite(c):
+            factor = c / (2 * s * sigma)
+            return factor * lipschitz**2 * (1 + jnp.log(round)), factor * memory
+        return 2 * lipschitz * jnp.sqrt(diameter * round / s), 2 * jnp.sqrt(diameter / s * memory)
+
+    def _geometry(self, setting: Setting) -> tuple[float, float, float]:
+        d = setting.problem.model.dimension  # type: ignore[attr-defined]
+        mirror, radius = self.mirror, setting.radius
+        return mirror.modulus(radius, d), mirror.curvature(radius, d), mirror.diameter(radius, d)
+
+
+@dataclass(frozen=True)
+class AdaGrad:
+    """`w_{t+1} = argmin_{||u|| <= radius} (u - v)' H_t (u - v)` with `v = w_t - eta H_t^{-1} g_t`.
+
+    `H_t = diag(sum_{k<=t} g_k^2)^{1/2}`. With `eta = sqrt(2) radius`,
+    `Regret_T <= 2 sqrt(2) radius sum_i (sum_t g_{t,i}^2)^{1/2} <= 2 radius L sqrt(2 d T)`
+    (Duchi et al., 2011).
+    """
+
+    def start(self, setting: Setting) -> Float[Array, " d"]:
+        """The sum of squared gradients, by coordinate."""
+        return jnp.zeros(setting.problem.model.dimension)  # type: ignore[attr-defined]
+
+    def learn(self, setting: Setting, w: Any, memory: Array, seen: Seen) -> tuple[Any, Array]:
+        """A step in each coordinate's own scale, back into the ball where it left it."""
+        memory = memory + seen.gradient**2
+        scale = jnp.where(memory > 0, jnp.sqrt(memory), 1)  # without a gradient, a coordinate stays
+        v = w - math.sqrt(2) * setting.radius * seen.gradient / scale
+        return minimise_on_ball(Quadratic(jnp.diag(scale), -scale * v, jnp.zeros(())), setting.radius), memory
+
+    def bound(self, setting: Setting, memory: Array, round: Any) -> tuple[Any, Any]:  # noqa: A002
+        """See the class."""
+        factor, lipschitz = 2 * math.sqrt(2) * setting.radius, convexity(setting).lipschitz
+        return factor * lipschitz * jnp.sqrt(len(memory) * round), factor * jnp.sum(jnp.sqrt(memory))
+
+
+STREAMING: dict[str, OnlineLearner] = {
+    "OGD, step 8/(mu t)": MirrorDescent(Euclidean()),
+    "AdaGrad": AdaGrad(),
+    "mirror, p-norm": MirrorDescent(PNorm()),
+    "mirror, entropic": MirrorDescent(Entropic()),
+}
+
+
+def _norm(v: Array, p: float) -> Array:
+    return jnp.sum(jnp.abs(v) ** p) ** (1 / p)
+
+
+def _link(v: Array, p: float) -> Array:
+    """The gradient of `||v||_p^2 / 2`: `sign(v_i) |v_i|^{p-1} ||v||_p^{2-p}`."""
+    norm = _norm(v, p)
+    return jnp.sign(v) * (jnp.abs(v) / jnp.where(norm > 0, norm, 1)) ** (p - 1) * norm

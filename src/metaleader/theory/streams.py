@@ -1,0 +1,133 @@
+"""Streams of convex tasks with a known optimum: independent, drifting and adversarial."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeAlias, get_args
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from metaleader.batch import Batch
+from metaleader.errors import UserError, unknown
+from metaleader.objective import Problem
+from metaleader.streams import Task
+from metaleader.theory.problems import LogisticLoss, Pool, SquareLoss, convex_problem
+
+Kind: TypeAlias = Literal["quadratic", "regression", "logistic"]
+Order: TypeAlias = Literal["iid", "drifting", "adversarial"]
+
+DISTINCT = 16  # tasks in the pools of logistic regression and of the adversary
+PERIOD = 500  # rounds of one turn of a drifting stream
+LARGEST = 1.0  # beta of quadratics and linear regressions, by scaling
+SMALLEST = 0.2  # mu of quadratics; linear regressions keep what their inputs have above `RIDGE`
+RIDGE = 0.1
+
+
+class ConvexTasks(NamedTuple):
+    """The tasks of a stream and the order they come in.
+
+    Attributes:
+        problem: loss and model.
+        pool: the distinct tasks.
+        order: which of them comes in each round; None: an adversary chooses, in every round the task with the
+            largest `f(U(w_t))`.
+    """
+
+    problem: Problem
+    pool: Pool
+    order: Int[np.ndarray, " rounds"] | None
+
+
+@dataclass(frozen=True)
+class ConvexStream:
+    """Quadratics, linear regressions or logistic regressions of a few parameters.
+
+    - `quadratic`: `f(w) = (w - c)' A (w - c) / 2`, with A of random eigenvectors and eigenvalues in [0.2, 1] and a
+      random optimum c, as a regression on the rows of `sqrt(n A)` and of zeros.
+    - `regression`: `n - d` random inputs, targets `x'c` with noise, square loss, scaled so that beta = 1; the ridge
+      penalty is d more datapoints, `sqrt(n ridge)` times the unit vectors with target 0.
+    - `logistic`: `n` random inputs, labels drawn with log-odds `3 x'c`, logistic loss and ridge.
+
+    Tasks differ in their inputs and in c. In order `iid` c is drawn around a common mean, `drifting` moves it around a
+    circle every 500 rounds, and `adversarial` draws half the tasks around a point and half around its
+    opposite and leaves the order to an adversary who sees w_t.
+
+    Raises:
+        UserError: an unknown kind or order, or a size below 1.
+    """
+
+    kind: Kind = "quadratic"
+    order: Order = "iid"
+    rounds: int = 10_000
+    """T."""
+    dimension: int = 4
+    """Length of w."""
+    examples: int = 12
+    """Datapoints of a task, n."""
+    ridge: float = RIDGE
+    """Penalty of both regressions, the factor of `||w||^2 / 2`."""
+
+    def __post_init__(self) -> None:
+        for what, value, known in (("kind", self.kind, get_args(Kind)), ("order", self.order, get_args(Order))):
+            if value not in known:
+                raise UserError(unknown(f"{what} of convex stream", value, known))
+        if min(self.rounds, self.dimension) < 1 or self.examples <= self.dimension:
+            raise UserError(f"rounds and dimension must be at least 1, and examples above dimension; got {self}")
+        if self.kind == "regression" and not 0 <= self.ridge < LARGEST:
+            raise UserError(f"ridge of a linear regression must be in [0, {LARGEST:g}), got {self.ridge}")
+
+    def tasks(self, seed: int) -> ConvexTasks:
+        """The stream drawn by `seed`, float64."""
+        random = np.random.default_rng([seed, len(self.kind), len(self.order)])
+        free = self.order == "adversarial"
+        count = DISTINCT if free or self.kind == "logistic" else self.rounds
+        centres = self._centres(random, count)
+        inputs, targets = (np.stack(part) for part in zip(*(self._draw(random, c) for c in centres), strict=True))
+        order = None if free else np.arange(self.rounds)
+        if self.kind == "logistic":
+            loss: SquareLoss | LogisticLoss = LogisticLoss()
+            order = None if free else self._repeated(random, count)
+        else:
+            loss = SquareLoss()
+        problem = convex_problem(loss, self.dimension, self.ridge if self.kind == "logistic" else 0.0)
+        return ConvexTasks(problem, Pool(inputs, targets), order)
+
+    def _centres(self, random: np.random.Generator, count: int) -> Float[np.ndarray, "count d"]:
+        spread = 0.3 * random.normal(size=(count, self.dimension)) / np.sqrt(self.dimension)
+        main = np.full(self.dimension, 1 / np.sqrt(self.dimension))
+        if self.order == "iid":
+            return 0.5 * main + spread
+        if self.order == "adversarial":
+            return np.where(np.arange(count) % 2 == 0, 1.0, -1.0)[:, None] * main + 0.1 * spread
+        angle = 2 * np.pi * np.arange(count) / min(count, PERIOD)
+        circle = np.zeros((count, self.dimension))
+        circle[:, 0], circle[:, -1] = np.cos(angle), np.sin(angle)  # in one dimension, the sine alone
+        return 0.5 * main + 0.5 * circle + 0.3 * spread
+
+    def _draw(self, random: np.random.Generator, centre: Float[np.ndarray, " d"]) -> tuple[np.ndarray, np.ndarray]:
+        n, d = self.examples, self.dimension
+        if self.kind == "quadratic":
+            axes = np.linalg.qr(random.normal(size=(d, d)))[0]
+            roots = np.sqrt(n * random.uniform(SMALLEST, LARGEST, d))
+            x = np.concatenate([roots[:, None] * axes.T, np.zeros((n - d, d))])
+            return x, x @ centre
+        if self.kind == "regression":
+            x = random.normal(size=(n - d, d)) * np.linspace(1, 0.5, d)
+            x *= np.sqrt((LARGEST - self.ridge) * n) / np.linalg.norm(x, 2)
+            y = x @ centre + 0.1 * random.normal(size=n - d)
+            return np.concatenate([x, np.sqrt(n * self.ridge) * np.eye(d)]), np.concatenate([y, np.zeros(d)])
+        x = random.normal(size=(n, d)) * np.linspace(1, 0.5, d)
+        return x, np.where(random.random(n) < 1 / (1 + np.exp(-3 * x @ centre)), 1.0, -1.0)
+
+    def _repeated(self, random: np.random.Generator, count: int) -> Int[np.ndarray, " rounds"]:
+        """A pool's tasks over all rounds: at random, or one after another around the circle."""
+        if self.order == "iid":
+            return random.integers(0, count, self.rounds)
+        return np.arange(self.rounds) * count // PERIOD % count
+
+
+def as_tasks(pool: Pool, order: Int[np.ndarray, " rounds"]) -> list[Task]:
+    """The rounds as tasks for the protocol: in the theory, a round is judged on the f_t that it adapted to."""
+    batches = [Batch.of(x, y) for x, y in zip(np.asarray(pool.inputs), np.asarray(pool.targets), strict=True)]
+    return [Task(batches[i], batches[i], f"f_{i}") for i in order]

@@ -1,0 +1,24 @@
+"""Update procedures U: how parameters change on the data of one task (paper, sections 3 and 5)."""
+
+from metaleader.update.descent import GradientDescent, MetaSGD, MetaSGDParams, Reptile
+from metaleader.update.optimizer import InnerAdam, InnerMomentum, Optimized
+from metaleader.update.procedure import Identity, MetaParams, PullsBack, UpdateProcedure
+from metaleader.update.proximal import Proximal
+from metaleader.update.steps import Steps, mask
+
+__all__ = [
+    "GradientDescent",
+    "Identity",
+    "InnerAdam",
+    "InnerMomentum",
+    "MetaParams",
+    "MetaSGD",
+    "MetaSGDParams",
+    "Optimized",
+    "Proximal",
+    "PullsBack",
+    "Reptile",
+    "Steps",
+    "UpdateProcedure",
+    "mask",
+]

@@ -1,0 +1,191 @@
+"""Gradient descent, with step sizes that are given, learned, or depend on how much data there is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from metaleader.batch import Batch
+from metaleader.errors import check_positive
+from metaleader.objective import Objective, Params
+from metaleader.update.procedure import MetaParams
+from metaleader.update.steps import Gradient, Steps
+
+
+@dataclass(frozen=True)
+class GradientDescent(Steps):
+    """Full-batch gradient descent from w (paper, section 3 and Algorithm 2).
+
+    `v_0 = w`, `v_{i+1} = v_i - alpha grad L(D, v_i)`, `U(w) = v_steps`.
+
+    With `only` naming some of the parameters, `w = (a, b)`, the named part `a` moves and `b` stays; `b` is
+    meta-learned all the same. With `first_order`, dU/dw = I.
+
+    With `half_at`, steps are smaller on few datapoints, which say little about the task: on n of them,
+    `alpha n / (n + half_at)`. By such a factor moves the mean of a Gaussian from its prior, worth `half_at`
+    datapoints, towards the mean of n datapoints.
+
+    Raises:
+        ValueError: `steps` or `half_at` is negative, or `step_size` is not positive and finite.
+    """
+
+    step_size: float = 0.1
+    """The step size alpha."""
+    half_at: float = 0.0
+    """Datapoints that get half of the step size; 0: all get the same."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "step_size")
+        _check_half_at(self.half_at)
+
+    def init(self, params: Params) -> MetaParams:
+        """The parameters themselves."""
+        return params
+
+    def __call__(self, objective: Objective, meta_params: MetaParams, batch: Batch) -> Params:
+        """U(w), with the derivative that `first_order` and `derivative` ask for.
+
+        Raises:
+            ValueError: no parameter bears a name in `only`.
+        """
+        alpha = self.step_size if self.half_at == 0 else self.step_size * _share(batch, self.half_at)
+        gradient = self.inner_gradient(objective, meta_params)
+        return _descend(gradient, meta_params, jax.tree.map(lambda _: alpha, meta_params), batch, self.steps)
+
+
+class MetaSGDParams(NamedTuple):
+    """What Meta-SGD learns.
+
+    Attributes:
+        params: w.
+        step_sizes: alpha, of the same structure and shapes.
+        log_half_at: the logarithm of h, a scalar; None where steps do not depend on the number of datapoints.
+    """
+
+    params: Params
+    step_sizes: Params
+    log_half_at: Any = None
+
+
+@dataclass(frozen=True)
+class MetaSGD(Steps):
+    """Gradient descent with a learned step size for every parameter (Li et al., 2017).
+
+    `v_0 = w`, `v_{i+1} = v_i - alpha o grad L(D, v_i)`, `U(w, alpha) = v_steps`; w and alpha are meta-learned
+    together. As in the source, alpha is not kept positive.
+
+    With `half_at`, the steps depend on the number of datapoints n as well, alpha n / (n + h), and h is learned
+    too, as `log h` and from that value. It takes meta-training on D_tr of different sizes to learn it
+    (`FTML.vary_train_size`).
+
+    Raises:
+        ValueError: `steps` or `half_at` is negative, or `step_size` is not positive and finite.
+    """
+
+    step_size: float = 0.1
+    """The step size that all parameters begin with."""
+    half_at: float = 0.0
+    """The value that h, in datapoints, begins with; 0: the same steps for any number of datapoints."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "step_size")
+        _check_half_at(self.half_at)
+
+    def init(self, params: Params) -> MetaSGDParams:
+        """The parameters with the initial step sizes."""
+        step_sizes = jax.tree.map(lambda leaf: jnp.full_like(leaf, self.step_size), params)
+        log_half_at = None if self.half_at == 0 else jnp.log(self.half_at)
+        return MetaSGDParams(params, step_sizes, log_half_at)
+
+    def __call__(self, objective: Objective, meta_params: MetaParams, batch: Batch) -> Params:
+        """U(w, alpha), differentiable in both.
+
+        Raises:
+            ValueError: no parameter bears a name in `only`.
+        """
+        params, step_sizes, log_half_at = meta_params
+        if log_half_at is not None:
+            share = _share(batch, jnp.exp(log_half_at))
+            step_sizes = jax.tree.map(lambda alpha: alpha * share, step_sizes)
+        return _descend(self.inner_gradient(objective, params), params, step_sizes, batch, self.steps)
+
+
+@dataclass(frozen=True)
+class Reptile:
+    """Gradient descent, meta-learned by moving w towards what it finds (Reptile; Nichol et al., 2018).
+
+    `U(w)` is `GradientDescent`. Reptile's direction is `(w - U'(w)) / alpha` with `U'` the same steps and one more,
+    here on the other minibatch: `steps` on D_tr, then one on D_val. That is the sum of all inner gradients,
+    `sum_i grad L(D_tr, v_i) + grad L(D_val, U(w))`; the first-order method takes the last one alone. It is the
+    gradient of
+
+        `L(D_val, U(w)) + |w - U(w)|^2 / (2 alpha)`,
+
+    where the first term is differentiated to first order and U(w) is a constant in the second, and costs as much as
+    the first-order method.
+
+    Raises:
+        ValueError: `steps` is negative, or `step_size` is not positive and finite.
+    """
+
+    steps: int = 5
+    """Number of gradient steps."""
+    step_size: float = 0.1
+    """The step size alpha."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "step_size")
+        self.descent  # noqa: B018 - checks the steps
+
+    @property
+    def descent(self) -> GradientDescent:
+        """The steps, differentiated to first order."""
+        return GradientDescent(self.steps, self.step_size, first_order=True)
+
+    def init(self, params: Params) -> MetaParams:
+        """The parameters themselves."""
+        return params
+
+    def __call__(self, objective: Objective, meta_params: MetaParams, batch: Batch) -> Params:
+        """U(w), with dU/dw = I."""
+        return self.descent(objective, meta_params, batch)
+
+    def pull(self, meta_params: MetaParams, adapted: Params) -> Float[Array, ""]:
+        """`|w - U(w)|^2 / (2 alpha)`, U(w) a constant."""
+        moved = jax.tree.map(lambda w, v: jnp.sum(jnp.square(w - jax.lax.stop_gradient(v))), meta_params, adapted)
+        return sum(jax.tree.leaves(moved), jnp.zeros(())) / (2 * self.step_size)
+
+    def gradient_evaluations(self, examples: int) -> int:
+        """One gradient a step and example."""
+        return self.descent.gradient_evaluations(examples)
+
+    def meta_gradient_evaluations(self, examples: int) -> int:
+        """None: the inner gradients are summed as they are taken."""
+        return self.descent.meta_gradient_evaluations(examples)
+
+
+def _check_half_at(half_at: float) -> None:
+    if not 0 <= half_at < float("inf"):
+        raise ValueError(f"half_at must be at least 0 and finite, got {half_at}")
+
+
+def _share(batch: Batch, half_at: Any) -> Any:
+    """`n / (n + half_at)` for the n datapoints of the batch, padding left out; 0 for none."""
+    n = jnp.sum(batch.weights)
+    return n / (n + half_at)
+
+
+def _descend(gradient: Gradient, params: Params, step_sizes: Params, batch: Batch, steps: int) -> Params:
+    """`v - alpha o grad L(D, v)`, so many times."""
+
+    def step(v: Params, _: None) -> tuple[Params, None]:
+        return jax.tree.map(lambda p, alpha, g: p - alpha * g, v, step_sizes, gradient(v, batch)), None
+
+    adapted: Params = jax.lax.scan(step, params, length=steps)[0]
+    return adapted

@@ -1,0 +1,67 @@
+"""What an update procedure is, and the one that does nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+from jaxtyping import Array, Float
+
+from metaleader.batch import Batch
+from metaleader.objective import Objective, Params
+
+MetaParams: TypeAlias = Any  # what is meta-learned: the parameters, for some procedures more
+
+
+@runtime_checkable
+class UpdateProcedure(Protocol):
+    """U: from what was meta-learned and the data of a task to the task's parameters."""
+
+    def init(self, params: Params) -> MetaParams:
+        """What is meta-learned, from freshly drawn parameters."""
+        ...
+
+    def __call__(self, objective: Objective, meta_params: MetaParams, batch: Batch) -> Params:
+        """U(w) on the data `batch`; differentiable in `meta_params`."""
+        ...
+
+    def gradient_evaluations(self, examples: int) -> int:
+        """Per-example gradients that one call on so many examples takes."""
+        ...
+
+    def meta_gradient_evaluations(self, examples: int) -> int:
+        """Per-example gradients that differentiating one call takes, beyond the call itself.
+
+        A Hessian-vector product counts as two gradients.
+        """
+        ...
+
+
+@runtime_checkable
+class PullsBack(Protocol):
+    """An update procedure with a term of its own in the meta-objective, such as Reptile's."""
+
+    def pull(self, meta_params: MetaParams, adapted: Params) -> Float[Array, ""]:
+        """What is added to L(D_val, U(w)), from w and U(w)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Identity:
+    """U(w) = w: no adaptation. With it FTML (Eq. 4) is follow the leader (section 3)."""
+
+    def init(self, params: Params) -> MetaParams:
+        """The parameters themselves."""
+        return params
+
+    def __call__(self, objective: Objective, meta_params: MetaParams, batch: Batch) -> Params:  # noqa: ARG002
+        """`meta_params`, whatever the data."""
+        return meta_params
+
+    def gradient_evaluations(self, examples: int) -> int:  # noqa: ARG002
+        """None."""
+        return 0
+
+    def meta_gradient_evaluations(self, examples: int) -> int:  # noqa: ARG002
+        """None."""
+        return 0

@@ -1,0 +1,121 @@
+"""What update procedures made of gradient steps share: the inner gradient, its derivative, and its cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from metaleader.batch import Batch
+from metaleader.objective import Objective, Params
+
+Gradient: TypeAlias = Callable[[Params, Batch], Params]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The settings of any procedure that takes `steps` inner gradients, each at the parameters reached.
+
+    Raises:
+        ValueError: `steps` is negative.
+    """
+
+    steps: int = 5
+    """Number of gradient steps."""
+    _: KW_ONLY
+    first_order: bool = False
+    """Treat the inner gradients as constants (first-order MAML)."""
+    derivative: Literal["forward-over-reverse", "plain"] = "forward-over-reverse"
+    """How to differentiate through the steps. `plain` leaves it to reverse mode, which stores what every
+    inner gradient computed; `forward-over-reverse` stores arrays of the size of the parameters alone and takes a
+    Hessian-vector product (Kemaev et al., 2025)."""
+    only: tuple[str, ...] = ()
+    """Names of the parameters that move, such as `head`; none named: all."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 0:
+            raise ValueError(f"steps must be at least 0, got {self.steps}")
+
+    def inner_gradient(self, objective: Objective, params: Params) -> Gradient:
+        """`grad L(D, v)` as a function of `v` and `D`, with the derivative asked for.
+
+        It is zero for parameters that do not move. Its transposed Jacobian takes a cotangent `c` to `H c` with the
+        Hessian `H` of L, which is symmetric; `c` has no part where the gradient was made zero.
+
+        Raises:
+            ValueError: no parameter bears a name in `only`.
+        """
+        moves = mask(params, self.only)
+        if self.first_order:
+            return lambda v, batch: jax.lax.stop_gradient(_gradient(objective, moves, v, batch))
+        if self.derivative == "plain":
+            return lambda v, batch: _gradient(objective, moves, v, batch)
+
+        @jax.custom_vjp
+        def gradient(v: Params, batch: Batch) -> Params:
+            return _gradient(objective, moves, v, batch)
+
+        def forward(v: Params, batch: Batch) -> tuple[Params, tuple[Params, Batch]]:
+            return gradient(v, batch), (v, batch)
+
+        def backward(saved: tuple[Params, Batch], cotangent: Params) -> tuple[Params, None]:
+            direction = jax.tree.map(lambda m, c: c if m else jnp.zeros_like(c), moves, cotangent)
+            return hessian_vector_product(objective, *saved, direction), None
+
+        gradient.defvjp(forward, backward)
+        return gradient
+
+    def gradient_evaluations(self, examples: int) -> int:
+        """One gradient a step and example."""
+        return self.steps * examples
+
+    def meta_gradient_evaluations(self, examples: int) -> int:
+        """One Hessian-vector product a step and example, none for the first-order method."""
+        return 0 if self.first_order else 2 * self.steps * examples
+
+
+def hessian_vector_product(objective: Objective, params: Params, batch: Batch, direction: Params) -> Params:
+    """`H d`: the derivative of `grad L(D, v)` in the direction `d`, forward over reverse."""
+    return jax.jvp(lambda v: jax.grad(objective)(v, batch), (params,), (direction,))[1]
+
+
+def mask(params: Params, only: tuple[str, ...]) -> Any:
+    """A pytree of bools, true for the leaves below a key or attribute named in `only` (all, if none is named).
+
+    Raises:
+        ValueError: a name is borne by no parameter.
+    """
+    paths = [{_name(key) for key in path} for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
+    known = set[str]().union(*paths)
+    if unknown := set(only) - known:
+        raise ValueError(
+            f"no parameter is named {', '.join(sorted(unknown))}: the names are {', '.join(sorted(known)) or 'none'}"
+        )
+    chosen = [not only or not names.isdisjoint(only) for names in paths]
+    return jax.tree.unflatten(jax.tree.structure(params), chosen)
+
+
+def _name(key: Any) -> str:
+    for attribute in ("key", "name", "idx"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)
+
+
+def _gradient(objective: Objective, moves: Any, params: Params, batch: Batch) -> Params:
+    """`grad L(D, v)` for the leaves that move, zeros for the others, through which nothing is propagated."""
+    leaves, structure = jax.tree.flatten(params)
+    moving = jax.tree.leaves(moves)
+
+    def of_moving(moved: list[Any]) -> Any:
+        following = iter(moved)
+        merged = [next(following) if m else leaf for m, leaf in zip(moving, leaves, strict=True)]
+        return objective(jax.tree.unflatten(structure, merged), batch)
+
+    gradient = iter(jax.grad(of_moving)([leaf for m, leaf in zip(moving, leaves, strict=True) if m]))
+    return jax.tree.unflatten(
+        structure, [next(gradient) if m else jnp.zeros_like(leaf) for m, leaf in zip(moving, leaves, strict=True)]
+    )
