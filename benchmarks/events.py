@@ -52,12 +52,12 @@ def compiling() -> Iterator[Compiling]:
     """Listen while the block runs."""
     seen = Compiling()
 
-    def on_duration(event: str, duration: float, **_: object) -> None:
+    def on_duration(event: str, duration_secs: float, **_: str | int) -> None:
         if event in STAGES:
             now = time.perf_counter()
-            seen.intervals.append((STAGES[event], seen.phase, now - duration, now))
+            seen.intervals.append((STAGES[event], seen.phase, now - duration_secs, now))
 
-    def on_event(event: str, **_: object) -> None:
+    def on_event(event: str, **_: str | int) -> None:
         seen.hits += event == HIT
         seen.misses += event == MISS
 

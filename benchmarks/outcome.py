@@ -194,11 +194,11 @@ def busy(seconds: float = 1.0) -> float:
 
 def machine() -> str:
     """Processor, cores in use and memory."""
-    described = {}
+    fields = {}
     for path in (Path("/proc/cpuinfo"), Path("/proc/meminfo")):
-        if path.exists():
-            described.update(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
-    fields = {key.strip(): value.strip() for key, value in described.items()}
+        for line in path.read_text().splitlines() if path.exists() else ():
+            name, _, value = line.partition(":")
+            fields[name.strip()] = value.strip()
     memory = int(fields["MemTotal"].split()[0]) / 2**20 if "MemTotal" in fields else float("nan")
     processor = fields.get("model name", platform.processor() or platform.machine())
     accelerator = "" if jax.default_backend() == "cpu" else f", {jax.local_devices()[0].device_kind}"
