@@ -91,6 +91,16 @@ def meta_batch(case: Case, tasks: int, train: int, validation: int) -> Data:
     return Data(*(jax.tree.map(lambda *leaves: np.stack(leaves), *each) for each in batches))
 
 
+def in_double(of: Data, params: Any, tasks: int) -> tuple[Data, Any]:
+    """The first tasks, and the weights, in double precision; images scaled as nets scale 8-bit ones."""
+
+    def convert(batch: Batch) -> Batch:
+        targets = batch.targets.astype(np.float64) if batch.targets.dtype == np.float32 else batch.targets
+        return Batch(batch.inputs[:tasks] / 255, targets[:tasks], batch.weights[:tasks].astype(np.float64))
+
+    return Data(convert(of.train), convert(of.validation)), jax.tree.map(lambda p: p.astype(np.float64), params)
+
+
 @cache
 def digits() -> tuple[np.ndarray, np.ndarray, str]:
     """Grey images `(n, 28, 28)`, labels and their origin: MNIST's if `METALEADER_DATA` names a folder with it.

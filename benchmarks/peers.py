@@ -18,7 +18,7 @@ MetaGradient = Callable[[], tuple[float, dict[str, Tensor]]]  # the loss and the
 
 
 class Tensors(NamedTuple):
-    """D_tr and D_val of every task, images as PyTorch has them: floating point, channels first."""
+    """D_tr and D_val of every task, images as PyTorch has them: floating point from 0 to 1, channels first."""
 
     train: Tensor
     train_targets: Tensor
@@ -30,9 +30,12 @@ class Tensors(NamedTuple):
         """From the arrays that the package gets."""
         tensors = []
         for batch in (data.train, data.validation):
-            images = torch.from_numpy(np.moveaxis(batch.inputs, -1, -3).astype(np.float32) / 255).contiguous()
+            images = torch.from_numpy(np.moveaxis(batch.inputs, -1, -3).copy())
             targets = torch.from_numpy(np.asarray(batch.targets))
-            tensors += [images, targets if targets.is_floating_point() else targets.long()]
+            tensors += [
+                images if images.is_floating_point() else images.float() / 255,
+                targets if targets.is_floating_point() else targets.long(),
+            ]
         return cls(*tensors)
 
 
@@ -51,7 +54,7 @@ class SoftArgmax(nn.Module):
         """Coordinates from -1 to 1, `(n, 2 c)`."""
         height, width = maps.shape[-2:]
         share = maps.flatten(2).softmax(-1).view(maps.shape)
-        x, y = torch.linspace(-1, 1, width), torch.linspace(-1, 1, height)
+        x, y = (torch.linspace(-1, 1, size, dtype=maps.dtype) for size in (width, height))
         return torch.cat([(share.sum(2) * x).sum(-1), (share.sum(3) * y).sum(-1)], 1)
 
 
@@ -97,7 +100,7 @@ class Net(nn.Module):
         with torch.no_grad():
             own = dict(self.named_parameters())
             for (name, convert, _), value in zip(self.conversions, _in_order(params), strict=True):
-                own[name].copy_(torch.from_numpy(np.ascontiguousarray(convert(np.asarray(value)))))
+                own[name].copy_(torch.from_numpy(np.array(convert(np.asarray(value)))))
 
     def forward(self, x: Tensor, **_: Any) -> Tensor:
         """Logits, or predictions."""
