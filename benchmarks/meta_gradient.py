@@ -72,10 +72,10 @@ def _measure(options: Options, case: Case, first: bool) -> Outcome:
     began = time.perf_counter()
     ours, _ = package(case, data, params, steps)
     compiling = {OURS: time.perf_counter() - began}
-    net = peers.Net(case, params)
-    others = peers.all_peers(case, net, data, steps)
+    others = {name: peer for name, (peer, _) in peers.all_peers(case, params, data, steps).items()}
     if options.compiled:
-        others = {EAGER: others[EAGER], COMPILED: peers.compiled(case, net, peers.Tensors.of(data), steps)}
+        net, tensors = peers.Net(case, params, transformed=True), peers.Tensors.of(data)
+        others = {EAGER: others[EAGER], COMPILED: peers.compiled(case, net, tensors, steps)}
     apart = _agreement_in_double(case, data, params, steps)
     _warm_up(ours, others, compiling)
 
@@ -97,8 +97,7 @@ def _agreement_in_double(case: Case, data: Data, params: Any, steps: int) -> dic
     with jax.enable_x64(True):
         data, params = in_double(data, params, 2)
         loss, gradient = package(case, data, params, steps)[0]()
-        net = peers.Net(case, params).double()
-        for name, other in peers.all_peers(case, net, data, steps).items():
+        for name, (other, net) in peers.all_peers(case, params, data, steps).items():
             other_loss, other_gradient = other()
             apart[name] = (abs(other_loss / float(loss) - 1), peers.distance(net, other_gradient, gradient))
             if not max(apart[name]) <= APART:
