@@ -294,7 +294,7 @@ def metalearn_(case: Case, net: Net, tensors: Tensors, steps: int) -> MetaGradie
 
     loss = loss_of(case)
 
-    class Loss(BaseLoss):  # type: ignore[misc] # the library is not annotated
+    class Loss(BaseLoss):
         def forward(self, out_dict: Any, targets: Any, **_: Any) -> tuple[Tensor, Tensor]:
             value = loss(out_dict["logits"], targets["labels"])
             return value, value.detach()

@@ -138,15 +138,20 @@ def _one(point: Point) -> Point:
     devices.start()
     data = meta_batch(case, jax.local_device_count(), point.datapoints, 10)
     params = jax.tree.map(np.asarray, case.model.init(jax.random.key(0)))
-    seconds, working = 0.0, 0.0
+    seconds, working, peak = 0.0, 0.0, 0.0
     if point.steps:
         jax.config.update("jax_enable_compilation_cache", False)  # every process compiles, so that peaks compare
         run, _ = package(case, data, params, point.steps, point.derivative)
+        peak = _peak()
         before = _restart_peak()
         seconds = by_turns({"": run}, 3, "", turn_seconds=0.2, pause=0).popitem()[1].least
         working = _status("VmHWM") - before
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    return Point(point.steps, point.datapoints, point.derivative, seconds, max(peak, _status("VmHWM")), working)
+    return Point(point.steps, point.datapoints, point.derivative, seconds, max(peak, _peak()), working)
+
+
+def _peak() -> float:
+    """The most memory that was resident, in MiB, since the process or `_restart_peak` began."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _restart_peak() -> float:
