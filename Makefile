@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test test-slow check format clean
+.PHONY: run test test-slow bench bench-compile check format clean
 
 run: .venv/installed  ## the main job: four learners on a stream of handwritten digits, then the report
 	$(BIN)/metaleader run
@@ -13,6 +13,12 @@ test: .venv/installed-dev  ## the tests, a few minutes
 
 test-slow: .venv/installed-dev  ## the long acceptance runs
 	$(BIN)/pytest -m slow
+
+bench: .venv/installed-bench  ## time and memory next to other libraries and to the bars, minutes; writes docs/benchmarks.md
+	$(BIN)/python -m benchmarks
+
+bench-compile: .venv/installed-bench  ## the meta-gradient against torch.compile, which compiles for minutes; needs g++
+	$(BIN)/python -m benchmarks compiled
 
 check: .venv/installed-dev  ## format, lint, types
 	$(BIN)/ruff format --check
@@ -35,4 +41,8 @@ clean:  ## remove the environment and all caches
 
 .venv/installed-dev: .venv/bin/python pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@ .venv/installed
+
+.venv/installed-bench: .venv/bin/python pyproject.toml
+	$(BIN)/pip install --quiet --editable '.[bench]'
 	touch $@ .venv/installed

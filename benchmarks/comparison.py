@@ -112,8 +112,9 @@ def page(
 def machine(of: Run, arguments: Sequence[str]) -> str:
     """The command, and where it ran."""
     machine, versions = of.config["machine"], of.config["versions"]
+    command = ["python", "-m", f"benchmarks.{Path(arguments[0]).stem}", *arguments[1:]]
     return (
-        f"Made by `{shlex.join(['python', *arguments])}` on {machine['cores']} cores "
+        f"Made by `{shlex.join(command)}` on {machine['cores']} cores "
         f"({', '.join(machine['devices'])}), metaleader {versions['metaleader']}, JAX {versions['jax']}; "
         f"{of.config['rounds']} rounds of "
         f"{of.config['settings']['stream']['examples_per_task']} datapoints."

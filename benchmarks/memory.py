@@ -1,6 +1,6 @@
 """FTML on Rainbow MNIST against the share of the data that its memory may keep (docs/memory.md).
 
-    python benchmarks/memory.py
+    python -m benchmarks.memory
 
 Interrupt it and start it again at will: it goes on from the last checkpoint.
 """
@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 import tyro
-from comparison import Options, compare, machine, page, save, settings_of, signed
 from matplotlib.figure import Figure
 
+from benchmarks.comparison import Options, compare, machine, page, save, settings_of, signed
 from metaleader import EXPERIMENTS, FTML, Memory, Preset, metrics
 from metaleader.metrics import Run
 

@@ -1,6 +1,6 @@
 """FTML with every update procedure on Rainbow MNIST, at equal compute (docs/updates.md).
 
-    python benchmarks/updates.py
+    python -m benchmarks.updates
 
 Interrupt it and start it again at will: it goes on from the last checkpoint.
 """
@@ -14,8 +14,8 @@ from pathlib import Path
 
 import matplotlib
 import tyro
-from comparison import Options, compare, machine, page, save, settings_of
 
+from benchmarks.comparison import Options, compare, machine, page, save, settings_of
 from metaleader import EXPERIMENTS, FTML, Preset, figures
 
 COMPARED = (

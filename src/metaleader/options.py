@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
 import re
 from dataclasses import field
 from typing import Any
@@ -86,7 +87,7 @@ def _one_line(box: str, program: str) -> str:
 
 def value_of(option: str, arguments: list[str]) -> str | None:
     """The value of an option that must be known before the others can be parsed."""
-    for given, following in zip(arguments, [*arguments[1:], None], strict=True):
+    for given, following in itertools.zip_longest(arguments, arguments[1:]):
         if given == option:
             return following
         if given.startswith(f"{option}="):

@@ -1,0 +1,68 @@
+"""All benchmarks, or some: `python -m benchmarks [PART...]`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+from benchmarks import page
+from benchmarks.outcome import load, sentence
+
+# `compiled` last: torch.compile takes minutes, and only runs when it is named.
+PARTS = {
+    "meta_gradient": ("benchmarks.meta_gradient",),
+    "scaling": ("benchmarks.scaling",),
+    "rounds": ("benchmarks.rounds",),
+    "compiling": ("benchmarks.compiling",),
+    "runs": ("benchmarks.runs",),
+    "compiled": ("benchmarks.meta_gradient", "--compiled"),
+}
+TIME_LIMIT = 3600  # seconds for a part
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measure the parts one after another, each in a process of its own, and write the page of all results."""
+
+    parts: tyro.conf.Positional[tuple[str, ...]] = tuple(name for name in PARTS if name != "compiled")
+    """Which parts: meta_gradient, scaling, rounds, compiling, runs, or compiled (torch.compile)."""
+    quick: bool = False
+    """Everything at a reduced size, to see that it works; written to runs/benchmarks instead of docs."""
+
+
+def run(options: Options) -> int:
+    """Measure, print every figure next to its bar, write the page; returns 1 if a part failed."""
+    if unknown := [part for part in options.parts if part not in PARTS]:
+        print(f"error: there is no part {unknown[0]}: choose from {', '.join(PARTS)}", file=sys.stderr)
+        return 2
+    root = Path("runs/benchmarks" if options.quick else "docs")
+    figures = root / "figures" / "benchmarks"
+    console, failed = Console(stderr=True), []
+    for part in options.parts:
+        console.rule(part)
+        module, *arguments = PARTS[part]
+        arguments += ["--result", str(figures / f"{part.replace('_', '-')}.json"), *["--quick"] * options.quick]
+        try:
+            subprocess.run([sys.executable, "-m", module, *arguments], check=True, timeout=TIME_LIMIT)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            failed.append(part)
+            print(f"{part} failed: {error}", file=sys.stderr)
+    names = [figures / f"{part.replace('_', '-')}.json" for part in PARTS]
+    outcomes = [load(name) for name in names if name.exists()]
+    if outcomes:
+        page.write(outcomes, root / "benchmarks.md", figures)
+        console.rule("figures and bars")
+        for outcome in outcomes:
+            for bar in outcome.bars:
+                print(sentence(bar))
+        print(f"page: {root / 'benchmarks.md'}")
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(run(tyro.cli(Options, config=(tyro.conf.FlagCreatePairsOff,))))
