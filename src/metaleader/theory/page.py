@@ -16,6 +16,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from rich.markup import escape
 from rich.table import Table
 
 from metaleader.errors import UserError
@@ -101,7 +102,7 @@ def terminal_table(found: Findings) -> Table:
     for heading in ("bound", "measured", "holds"):
         table.add_column(heading, justify="right")
     for claim in found.claims:
-        table.add_row(*_row(claim))
+        table.add_row(*map(escape, _row(claim)))  # brackets are not markup
     return table
 
 
