@@ -20,12 +20,12 @@ _DIGITS_LAPTOP = Preset(
     stream=RainbowDigits(),
     model=ConvNet(depth=3, image=(16, 16, 3)),
     loss=CrossEntropy(),
-    protocol=Protocol(chunk=10, evaluate_at=(10, 20, 30, 50, 70, 100), threshold=0.85),
+    protocol=Protocol(chunk=10, evaluate_at=(10, 20, 30, 50, 100), threshold=0.9),
     learners=learners(
-        FTML(_STEPS, meta_steps=4, meta_batch=2, validation_size=40, optimizer=Adam(4e-3)),
-        FTL(_STEPS, steps=25, optimizer=Adam(2e-3)),
-        TOE(steps=25, optimizer=Adam(2e-3)),
-        Scratch(steps=40),
+        FTML(_STEPS, meta_steps=3, meta_batch=2, validation_size=40, optimizer=Adam(4e-3)),
+        FTL(_STEPS, steps=16, optimizer=Adam(2e-3)),
+        TOE(steps=16, optimizer=Adam(2e-3)),
+        Scratch(steps=30),
     ),
 )
 
