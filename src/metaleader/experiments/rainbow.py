@@ -25,7 +25,7 @@ _DIGITS_LAPTOP = Preset(
         FTML(_STEPS, meta_steps=3, meta_batch=2, validation_size=40, optimizer=Adam(4e-3)),
         FTL(_STEPS, steps=16, optimizer=Adam(2e-3)),
         TOE(steps=16, optimizer=Adam(2e-3)),
-        Scratch(steps=30),
+        Scratch(steps=20),
     ),
 )
 
