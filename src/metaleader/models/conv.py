@@ -65,18 +65,7 @@ class ConvNet:
 
     def _forward(self, params: Params, inputs: Any, weights: Any) -> tuple[Any, Params]:
         """The logits, and the parameters with the statistics that were used."""
-        x = layers.as_float(inputs)
-        if x.shape[1:] != self.image:
-            raise ValueError(
-                f"inputs have shape {x.shape[1:]} an example, the net expects {self.image}: set image={x.shape[1:]}"
-            )
-        used = []
-        for layer in params["conv"]:
-            x = layers.patches(x, 3, self.stride) @ layer["kernel"]
-            if "mean" not in layer:
-                mean, variance = layers.moments(x, weights)
-                layer = {**layer, "mean": mean, "variance": variance}
-            used.append(layer)
-            x = jax.nn.relu(layers.batch_norm(layer, x, weights))
+        x = layers.as_images(inputs, self.image)
+        x, used = layers.normalised_convolutions(params["conv"], x, weights, 3, self.stride)
         logits = layers.dense(params["head"], x.reshape(x.shape[0], -1))
         return logits, {**params, "conv": used}

@@ -19,6 +19,20 @@ def as_float(inputs: Shaped[AnyArray, ...]) -> Float[Array, ...]:
     return inputs.astype(jnp.float32) / 255 if inputs.dtype == jnp.uint8 else inputs
 
 
+def as_images(inputs: Shaped[AnyArray, "n h w c"], image: tuple[int, int, int]) -> Float[Array, "n h w c"]:
+    """`as_float` of images that must have the shape `image`.
+
+    Raises:
+        ValueError: they have another.
+    """
+    x = as_float(inputs)
+    if x.shape[1:] != image:
+        raise ValueError(
+            f"inputs have shape {x.shape[1:]} an example, the net expects {image}: set image={x.shape[1:]}"
+        )
+    return x
+
+
 def dense_init(key: Array, inputs: int, outputs: int, gain: float = 1.0) -> Layer:
     """Kernel `(inputs, outputs)` of variance `gain / inputs`, bias `(outputs,)` of zeros."""
     kernel = jax.random.normal(key, (inputs, outputs)) * (gain / inputs) ** 0.5
@@ -78,3 +92,22 @@ def batch_norm(
     """
     mean, variance = (layer["mean"], layer["variance"]) if "mean" in layer else moments(x, weights)
     return (x - mean) * (layer["scale"] * jax.lax.rsqrt(variance + epsilon)) + layer["offset"]
+
+
+def normalised_convolutions(
+    convolutions: list[Layer], x: Float[AnyArray, "n h w c"], weights: Float[AnyArray, " n"], size: int, stride: int
+) -> tuple[Float[Array, "n oh ow filters"], list[Layer]]:
+    """One after another, a `size x size` convolution, batch normalisation and ReLU.
+
+    Returns:
+        The feature maps, and the layers with the statistics that were used: stored ones, or those of the batch.
+    """
+    x, used = jnp.asarray(x), []
+    for layer in convolutions:
+        x = patches(x, size, stride) @ layer["kernel"]
+        if "mean" not in layer:
+            mean, variance = moments(x, weights)
+            layer = {**layer, "mean": mean, "variance": variance}
+        used.append(layer)
+        x = jax.nn.relu(batch_norm(layer, x, weights))
+    return x, used

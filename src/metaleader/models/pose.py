@@ -83,19 +83,8 @@ class PoseNet:
 
     def _forward(self, params: Params, inputs: Any, weights: Any) -> tuple[Any, Params]:
         """The predictions, and the parameters with the statistics that were used."""
-        x = layers.as_float(inputs)
-        if x.shape[1:] != self.image:
-            raise ValueError(
-                f"inputs have shape {x.shape[1:]} an example, the net expects {self.image}: set image={x.shape[1:]}"
-            )
-        used = []
-        for layer in params["conv"]:
-            x = layers.patches(x, SIZE, STRIDE) @ layer["kernel"]
-            if "mean" not in layer:
-                mean, variance = layers.moments(x, weights)
-                layer = {**layer, "mean": mean, "variance": variance}
-            used.append(layer)
-            x = jax.nn.relu(layers.batch_norm(layer, x, weights))
+        x = layers.as_images(inputs, self.image)
+        x, used = layers.normalised_convolutions(params["conv"], x, weights, SIZE, STRIDE)
         x = spatial_soft_argmax(x)
         for layer in params["hidden"]:
             x = jax.nn.relu(layers.dense(layer, x))
