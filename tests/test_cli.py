@@ -9,15 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from metaleader import cli
+from command import assert_refused, call
 
 SMOKE = ["run", "sinusoid", "--preset", "smoke"]
-
-
-def call(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as end:
-        cli.main(arguments)
-    return int(end.value.code or 0)
 
 
 @pytest.mark.parametrize("name", ["rainbow-digits", "rainbow-mnist"])  # the others: where their streams are tested
@@ -91,11 +85,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert call(*arguments) == 2
-    said = capsys.readouterr().err
-    assert message in said
-    assert said.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []  # nothing half-written
+    assert_refused(*arguments, message=message, folder=tmp_path, capsys=capsys)
 
 
 def test_damaged_data_is_named_and_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from command import assert_refused
 from metaleader import Pose, PoseNet, UserError, cli, rendering
 from metaleader.experiments.pose import angle_error, position_error
 from metaleader.models.pose import spatial_soft_argmax
@@ -210,12 +211,6 @@ def test_too_few_sound_models_are_an_error(opengl: str, tmp_path: Path) -> None:
         render(settings, cad(tmp_path, sound=1, broken=2), workers=1)
 
 
-def call(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as end:
-        cli.main(arguments)
-    return int(end.value.code or 0)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -236,11 +231,9 @@ def test_a_mistake_is_one_line_and_exit_code_2(
 ) -> None:
     monkeypatch.delenv("METALEADER_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert call("data", "render", *arguments, "--data-dir", str(tmp_path)) == 2
-    said = capsys.readouterr().err
-    assert message in said
-    assert said.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []  # nothing half-written
+    assert_refused(
+        "data", "render", *arguments, "--data-dir", str(tmp_path), message=message, folder=tmp_path, capsys=capsys
+    )
 
 
 def test_without_opengl_the_message_names_packages(monkeypatch: pytest.MonkeyPatch) -> None:

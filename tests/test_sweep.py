@@ -14,18 +14,13 @@ from typing import Any
 import pytest
 
 import dying
-from metaleader import UserError, cli, start
+from command import assert_refused, call
+from metaleader import UserError, start
 from metaleader.record import RunFolder
 from metaleader.sweep import Job, grid, jobs, sweep
 
 EXPERIMENT = str(Path(dying.__file__))
 SMOKE = ["sweep", EXPERIMENT, "--preset", "smoke"]
-
-
-def call(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as end:
-        cli.main(arguments)
-    return int(end.value.code or 0)
 
 
 def records(path: Path) -> list[dict[str, Any]]:
@@ -94,11 +89,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert call("sweep", *arguments, "--preset", "smoke") == 2
-    said = capsys.readouterr().err
-    assert message in said
-    assert said.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []
+    assert_refused("sweep", *arguments, "--preset", "smoke", message=message, folder=tmp_path, capsys=capsys)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metaleader import EXPERIMENTS, Record, cli, figures, metrics, verdicts
+from command import call
+from metaleader import EXPERIMENTS, Record, figures, metrics, verdicts
 from metaleader.experiments import find
 from metaleader.metrics import Run
 from metaleader.verdicts import EFFICIENCY, FEW, FINAL, Claim, judge
@@ -104,9 +105,8 @@ def test_every_claim_is_about_learners_that_its_experiment_compares() -> None:
 
 def test_reproduce_ends_in_a_page_of_verdicts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    with pytest.raises(SystemExit) as end:
-        cli.main(["reproduce", "--experiment", "sinusoid", "--preset", "smoke", "--seeds", "2", "--out", str(out)])
-    assert end.value.code == 0
+    arguments = ["--experiment", "sinusoid", "--preset", "smoke", "--seeds", "2", "--out", str(out)]
+    assert call("reproduce", *arguments) == 0
     found = json.loads((out / "verdicts.json").read_text())
     assert [(v["experiment"], v["seeds"]) for v in found] == [("sinusoid", [0, 1])] * 2
     page = (out / "index.html").read_text()
@@ -119,7 +119,5 @@ def test_reproduce_ends_in_a_page_of_verdicts(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_reproduce_refuses_what_it_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        cli.main(["reproduce", "--experiment", "sinusoids"])
-    assert end.value.code == 2
+    assert call("reproduce", "--experiment", "sinusoids") == 2
     assert "unknown experiment 'sinusoids': did you mean sinusoid" in capsys.readouterr().err
