@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -196,7 +196,7 @@ def _run(arguments: list[str]) -> int:
     )
     if options.seeds < 1:
         raise UserError(f"--seeds must be at least 1, got {options.seeds}")
-    learners = tuple(dict.fromkeys(n for names in options.learner for n in names)) or experiment.compared
+    learners = _chosen(options.learner) or experiment.compared
     devices.start()
     if options.coordinator is not None:
         devices.join(options.coordinator, options.processes, options.process_id)
@@ -218,11 +218,7 @@ def _run(arguments: list[str]) -> int:
         with live(plan, quiet=not devices.is_first()) as progress:
             outcomes = run(plan, options.resume, progress)
     except RunInterrupted:
-        resume = [a for a in arguments if a != "--resume"]
-        again = shlex.join(["metaleader", "run", name, *resume, *(["--out", str(out)] if not options.out else [])])
-        if devices.is_first():
-            _say(f"stopped; everything is saved in {out}. Go on with: {again} --resume")
-        return 130
+        return _stopped(["run", name, *arguments], options.out, out)
     if not devices.is_first():
         return int(any(outcome.startswith("failed") for outcome in outcomes.values()))
     return _finish(out, outcomes)
@@ -236,7 +232,7 @@ def _sweep(arguments: list[str]) -> int:
         if (value := getattr(options, name)) is not None and value < 1:
             raise UserError(f"--{name} must be at least 1, got {value}")
     out = options.out or _folder(f"sweep-{options.preset}", options.resume)
-    learners = tuple(dict.fromkeys(n for names in options.learner for n in names))
+    learners = _chosen(options.learner)
     command = shlex.join(["metaleader", "sweep", *arguments])
     data_dir = options.data_dir and options.data_dir.absolute()
     jobs = sweeps.jobs(
@@ -253,11 +249,7 @@ def _sweep(arguments: list[str]) -> int:
         with live_sweep(jobs) as show:
             outcomes = sweeps.sweep(jobs, workers, show)
     except RunInterrupted:
-        again = [a for a in arguments if a != "--resume"] + ([] if options.out else ["--out", str(out)])
-        _say(
-            f"stopped; everything is saved in {out}. Go on with: {shlex.join(['metaleader', 'sweep', *again])} --resume"
-        )
-        return 130
+        return _stopped(["sweep", *arguments], options.out, out)
     return _finish(out, outcomes)
 
 
@@ -266,7 +258,7 @@ def _reproduce(arguments: list[str]) -> int:
     if options.seeds < 1:
         raise UserError(f"--seeds must be at least 1, got {options.seeds}")
     known = reproduction.experiments()
-    names = list(dict.fromkeys(n for group in options.experiment for n in group)) or known
+    names = _chosen(options.experiment) or known
     for name in names:
         if name not in known:
             raise UserError(unknown("experiment", name, known))
@@ -282,34 +274,43 @@ def _reproduce(arguments: list[str]) -> int:
             with live(plan) as progress:
                 outcomes |= run(plan, options.resume, progress)
         except RunInterrupted:
-            again = [a for a in arguments if a != "--resume"] + ([] if options.out else ["--out", str(out)])
-            again = ["metaleader", "reproduce", *again, "--resume"]
-            _say(f"stopped; everything is saved in {out}. Go on with: {shlex.join(again)}")
-            return 130
+            return _stopped(["reproduce", *arguments], options.out, out)
     page, judged = reproduction.conclude(out)
     table = Table(*verdicts.HEADINGS, box=None, pad_edge=False)
     for row in verdicts.rows(judged):
         table.add_row(*row)
-    console = Console()
-    console.print(table)
-    for folder, outcome in outcomes.items():
-        if outcome != "finished":
-            _say(f"{folder}: {outcome}")
-    console.print(f"report: {page}", soft_wrap=True)
-    return int(any(outcome.startswith("failed") for outcome in outcomes.values()))
+    return _told([table], page, outcomes)
 
 
 def _finish(out: Path, outcomes: Mapping[str, str]) -> int:
-    """Report, and name the runs that did not finish."""
+    """Report on the runs in `out`."""
     page, summaries = report.write_report([out], out)
+    return _told(map(report.terminal_table, summaries), page, outcomes)
+
+
+def _told(tables: Iterable[Table], page: Path, outcomes: Mapping[str, str]) -> int:
+    """Show the tables, name the runs that did not finish and the page; the exit code: 1 if a run failed."""
     console = Console()
-    for summary in summaries:
-        console.print(report.terminal_table(summary))
+    for table in tables:
+        console.print(table)
     for folder, outcome in outcomes.items():
         if outcome != "finished":
             _say(f"{folder}: {outcome}")
     console.print(f"report: {page}", soft_wrap=True)
     return int(any(outcome.startswith("failed") for outcome in outcomes.values()))
+
+
+def _stopped(command: list[str], given: Path | None, out: Path) -> int:
+    """Say how to go on after Ctrl-C; `given` is the folder that the user named, if any."""
+    again = [word for word in command if word != "--resume"] + ([] if given else ["--out", str(out)])
+    if devices.is_first():
+        _say(f"stopped; everything is saved in {out}. Go on with: {shlex.join(['metaleader', *again, '--resume'])}")
+    return 130
+
+
+def _chosen(groups: Iterable[Iterable[str]]) -> tuple[str, ...]:
+    """The names of an option that may be given several times, each once, in order."""
+    return tuple(dict.fromkeys(name for names in groups for name in names))
 
 
 def _report(arguments: list[str]) -> int:
@@ -317,11 +318,7 @@ def _report(arguments: list[str]) -> int:
     if not options.dirs:
         raise UserError("name at least one folder of runs: metaleader report DIR...")
     page, summaries = report.write_report(list(options.dirs), options.out or options.dirs[0])
-    console = Console()
-    for summary in summaries:
-        console.print(report.terminal_table(summary))
-    console.print(f"report: {page}", soft_wrap=True)
-    return 0
+    return _told(map(report.terminal_table, summaries), page, {})
 
 
 def _list(arguments: list[str]) -> int:
