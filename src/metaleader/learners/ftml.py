@@ -16,6 +16,7 @@ from metaleader import buffer as buffers
 from metaleader import devices
 from metaleader.batch import Batch
 from metaleader.buffer import Recency, Sampling, TaskBuffer
+from metaleader.errors import check_positive
 from metaleader.learners import state as states
 from metaleader.learners.state import Adam, Optimizer, State
 from metaleader.memory import Memory
@@ -62,7 +63,7 @@ class FTML:
     """Tasks that share one vectorised computation on a device. None: chosen by the kind of device."""
 
     def __post_init__(self) -> None:
-        states.check_positive(self, "meta_steps", "meta_batch", "train_size", "validation_size")
+        check_positive(self, "meta_steps", "meta_batch", "train_size", "validation_size")
 
     def init(self, problem: Problem, key: Array, like: Batch, capacity: int = 1024) -> State:
         """Random w_1, an empty buffer."""

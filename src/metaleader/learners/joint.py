@@ -13,6 +13,7 @@ from jaxtyping import Array, Int
 from metaleader import buffer as buffers
 from metaleader.batch import Batch
 from metaleader.buffer import TaskBuffer
+from metaleader.errors import check_positive
 from metaleader.learners import state as states
 from metaleader.learners.state import Adam, Momentum, Optimizer, State
 from metaleader.memory import Memory
@@ -40,7 +41,7 @@ class TOE:
     """Which datapoints the buffer keeps."""
 
     def __post_init__(self) -> None:
-        states.check_positive(self, "steps", "batch_size")
+        check_positive(self, "steps", "batch_size")
 
     @property
     def update(self) -> UpdateProcedure:
@@ -81,7 +82,7 @@ class FTL:
     """Which datapoints the buffer keeps."""
 
     def __post_init__(self) -> None:
-        states.check_positive(self, "steps", "batch_size")
+        check_positive(self, "steps", "batch_size")
 
     def init(self, problem: Problem, key: Array, like: Batch, capacity: int = 1024) -> State:
         """Random parameters, an empty buffer."""
@@ -98,14 +99,12 @@ class FTL:
 
 
 def start(
-    problem: Problem, optimizer: Optimizer, key: Array, like: Batch, capacity: int, memory: Memory | None = None
+    problem: Problem, optimizer: Optimizer, key: Array, like: Batch, capacity: int, memory: Memory = Memory()
 ) -> State:
     """Random parameters, a fresh optimiser and an empty buffer."""
     key, init_key = jax.random.split(key)
     params = problem.model.init(init_key)
-    return State(
-        params, optimizer().init(params), (memory or Memory()).empty(like, key, capacity), key, states.count(0)
-    )
+    return State(params, optimizer().init(params), memory.empty(like, key, capacity), key, states.count(0))
 
 
 def train(problem: Problem, optimizer: Optimizer, steps: int, batch_size: int, state: State, examples: int) -> State:

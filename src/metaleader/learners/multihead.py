@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from metaleader import buffer as buffers
 from metaleader.batch import Batch
 from metaleader.buffer import TaskBuffer
+from metaleader.errors import check_positive
 from metaleader.learners import state as states
 from metaleader.learners.state import Adam, Momentum, Optimizer, State
 from metaleader.objective import Params, Problem
@@ -50,7 +51,7 @@ class MultiHeadTOE:
     """How many heads there are: the longest stream."""
 
     def __post_init__(self) -> None:
-        states.check_positive(self, "steps", "batch_tasks", "batch_size", "tasks")
+        check_positive(self, "steps", "batch_tasks", "batch_size", "tasks")
 
     @property
     def update(self) -> UpdateProcedure:

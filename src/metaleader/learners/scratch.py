@@ -9,6 +9,7 @@ from jaxtyping import Array
 
 from metaleader import buffer as buffers
 from metaleader.batch import Batch
+from metaleader.errors import check_positive
 from metaleader.learners import state as states
 from metaleader.learners.joint import start, train
 from metaleader.learners.state import Adam, Momentum, Optimizer, State
@@ -32,7 +33,7 @@ class Scratch:
     """A function that gives an optax transformation."""
 
     def __post_init__(self) -> None:
-        states.check_positive(self, "steps", "batch_size")
+        check_positive(self, "steps", "batch_size")
 
     @property
     def update(self) -> UpdateProcedure:

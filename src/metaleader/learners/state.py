@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from metaleader import meta
 from metaleader.batch import Batch, bucket_size, pad
-from metaleader.errors import check_positive as check_positive
+from metaleader.errors import check_positive
 from metaleader.objective import Params, Problem
 from metaleader.update import MetaParams, UpdateProcedure
 

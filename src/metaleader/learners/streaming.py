@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from metaleader.batch import Batch, bucket_size
 from metaleader.buffer import TaskBuffer
+from metaleader.errors import check_positive
 from metaleader.learners import state as states
 from metaleader.learners.ftml import FTML
 from metaleader.learners.state import Adam, Optimizer, State
@@ -26,7 +27,7 @@ class AdaGrad:
     """Step size at first."""
 
     def __post_init__(self) -> None:
-        states.check_positive(self, "learning_rate")
+        check_positive(self, "learning_rate")
 
     def __call__(self) -> optax.GradientTransformation:
         """The optax transformation."""
@@ -77,7 +78,7 @@ class Streaming:
     """The outer optimiser: a function that gives an optax transformation."""
 
     def __post_init__(self) -> None:
-        states.check_positive(self, "meta_steps", "meta_batch", "train_size", "validation_size")
+        check_positive(self, "meta_steps", "meta_batch", "train_size", "validation_size")
 
     def init(self, problem: Problem, key: Array, like: Batch, capacity: int = 1024) -> State:  # noqa: ARG002
         """Random w_1, no data; room for what is in `like` at first."""

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from metaleader import buffer as buffers
 from metaleader.batch import Batch
-from metaleader.errors import UserError
+from metaleader.errors import UserError, check_positive
 from metaleader.learners import state as states
 from metaleader.learners.state import State
 from metaleader.meta import meta_objective
@@ -230,7 +230,7 @@ class ExactFTML:
     """Of the domain."""
 
     def __post_init__(self) -> None:
-        states.check_positive(self, "radius")
+        check_positive(self, "radius")
 
     @property
     def leads_through(self) -> Update:
