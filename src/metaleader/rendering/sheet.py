@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from metaleader.rendering.scene import Camera
 
@@ -20,6 +19,8 @@ def write_contact_sheet(folder: Path, files: Sequence[Path]) -> Path:
 
     The arrow begins at (x, y) on the table and points where the azimuth says that the front is.
     """
+    from matplotlib.figure import Figure  # takes a while, and streams import this module
+
     rows = -(-len(files) // COLUMNS)
     figure = Figure(figsize=(1.15 * COLUMNS, 1.3 * rows + 0.5), layout="constrained")
     panels = figure.subplots(rows, COLUMNS, squeeze=False).ravel()

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
-import sklearn.datasets
 from jaxtyping import UInt8
 
 from metaleader import data
@@ -143,6 +142,8 @@ class RainbowDigits:
 
     def stream(self, seed: int, data_dir: Path | None = None) -> Stream:  # noqa: ARG002 - the data is at hand
         """The stream with order, split and examples drawn by `seed`."""
+        import sklearn.datasets  # takes a second, and only this stream needs it
+
         digits = sklearn.datasets.load_digits()
         # Grey values of 0 to 16 on a canvas of twice the size, as the full scale of MNIST.
         images = np.kron(np.rint(digits.images * (255 / 16)), np.ones((1, 2, 2))).astype(np.uint8)
