@@ -71,7 +71,7 @@ def test_the_same_bytes_however_many_processes_and_after_a_stop(rendered: Path, 
     again = tmp_path / "pose" / TINY.folder
     again.mkdir(parents=True)
     shutil.copy(rendered / "task-001.npz", again)  # as a rendering that was stopped would leave it
-    (again / "partial-task-000.npz").write_bytes(b"torn")
+    (again / "task-000.npz.tmp").write_bytes(b"torn")
     kept = (again / "task-001.npz").stat().st_mtime_ns
     assert render(TINY, tmp_path, workers=2) == again
     assert contents(again) == contents(rendered)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 
 from metaleader import devices
 from metaleader.errors import UserError
+from metaleader.files import write_text, write_whole
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,7 @@ class Record:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` so that the file is there whole or not at all."""
-    partial = path.with_name(path.name + ".tmp")
-    partial.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
-    os.replace(partial, path)
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 class RunFolder:
@@ -126,9 +124,7 @@ class RunFolder:
     def illustrate(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Keep the arrays of an illustration, if there are any."""
         if arrays:
-            partial = self.path / "partial-illustration.npz"
-            np.savez(partial, **arrays)  # type: ignore[arg-type]
-            os.replace(partial, self.path / "illustration.npz")
+            write_whole(self.path / "illustration.npz", lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
 
     def save(self, position: Any) -> None:
         """Checkpoint a `Position`, with all records made so far; replaces the checkpoint before.
@@ -172,9 +168,7 @@ class RunFolder:
     def _truncate(self, records: int) -> None:
         path = self.path / "records.jsonl"
         lines = path.read_text().splitlines(keepends=True)[:records] if path.exists() else []
-        partial = path.with_name(path.name + ".tmp")
-        partial.write_text("".join(lines))
-        os.replace(partial, path)
+        write_text(path, "".join(lines))
 
     def _checkpoints(self) -> Any:
         path = (self.path / "checkpoints").absolute()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -19,6 +18,7 @@ from rich.table import Table
 
 from metaleader import figures, illustrations, metrics
 from metaleader.figures import style
+from metaleader.files import write_text, write_whole
 from metaleader.metrics import Interval, Run
 from metaleader.record import write_json
 
@@ -48,14 +48,12 @@ def write_report(paths: Sequence[Path], out: Path) -> tuple[Path, list[dict[str,
         pictures = []
         every = {**_illustration(drawn), **figures.all_figures(drawn)} if drawn else {}
         for name, (figure, caption) in every.items():
-            png = _rendered(figure, "png", dpi=150)
-            write(out / "figures" / f"{prefix}{name}.png", png)
-            write(out / "figures" / f"{prefix}{name}.svg", _rendered(figure, "svg"))
+            png = save_figure(figure, out / "figures" / f"{prefix}{name}")
             pictures.append((f"{prefix}{name}", png, caption))
         bodies.append(_section(each, summary, pictures))
     page = out / "report.html"
     title = escape(", ".join(sections))
-    write(page, PAGE.substitute(title=title, sections="\n".join(bodies)).encode())
+    write_text(page, PAGE.substitute(title=title, sections="\n".join(bodies)))
     return page, summaries
 
 
@@ -230,15 +228,14 @@ def _base64(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
-def _rendered(figure: Figure, kind: str, **options: Any) -> bytes:
-    target = io.BytesIO()
+def save_figure(figure: Figure, path: Path) -> bytes:
+    """Write a figure as `path` with `.png` and with `.svg`, each whole or not at all; returns the PNG."""
+    png = io.BytesIO()
     with matplotlib.rc_context(figures.RC):
-        figure.savefig(target, format=kind, metadata={"Date": None} if kind == "svg" else None, **options)
-    return target.getvalue()
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write `content` so that the file is there whole or not at all."""
-    partial = path.with_name(path.name + ".tmp")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+        figure.savefig(png, format="png", dpi=150)
+        write_whole(
+            path.with_name(f"{path.name}.svg"),
+            lambda file: figure.savefig(file, format="svg", metadata={"Date": None}),
+        )
+    write_whole(path.with_name(f"{path.name}.png"), lambda file: file.write(png.getvalue()))
+    return png.getvalue()

@@ -6,15 +6,13 @@ import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from string import Template
 
 from metaleader import metrics, report, verdicts
 from metaleader.experiments import EXPERIMENTS
+from metaleader.files import write_text
 from metaleader.record import write_json
 from metaleader.run import Plan
 from metaleader.verdicts import CLAIMS, Verdict
-
-PAGE = Template(Path(__file__).with_name("report.html").read_text())
 
 
 def experiments() -> list[str]:
@@ -62,7 +60,7 @@ def conclude(out: Path) -> tuple[Path, list[Verdict]]:
     judged = [verdict for claim in CLAIMS if (verdict := verdicts.judge(claim, runs)) is not None]
     write_json(out / "verdicts.json", verdicts.as_json(judged))
     rows = verdicts.rows(judged)
-    report.write(out / "verdicts.md", _markdown(rows).encode())
+    write_text(out / "verdicts.md", _markdown(rows))
     made = "\n".join(dict.fromkeys(str(run.config["command"]) for run in runs))
     machine = json.dumps(runs[0].config["machine"])
     body = (
@@ -74,7 +72,7 @@ def conclude(out: Path) -> tuple[Path, list[Verdict]]:
         f"<dt>machine</dt><dd><pre>{escape(machine)}</pre></dd></dl>"
     )
     page = out / "index.html"
-    report.write(page, PAGE.substitute(title="The paper's claims", sections=body).encode())
+    write_text(page, report.PAGE.substitute(title="The paper's claims", sections=body))
     return page, judged
 
 

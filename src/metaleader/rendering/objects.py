@@ -7,7 +7,7 @@ height `HEIGHT`, in half table lengths.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -136,9 +136,9 @@ def colour(random: np.random.Generator) -> list[float]:
     return [*map(float, hsv_to_rgb((hue, saturation, value))), 1.0]
 
 
-def save_mesh(path: Path, mesh: Mesh) -> None:
+def save_mesh(file: BinaryIO, mesh: Mesh) -> None:
     """Keep a cleaned mesh."""
-    np.savez(path, **mesh._asdict())
+    np.savez(file, **mesh._asdict())
 
 
 def read_mesh(path: Path) -> Mesh:

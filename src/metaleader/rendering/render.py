@@ -7,7 +7,7 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from metaleader import data
 from metaleader.errors import UserError
+from metaleader.files import write_text, write_whole
 from metaleader.rendering import backend, objects, room
 from metaleader.rendering.settings import Rendering
 from metaleader.rendering.sheet import write_contact_sheet
@@ -69,7 +70,7 @@ def render(settings: Rendering, data_dir: Path | None = None, workers: int | Non
         checksums = {task_file(i): data.sha256(folder / task_file(i)) for i in range(settings.tasks)}
         write_contact_sheet(folder, [folder / name for name in checksums])
         manifest = {"settings": dataclasses.asdict(settings), "files": checksums}
-        write_whole(folder / MANIFEST, lambda path: path.write_text(json.dumps(manifest, indent=2) + "\n"))
+        write_text(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
     except BrokenProcessPool as error:
         raise UserError(
             "a rendering process was ended, perhaps for want of memory: run it again with fewer --workers; tasks that "
@@ -78,13 +79,6 @@ def render(settings: Rendering, data_dir: Path | None = None, workers: int | Non
     except OSError as error:
         raise UserError(f"cannot write to {error.filename or folder}: {error.strerror or error}") from error
     return folder
-
-
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` make a file, which is at `path` whole or not at all."""
-    partial_path = path.with_name(f"partial-{path.name}")
-    write(partial_path)
-    os.replace(partial_path, path)
 
 
 def task_file(task: int) -> str:
@@ -187,7 +181,7 @@ def _render_task(settings: Rendering, folder: Path, task: int, name: str) -> Non
     targets = np.column_stack([where[:, :2], np.sin(where[:, 2]), np.cos(where[:, 2])]).astype(np.float32)
     write_whole(
         folder / task_file(task),
-        lambda path: np.savez(path, inputs=images, targets=targets, name=np.array(name), camera=np.stack(camera)),
+        lambda file: np.savez(file, inputs=images, targets=targets, name=np.array(name), camera=np.stack(camera)),
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from metaleader.files import write_whole
 from metaleader.rendering.scene import Camera
 
 CONTACT_SHEET = "contact-sheet.png"
@@ -41,8 +42,7 @@ def write_contact_sheet(folder: Path, files: Sequence[Path]) -> Path:
         fontsize=8,
     )
     path = folder / CONTACT_SHEET
-    figure.savefig(path.with_name("partial.png"), dpi=130)
-    path.with_name("partial.png").replace(path)
+    write_whole(path, lambda file: figure.savefig(file, format="png", dpi=130))
     return path
 
 

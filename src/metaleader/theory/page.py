@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import platform
@@ -21,7 +20,9 @@ from rich.table import Table
 
 from metaleader.errors import UserError
 from metaleader.figures import RC
+from metaleader.files import write_text
 from metaleader.record import write_json
+from metaleader.report import save_figure
 from metaleader.run import describe
 from metaleader.theory.claims import Claim, Findings, TheoryOptions
 
@@ -67,8 +68,7 @@ def write(found: Findings, options: TheoryOptions, out: Path, command: str, seco
         folder.mkdir(parents=True, exist_ok=True)
         shown = []
         for name, (figure, caption) in figures(found).items():
-            for kind in ("png", "svg"):
-                _replace(folder / f"{name}.{kind}", _rendered(figure, kind))
+            save_figure(figure, folder / name)
             shown.append(f"![{caption}](figures/theory/{name}.png)\n\n{caption}")
         write_json(out / "theory.json", _json(found, options, command, seconds))
         page = PAGE.substitute(
@@ -81,7 +81,7 @@ def write(found: Findings, options: TheoryOptions, out: Path, command: str, seco
             settings=f"T = {options.rounds}, {options.seeds} seeds, radius {options.radius:g}, "
             f"alpha {options.step:g} times the bound",
         )
-        _replace(out / "theory.md", page.encode())
+        write_text(out / "theory.md", page)
     except OSError as error:
         raise UserError(
             f"cannot write to {error.filename or out}: {error.strerror or error}; choose a folder with --out"
@@ -265,16 +265,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _rendered(figure: Figure, kind: str) -> bytes:
-    target = io.BytesIO()
-    with matplotlib.rc_context(RC):
-        figure.savefig(target, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
-    return target.getvalue()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".tmp")
-    partial.write_bytes(content)
-    os.replace(partial, path)
