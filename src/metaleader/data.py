@@ -172,13 +172,7 @@ def locate(data_set: DataSet, data_dir: Path | None = None) -> dict[str, Path]:
     found = {}
     for file, expected in data_set.files.items():
         path = _present(data_set, file, data_dir) or _download(data_set, file, folders(data_dir))
-        if (checksum := sha256(path)) != expected:
-            if data_set.check is None:
-                raise UserError(
-                    f"{path} is damaged: its SHA-256 is {checksum}, that of the published file {expected}; "
-                    f"delete it and run: metaleader data {data_set.name}"
-                )
-            data_set.check(path)
+        _admit(data_set, path, expected)
         found[file] = path
     return found
 
@@ -201,16 +195,24 @@ def inventory(data_dir: Path | None = None) -> Iterator[tuple[str, str, str, str
                 )
 
 
-def _status(data_set: DataSet, path: Path, expected: str) -> str:
-    if sha256(path) == expected:
+def _admit(data_set: DataSet, path: Path, expected: str) -> str:
+    """The status of a file that may be read; raises `UserError` for one that may not."""
+    if (checksum := sha256(path)) == expected:
         return "present"
     if data_set.check is None:
-        return "damaged"
+        raise UserError(
+            f"{path} is damaged: its SHA-256 is {checksum}, that of the published file {expected}; "
+            f"delete it and run: metaleader data {data_set.name}"
+        )
+    data_set.check(path)
+    return "sound, not as published"
+
+
+def _status(data_set: DataSet, path: Path, expected: str) -> str:
     try:
-        data_set.check(path)
+        return _admit(data_set, path, expected)
     except UserError:
         return "damaged"
-    return "sound, not as published"
 
 
 def sha256(path: Path) -> str:
