@@ -251,6 +251,7 @@ def _present(data_set: DataSet, file: str, data_dir: Path | None) -> Path | None
 
 def _download(data_set: DataSet, file: str, searched: list[Path]) -> Path:
     """Fetch a file into the cache; what arrives damaged is not kept."""
+    pooch.get_logger().setLevel("WARNING")  # the bar says what is being fetched, or the error what was not
     try:
         with _progress(file) as bar:
             downloader = pooch.HTTPDownloader(progressbar=bar, timeout=30)
