@@ -119,16 +119,14 @@ def test_a_diverging_learner_is_told_and_the_others_finish(tmp_path: Path, capsy
 
 def test_update_procedures_and_memories_by_name(tmp_path: Path) -> None:
     memory = ["--ftml.memory.policy", "reservoir", "--ftml.memory.budget", "96", "--ftml.memory.unit", "bytes"]
-    settings = [*memory, "--ftml-adam.update.optimizer.epsilon", "0.01", "--ftml-imaml.update.strength", "2"]
-    names = ["ftml", "ftml-adam", "ftml-imaml", "ftml-reptile"]
+    names = ["ftml", "ftml-adam"]
+    settings = [*memory, "--ftml-adam.update.optimizer.epsilon", "0.01", "--stream.rounds", "2"]
     assert call(*SMOKE, "--learner", *names, *settings, "--out", str(tmp_path)) == 0
     configs = {path.parent.parent.name: json.loads(path.read_text()) for path in tmp_path.rglob("config.json")}
     learners = {name: configs[name]["settings"]["learner"] for name in names}
     assert learners["ftml"]["memory"] == {"type": "Memory", "policy": "reservoir", "budget": 96, "unit": "bytes"}
     assert learners["ftml-adam"]["update"]["optimizer"]["epsilon"] == 0.01
-    assert learners["ftml-imaml"]["update"]["strength"] == 2
-    assert learners["ftml-reptile"]["update"]["type"] == "Reptile"
-    assert None not in json.loads((tmp_path / "summary.json").read_text())["learners"]["ftml-imaml"]["final_score"][:1]
+    assert None not in json.loads((tmp_path / "summary.json").read_text())["learners"]["ftml-adam"]["final_score"][:1]
 
 
 def test_folders_are_numbered_where_none_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

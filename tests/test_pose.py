@@ -111,7 +111,7 @@ def test_a_stream_of_poses(rendered: Path) -> None:
 
 
 def test_the_smoke_preset_runs_on_rendered_images(opengl: str, tmp_path: Path) -> None:
-    learners = ["--learner", "ftml", "toe", "--model.depth", "2"]  # compiling takes longest
+    learners = ["--learner", "ftml", "--model.depth", "2"]  # compiling takes longest
     arguments = ["run", "pose-primitives", "--preset", "smoke", *learners, "--data-dir", str(tmp_path), "--out"]
     with pytest.raises(SystemExit) as end:
         cli.main([*arguments, str(tmp_path / "out")])

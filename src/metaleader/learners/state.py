@@ -13,11 +13,12 @@ import optax
 from jaxtyping import Array
 
 from metaleader import meta
-from metaleader.batch import Batch, bucket_size, pad
+from metaleader.batch import Batch, pad
 from metaleader.errors import check_positive
 from metaleader.objective import Params, Problem
 from metaleader.update import MetaParams, UpdateProcedure
 
+FEW = 128  # adapting to so many examples takes less time than compiling it for another size
 Optimizer: TypeAlias = Callable[[], Any]  # gives an optax.GradientTransformation
 
 
@@ -124,9 +125,9 @@ class Momentum:
 
 
 def adapt(problem: Problem, update: UpdateProcedure, state: State, batch: Batch) -> Params:
-    """U(w_t) on `batch`, padded to a few sizes so that a growing D_t rarely compiles."""
+    """U(w_t) on `batch`, padded to `FEW` examples or the next power of two, so that a growing D_t rarely compiles."""
     params = jax.tree.map(lambda leaf: leaf.addressable_data(0), state.params)
-    return _adapt(problem, update, params, pad(batch, bucket_size(len(batch))))
+    return _adapt(problem, update, params, pad(batch, max(FEW, 1 << (len(batch) - 1).bit_length())))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
