@@ -20,6 +20,7 @@ from metaleader import (
     ConvNet,
     CrossEntropy,
     GradientDescent,
+    PoseNet,
     Problem,
     accuracy,
     data,
@@ -62,8 +63,8 @@ class Case:
 CASES = {
     "rainbow-mnist": Case("Rainbow MNIST net", ConvNet(depth=4, stride=2)),
     "mlp": Case("MLP 2352-200-200-10", MLP(inputs=28 * 28 * 3, outputs=10, width=200), step_size=0.01),
+    "pose": Case("pose net", PoseNet(), step_size=0.01, regression=True, rounds=0.4),
 }
-# To add the pose net: "pose": Case("pose net", PoseNet(), 0.01, regression=True, rounds=0.4)
 
 
 @dataclass(frozen=True)

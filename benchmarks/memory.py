@@ -1,4 +1,4 @@
-"""FTML on Rainbow MNIST against the share of the data that its memory may keep (docs/memory.md).
+"""FTML on Rainbow MNIST against the share of the data that its memory may keep, beside streaming (docs/memory.md).
 
     python -m benchmarks.memory
 
@@ -19,7 +19,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from benchmarks.comparison import Options, compare, machine, page, save, settings_of, signed
-from metaleader import EXPERIMENTS, FTML, Memory, Preset, metrics
+from metaleader import EXPERIMENTS, FTML, Learner, Memory, Preset, metrics
 from metaleader.metrics import Run
 
 POLICIES = {"reservoir": ("#0072B2", "o", "-"), "share": ("#D55E00", "^", "--"), "last": ("#009E73", "s", ":")}
@@ -27,7 +27,7 @@ POLICIES = {"reservoir": ("#0072B2", "o", "-"), "share": ("#D55E00", "^", "--"),
 
 @dataclass(frozen=True)
 class MemoryOptions(Options):
-    """FTML with limited memory, on Rainbow MNIST."""
+    """FTML with limited memory and streaming, on Rainbow MNIST."""
 
     percent: tuple[float, ...] = (30, 10, 3, 1)
     """Budgets, in per cent of all datapoints of the stream; 100 is always there."""
@@ -44,8 +44,8 @@ def name(policy: str, percent: float) -> str:
     return f"ftml-{policy}-{percent:g}"
 
 
-def learners(preset: Preset, options: MemoryOptions, datapoints: int) -> dict[str, FTML]:
-    """FTML that keeps everything, and FTML with every policy and budget."""
+def learners(preset: Preset, options: MemoryOptions, datapoints: int) -> dict[str, Learner]:
+    """FTML that keeps everything, streaming, which keeps no past, and FTML with every policy and budget."""
     ftml = preset.learners["ftml"]
     assert isinstance(ftml, FTML)
     limited = {
@@ -56,7 +56,7 @@ def learners(preset: Preset, options: MemoryOptions, datapoints: int) -> dict[st
         for policy in options.policies
         for percent in options.percent
     }
-    return {"ftml": ftml, **limited}
+    return {"ftml": ftml, "streaming": preset.learners["streaming"], **limited}
 
 
 def after_few(runs: Sequence[Run]) -> np.ndarray:
@@ -64,6 +64,11 @@ def after_few(runs: Sequence[Run]) -> np.ndarray:
     smallest = metrics.sizes(runs)[:1]
     values, counted = metrics.scores(runs, smallest)[:, :, 0], metrics.last_third(runs)
     return np.array([row[mask].mean() for row, mask in zip(values, counted, strict=True)])
+
+
+def reached(runs: Sequence[Run]) -> float:
+    """The share of the tasks in the last third of the rounds that became proficient."""
+    return float(np.isfinite(metrics.datapoints_to_proficiency(runs)[metrics.last_third(runs)]).mean())
 
 
 def figure(runs: dict[str, list[Run]], options: MemoryOptions) -> Figure:
@@ -75,14 +80,15 @@ def figure(runs: dict[str, list[Run]], options: MemoryOptions) -> Figure:
         colour, marker, dashes = POLICIES[policy]
         each = [runs["ftml"] if percent == 100 else runs[name(policy, percent)] for percent in percents]
         scores = [after_few(of) for of in each]
-        reached = [
-            float(np.isfinite(metrics.datapoints_to_proficiency(of)[metrics.last_third(of)]).mean()) for of in each
-        ]
         look: dict[str, Any] = {"color": colour, "marker": marker, "ls": dashes, "label": policy}
         left.plot(percents, [score.mean() for score in scores], **look)
         for percent, score in zip(percents, scores, strict=True):
             left.plot(np.full(len(score), percent), score, marker, color=colour, alpha=0.3, mew=0)
-        right.plot(percents, [100 * share for share in reached], **look)
+        right.plot(percents, [100 * reached(of) for of in each], **look)
+    streaming = runs["streaming"]
+    look = {"color": "#555555", "lw": 0.9, "label": "streaming"}
+    left.axhline(after_few(streaming).mean(), **look)
+    right.axhline(100 * reached(streaming), **look)
     config = runs["ftml"][0].config
     few, threshold = metrics.sizes(runs["ftml"])[0], config["settings"]["protocol"]["threshold"]
     left.set(xscale="log", ylabel=f"held-out {config['score']['name']} after {few} datapoints")
@@ -107,18 +113,22 @@ def main() -> None:
     few = metrics.sizes(runs["ftml"])[0]
     whole = after_few(runs["ftml"])
     lines = []
-    if 10 in options.percent:
-        for policy in options.policies:
-            difference = 100 * (after_few(runs[name(policy, 10)]) - whole).mean()
-            lines.append(f"- `{policy}`: {signed(difference)} points after {few} datapoints.")
-    budgets = {key: learner.memory.budget or datapoints for key, learner in compared.items()}
+    for policy in options.policies if 10 in options.percent else ():
+        difference = 100 * (after_few(runs[name(policy, 10)]) - whole).mean()
+        lines.append(f"- `{policy}`: {signed(difference)} points after {few} datapoints.")
+    a_round = datapoints // len(preset.stream.stream(0, options.data_dir))
+    budgets = {
+        key: learner.memory.budget or datapoints if isinstance(learner, FTML) else a_round
+        for key, learner in compared.items()
+    }
     page(
         options.page,
         "Limited memory",
         [
             f"FTML (Eq. 4) whose buffer keeps a part of the {datapoints:,} datapoints of Rainbow MNIST; what the "
             "policies keep is in the docstring of `metaleader.Memory`. The current round counts towards the budget. "
-            "All learners take as many meta-steps; where a task has fewer datapoints left than D_tr and D_val want, "
+            "`streaming` meta-learns from the current round alone and then forgets it. All learners take as many "
+            "meta-steps; where a task has fewer datapoints left than D_tr and D_val want, "
             "they share them.",
             f"![Score and proficiency against the budget]({picture})",
             *(["With a tenth of the data, against FTML that keeps everything:", "\n".join(lines)] if lines else []),

@@ -109,6 +109,7 @@ def main(options: type[Any], measure: Callable[[Any], Outcome], only: Callable[[
         "quick": given.quick,
         "command": shlex.join(["python", "-m", f"benchmarks.{module}", *arguments]),
         "machine": machine(),
+        "gpu": gpu(),
         "versions": versions(),
     }
     outcome = dataclasses.replace(outcome, context=context)
@@ -201,5 +202,10 @@ def machine() -> str:
             fields[name.strip()] = value.strip()
     memory = int(fields["MemTotal"].split()[0]) / 2**20 if "MemTotal" in fields else float("nan")
     processor = fields.get("model name", platform.processor() or platform.machine())
-    accelerator = "" if jax.default_backend() == "cpu" else f", {jax.local_devices()[0].device_kind}"
+    accelerator = f", {gpu()}" if gpu() else ""
     return f"{processor}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB, {platform.system()}{accelerator}"
+
+
+def gpu() -> str | None:
+    """The accelerator that JAX uses, if any."""
+    return None if jax.default_backend() == "cpu" else jax.local_devices()[0].device_kind

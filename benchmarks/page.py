@@ -44,6 +44,8 @@ def _introduction(outcomes: Sequence[Outcome]) -> str:
         "compile); "
         f"machine: {'; '.join(machines)}; versions: {', '.join(f'{n} {v}' for n, v in versions.items())}."
     )
+    if all(outcome.context["gpu"] is None for outcome in outcomes):
+        text += " No GPU was at hand: on one, nothing was measured."
     if any(outcome.context["quick"] for outcome in outcomes):
         text += "\n\n**At a reduced size, to see that the benchmarks work: the figures mean nothing.**"
     return text

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import jaxtyping
 
-# Two CPU devices, so that what is spread over devices is tested on any machine.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
+# Two CPU devices, so that what is spread over devices is tested on any machine; and fast compiling.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false",
+)
 jaxtyping.install_import_hook("metaleader", "typecheck.check")
 
 import hypothesis
