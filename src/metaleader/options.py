@@ -7,7 +7,9 @@ import dataclasses
 import io
 import itertools
 import re
-from dataclasses import field
+import shlex
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import tyro
@@ -57,6 +59,62 @@ def parse_with_settings(
     learners = {name: settings[name.replace("-", "_")] for name in preset.learners}
     given = Preset(settings["stream"], settings["model"], settings["loss"], settings["protocol"], learners)
     return base(**{key: getattr(parsed, key) for key in own}), given
+
+
+@dataclass(frozen=True)
+class _NoOptions:
+    """The settings of an experiment alone."""
+
+
+def with_settings(experiment: Experiment, preset: Preset, setting: Mapping[str, str]) -> Preset:
+    """The preset with what was set, by name, parsed as `metaleader run` would.
+
+    Raises:
+        UserError: see `parse`.
+    """
+    arguments = []
+    for key, value in setting.items():
+        words = [word.capitalize() if word in ("true", "false") else word for word in shlex.split(value)]
+        arguments += [f"--{key}", *words]
+    return parse_with_settings(_NoOptions, experiment, preset, arguments, f"metaleader run {experiment.name}", VALUES)[
+        1
+    ]
+
+
+def by_name(texts: Iterable[str], option: str, form: str) -> dict[str, str]:
+    """What was given as `NAME=VALUE`, by name.
+
+    Args:
+        texts: the values of an option that may be given several times.
+        option: the option.
+        form: what it takes, for messages.
+
+    Raises:
+        UserError: a text is not of that form, or a name comes twice.
+    """
+    values: dict[str, str] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        name = name.strip().removeprefix("--").replace("_", "-")
+        if not name or not value.strip():
+            raise UserError(f"{option} takes {form}; got {text!r}")
+        if name in values:
+            raise UserError(f"{option} {name} is given twice: it takes {form}")
+        values[name] = value.strip()
+    return values
+
+
+def check_used(names: Iterable[str], option: str, known: Collection[str], chosen: Collection[str]) -> None:
+    """Refuse settings of learners that do not run.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for name in names:
+        if (owner := name.partition(".")[0]) in known and owner not in chosen:
+            raise UserError(
+                f"{option} {name} changes nothing: the learners are {', '.join(chosen)}; add --learner {owner}"
+            )
 
 
 def parse(options: type[Any], arguments: list[str], program: str, config: tuple[Any, ...] = FLAGS) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,21 @@ class Record:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` so that the file is there whole or not at all."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def check_unchanged(path: Path, now: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Make sure that going on in the folder of the JSON file `path` means what it meant when that was written.
+
+    Raises:
+        UserError: naming the first setting, among `names` and what they hold, that differs.
+    """
+    before = json.loads(path.read_text())
+    for name in names:
+        for setting, old, new in _differences(before.get(name), json.loads(json.dumps(now[name])), name):
+            raise UserError(
+                f"{path.parent} was made with {setting} = {old!r}, now it is {new!r}: "
+                "resume with the settings it began with, or choose another folder with --out"
+            )
 
 
 class RunFolder:
@@ -104,13 +119,9 @@ class RunFolder:
         Raises:
             UserError: naming the first setting that differs.
         """
-        before = json.loads((self.path / "config.json").read_text())
-        for name in ("experiment", "preset", "learner", "seed", "settings", "data"):
-            for setting, old, new in _differences(before.get(name), json.loads(json.dumps(config[name])), name):
-                raise UserError(
-                    f"{self.path} was made with {setting} = {old!r}, now it is {new!r}: "
-                    "resume with the settings it began with, or choose another folder with --out"
-                )
+        check_unchanged(
+            self.path / "config.json", config, ("experiment", "preset", "learner", "seed", "settings", "data")
+        )
 
     def append(self, record: Record) -> None:
         """Add a line to `records.jsonl`, and hand it to the operating system at once."""

@@ -94,7 +94,7 @@ def table_rows(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         row += [_number(numbers["final_also"].get(name, [None] * 3)) for name in also]
         row += ["censored" if efficiency["median"] is None else f"{efficiency['median']:g}"]
         row += [f"{efficiency['reached']} of {efficiency['tasks']}"]
-        row += [_readable(numbers["gradient_evaluations"]), _minutes(numbers["seconds"])]
+        row += [readable(numbers["gradient_evaluations"]), minutes(numbers["seconds"])]
         rows.append(row)
     return [*headings, "gradients", "time"], rows
 
@@ -186,14 +186,16 @@ def _number(interval: Interval) -> str:
     return f"{mean:.3f}" if low is None or high is None else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def _readable(count: int) -> str:
+def readable(count: int) -> str:
+    """A count in thousands, millions or billions."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if count >= size:
             return f"{count / size:.1f} {unit}"
     return str(count)
 
 
-def _minutes(seconds: float) -> str:
+def minutes(seconds: float) -> str:
+    """A time in seconds or minutes."""
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
 
@@ -202,6 +204,12 @@ def html_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def markdown_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table of text."""
+    headings = list(headings)
+    return "".join(f"| {' | '.join(line)} |\n" for line in (headings, ["---"] * len(headings), *rows))
 
 
 def _settings_table(settings: dict[str, Any]) -> str:

@@ -60,7 +60,7 @@ def conclude(out: Path) -> tuple[Path, list[Verdict]]:
     judged = [verdict for claim in CLAIMS if (verdict := verdicts.judge(claim, runs)) is not None]
     write_json(out / "verdicts.json", verdicts.as_json(judged))
     rows = verdicts.rows(judged)
-    write_text(out / "verdicts.md", _markdown(rows))
+    write_text(out / "verdicts.md", f"{NOTE}\n\n{report.markdown_table(verdicts.HEADINGS, rows)}")
     made = "\n".join(dict.fromkeys(str(run.config["command"]) for run in runs))
     machine = json.dumps(runs[0].config["machine"])
     body = (
@@ -83,8 +83,3 @@ NOTE = (
     "learner that took more gradients is judged at the rounds it had completed with the other's number. Gradients: "
     "per-example gradient evaluations of the two learners, a Hessian-vector product counting as two."
 )
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    lines = [list(verdicts.HEADINGS), ["---"] * len(verdicts.HEADINGS), *rows]
-    return "\n".join([NOTE, "", *(f"| {' | '.join(line)} |" for line in lines)]) + "\n"

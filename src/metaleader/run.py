@@ -90,7 +90,7 @@ def run(plan: Plan, resume: bool = False, progress: Progress | None = None) -> d
         for seed in plan.seeds
     ]
     outcomes = {}
-    with _writing(plan.out), interrupts() as interrupted:
+    with writing(plan.out), interrupts() as interrupted:
         for folder, learner, seed in runs:
             begin = partial(_begin, folder, _config(plan, learner, seed, streams[seed]))
             outcome = devices.on_first(begin)
@@ -111,7 +111,7 @@ def check(plan: Plan, resume: bool) -> dict[int, Stream]:
         if name not in plan.preset.learners:
             raise UserError(unknown("learner", name, plan.preset.learners))
     streams = devices.on_all(lambda: {seed: plan.preset.stream.stream(seed, plan.data_dir) for seed in plan.seeds})
-    with _writing(plan.out):
+    with writing(plan.out):
         devices.on_first(lambda: _check_folders(plan, resume, streams))
     return streams
 
@@ -242,8 +242,12 @@ def describe(value: Any) -> Any:
 
 
 @contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    """Turn what the file system refuses into one line."""
+def writing(out: Path) -> Iterator[None]:
+    """Turn what the file system refuses into one line.
+
+    Raises:
+        UserError: naming the file, or `out`.
+    """
     try:
         yield
     except OSError as error:

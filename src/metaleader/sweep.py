@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import pickle
 import re
-import shlex
 import signal
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -19,8 +18,8 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from metaleader import devices
 from metaleader.errors import UserError
-from metaleader.experiments import Experiment, Preset, find
-from metaleader.options import VALUES, parse_with_settings
+from metaleader.experiments import find
+from metaleader.options import by_name, check_used, with_settings
 from metaleader.record import RunFolder
 from metaleader.run import ENDED, Plan, RunInterrupted, check, interrupts, run
 
@@ -83,22 +82,14 @@ def grid(settings: Sequence[str]) -> list[dict[str, str]]:
     Raises:
         UserError: a text is not of that form, or a name comes twice.
     """
+    form = "NAME=VALUE,VALUE,... such as ftml.meta-steps=2,4,8"
     values: dict[str, list[str]] = {}
-    for text in settings:
-        name, _, listed = text.partition("=")
-        name = name.strip().removeprefix("--").replace("_", "-")
+    for name, listed in by_name(settings, "--set", form).items():
         each = [value.strip() for value in listed.split(",")]
-        if not name or not all(each):
-            raise UserError(f"--set takes NAME=VALUE,VALUE,... such as ftml.meta-steps=2,4,8; got {text!r}")
-        if name in values:
-            raise UserError(f"--set {name} is given twice: list all its values in one, as {name}=VALUE,VALUE")
+        if not all(each):
+            raise UserError(f"--set takes {form}; got {f'{name}={listed}'!r}")
         values[name] = list(dict.fromkeys(each))
     return [dict(zip(values, point, strict=True)) for point in itertools.product(*values.values())]
-
-
-@dataclass(frozen=True)
-class _NoOptions:
-    """The settings of an experiment alone."""
 
 
 def jobs(
@@ -132,33 +123,18 @@ def jobs(
         experiment = find(name)
         preset = experiment.preset(preset_name)
         chosen = tuple(learners) or experiment.compared
-        for key in points[0]:
-            if (owner := key.partition(".")[0]) in preset.learners and owner not in chosen:
-                raise UserError(
-                    f"--set {key} changes nothing: the learners are {', '.join(chosen)}; add --learner {owner}"
-                )
+        check_used(points[0], "--set", preset.learners, chosen)
         for point, learner in itertools.product(points, chosen):
             others = preset.learners.keys() - {learner}
             own = {key: value for key, value in point.items() if key.partition(".")[0] not in others}
             setting = tuple(f"{key}={value}" for key, value in own.items())
             folder = out.absolute() / f"{experiment.name}-{preset_name}" / re.sub(r"[^\w.,=+-]", "_", ",".join(setting))
-            given = pickle.dumps(_with(experiment, preset, own))
+            given = pickle.dumps(with_settings(experiment, preset, own))
             for seed in seeds:
                 where = str(Path(name).absolute()) if name.endswith(".py") else name
                 job = Job(where, preset_name, given, setting, learner, seed, folder, data_dir, command)
                 found.setdefault((folder, learner, seed), job)
     return list(found.values())
-
-
-def _with(experiment: Experiment, preset: Preset, setting: Mapping[str, str]) -> Preset:
-    """The preset with what was set, parsed as `metaleader run` would."""
-    arguments = []
-    for key, value in setting.items():
-        words = [word.capitalize() if word in ("true", "false") else word for word in shlex.split(value)]
-        arguments += [f"--{key}", *words]
-    return parse_with_settings(_NoOptions, experiment, preset, arguments, f"metaleader run {experiment.name}", VALUES)[
-        1
-    ]
 
 
 def check_all(planned: Sequence[Job], out: Path, resume: bool) -> None:
