@@ -18,6 +18,7 @@ from rich.table import Table
 from metaleader import data, devices, rendering, report, verdicts
 from metaleader import reproduce as reproduction
 from metaleader import sweep as sweeps
+from metaleader import tune as tuning
 from metaleader.errors import UserError, unknown
 from metaleader.experiments import EXPERIMENTS, find
 from metaleader.options import parse, parse_with_settings, value_of
@@ -30,6 +31,7 @@ USAGE = """usage: metaleader COMMAND ...
 
   run [EXPERIMENT]   run learners on an experiment, then report (rainbow-digits, if none is named)
   sweep EXPERIMENT.. many runs at once: experiments, settings, learners and seeds, in processes or on Ray
+  tune EXPERIMENT    search the settings of learners, each with the same number of trials
   reproduce          every experiment of the paper, and a verdict on each of its claims
   report DIR...      table, figures and page of runs, finished or not
   list               the experiments, their presets and learners
@@ -101,6 +103,38 @@ class SweepOptions:
 
 
 @dataclass(frozen=True)
+class TuneOptions:
+    """Search the settings of every learner with the same number of trials, on seeds that results never use.
+
+    Trial 0 is the preset. Learning rates are searched within a factor of 10 either way of the preset's, step sizes of
+    update procedures within a factor of 5.
+    """
+
+    experiment: tyro.conf.Positional[str | None] = None
+    """Name of an experiment, or a Python file that defines one."""
+    learner: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
+    """Learners to tune, by name; may be given several times. None: those that the experiment compares."""
+    preset: str = "laptop"
+    """The settings to begin with."""
+    trials: int = 20
+    """Trials of every learner, the preset among them."""
+    seeds: int = 1
+    """Runs of every trial: seeds from 1000, while results have seeds from 0."""
+    search: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """NAME=LOW:HIGH, as in --search ftml.meta-steps=1:8: a setting of a learner to search too, or between other ends;
+    may be given several times. NAME is an option of `metaleader run EXPERIMENT`."""
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """NAME=VALUE, as in --set stream.rounds=20: a setting of all trials, which is not searched; may be given several
+    times."""
+    out: Path | None = None
+    """Folder for the results. None: a new one under runs/."""
+    data_dir: Path | None = None
+    """Folder with data sets, searched first."""
+    resume: bool = False
+    """Go on in the folder (without --out, the newest): trials that have ended are kept. More --trials may be given."""
+
+
+@dataclass(frozen=True)
 class ReproduceOptions:
     """Run every experiment of the paper with all its learners, and judge each of the paper's claims."""
 
@@ -158,6 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     commands = {
         "run": _run,
         "sweep": _sweep,
+        "tune": _tune,
         "reproduce": _reproduce,
         "theory": _theory,
         "report": _report,
@@ -253,6 +288,37 @@ def _sweep(arguments: list[str]) -> int:
     return _finish(out, outcomes)
 
 
+def _tune(arguments: list[str]) -> int:
+    options: TuneOptions = parse(TuneOptions, arguments, "metaleader tune")
+    if options.experiment is None:
+        raise UserError("name an experiment: metaleader tune EXPERIMENT")
+    for name in ("seeds", "trials"):
+        if (value := getattr(options, name)) < 1:
+            raise UserError(f"--{name} must be at least 1, got {value}")
+    devices.start()
+    experiment = find(options.experiment)
+    out = options.out or _folder(f"tune-{experiment.name}-{options.preset}", options.resume)
+    planned = tuning.prepare(
+        experiment,
+        options.preset,
+        _chosen(options.learner),
+        options.seeds,
+        options.trials,
+        options.search,
+        options.set,
+        out,
+        options.data_dir,
+        shlex.join(["metaleader", "tune", *arguments]),
+    )
+    try:
+        with steps() as show:
+            tuned = tuning.tune(planned, options.resume, show)
+    except RunInterrupted:
+        return _stopped(["tune", *arguments], options.out, out)
+    table = _table(tuning.HEADINGS, tuning.rows(tuned), tuning.title(tuned), tuning.note(tuned))
+    return _told([table], tuning.write(tuned, out), tuning.failures(tuned, out))
+
+
 def _reproduce(arguments: list[str]) -> int:
     options: ReproduceOptions = parse(ReproduceOptions, arguments, "metaleader reproduce")
     if options.seeds < 1:
@@ -276,16 +342,24 @@ def _reproduce(arguments: list[str]) -> int:
         except RunInterrupted:
             return _stopped(["reproduce", *arguments], options.out, out)
     page, judged = reproduction.conclude(out)
-    table = Table(*verdicts.HEADINGS, box=None, pad_edge=False)
-    for row in verdicts.rows(judged):
-        table.add_row(*row)
-    return _told([table], page, outcomes)
+    return _told([_table(verdicts.HEADINGS, verdicts.rows(judged))], page, outcomes)
 
 
 def _finish(out: Path, outcomes: Mapping[str, str]) -> int:
     """Report on the runs in `out`."""
     page, summaries = report.write_report([out], out)
     return _told(map(report.terminal_table, summaries), page, outcomes)
+
+
+def _table(headings: Iterable[str], rows: Iterable[Iterable[str]], title: str = "", note: str = "") -> Table:
+    """A table for the terminal."""
+    table = Table(*headings, title=title or None, caption=note or None, box=None, pad_edge=False)
+    table.title_justify = table.caption_justify = "left"
+    for column in table.columns:
+        column.overflow = "fold"  # an option is of use only whole
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _told(tables: Iterable[Table], page: Path, outcomes: Mapping[str, str]) -> int:

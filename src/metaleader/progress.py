@@ -91,7 +91,7 @@ def live_sweep(jobs: Sequence[Job]) -> Iterator[Show]:
 
 
 @contextmanager
-def steps() -> Iterator[Callable[[str, int, int], None]]:
+def steps() -> Iterator[Callable[[str, float, float], None]]:
     """One bar on standard error: what is being done, and how many steps of how many are."""
     console = Console(stderr=True)
     with Progress(

@@ -1,0 +1,73 @@
+"""An experiment for tests of tuning: quick, since there is nothing to compile, and with known best settings."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from metaleader import Adam, Experiment, GradientDescent, Model, Preset, Protocol, Score, State, Stream, Task
+from metaleader.objective import squared_error
+
+START = Adam(0.01), GradientDescent(step_size=0.3)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Targets near zero, other ones for every seed and task."""
+
+    rounds: int = 3
+
+    def stream(self, seed: int, data_dir: Path | None = None) -> Stream:
+        def make(i: int) -> Task:
+            x = np.random.default_rng([seed, i]).normal(size=(12, 1)).astype(np.float32)
+            return Task.from_arrays(x[:4], 0.1 * x[:4], x[4:], 0.1 * x[4:], f"task {i}")
+
+        return Stream(make, self.rounds)
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A learner that is off by the distance of its settings from 0.05, 0.1 and 5 on logarithmic scales."""
+
+    optimizer: Adam
+    update: GradientDescent
+    steps: int = 3
+    diverges_above: float = math.inf
+    fails_below: float = 0.0
+
+    def init(self, problem: Any, key: Any, like: Any, capacity: int = 1024) -> State:
+        return State({}, (), (), key, np.int64(0))
+
+    def observe(self, problem: Any, state: State, task: int, batch: Any) -> State:
+        if self.optimizer.learning_rate < self.fails_below:
+            raise MemoryError("no room")
+        return state._replace(gradient_evaluations=state.gradient_evaluations + self.steps * len(batch))
+
+    def adapt(self, problem: Any, state: State, batch: Any) -> Any:
+        rate, step_size = self.optimizer.learning_rate, self.update.step_size
+        off = abs(math.log(rate / 0.05)) + abs(math.log(step_size / 0.1)) + abs(math.log(self.steps / 5))
+        return {"off": jnp.float32(math.nan if rate > self.diverges_above else off)}
+
+
+def _closeness(outputs: Any, targets: Any) -> Any:
+    return jnp.exp(-jnp.abs(outputs - targets))[:, 0]
+
+
+experiment = Experiment(
+    "tunable",
+    "for tests",
+    Score("closeness", _closeness, higher_is_better=True),
+    {
+        "smoke": Preset(
+            Noise(),
+            Model(lambda key: {"off": jnp.zeros(())}, lambda params, inputs, weights: params["off"] + 0 * inputs),
+            squared_error,
+            Protocol(chunk=2, threshold=0.5),
+            {"guess": Guess(*START), "fragile": Guess(*START, diverges_above=0.05, fails_below=0.002)},
+        )
+    },
+    ("guess", "fragile"),
+)
