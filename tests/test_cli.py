@@ -164,6 +164,9 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert f"--out {out} --resume" in said
     assert (out / "toe" / "seed-0" / "checkpoints").is_dir()
     made = len((out / "toe" / "seed-0" / "records.jsonl").read_text().splitlines())
-    assert call("report", str(out)) == 0
-    assert json.loads((out / "summary.json").read_text())["learners"]["toe"]["partial"]
+    elsewhere = tmp_path / "new" / "report"
+    assert call("report", str(out), "--out", str(elsewhere)) == 0
+    assert json.loads((elsewhere / "summary.json").read_text())["learners"]["toe"]["partial"]
+    (tmp_path / "file").write_text("")
+    assert call("report", str(out), "--out", str(tmp_path / "file")) == 2
     assert made > 0

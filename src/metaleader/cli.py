@@ -391,7 +391,12 @@ def _report(arguments: list[str]) -> int:
     options = parse(ReportOptions, arguments, "metaleader report")
     if not options.dirs:
         raise UserError("name at least one folder of runs: metaleader report DIR...")
-    page, summaries = report.write_report(list(options.dirs), options.out or options.dirs[0])
+    out = options.out or options.dirs[0]
+    try:
+        page, summaries = report.write_report(list(options.dirs), out)
+    except OSError as error:
+        where = error.filename or out
+        raise UserError(f"cannot write to {where}: {error.strerror}; choose another folder with --out") from error
     return _told(map(report.terminal_table, summaries), page, {})
 
 

@@ -39,8 +39,8 @@ def write_report(paths: Sequence[Path], out: Path) -> tuple[Path, list[dict[str,
     runs = metrics.load(paths)
     sections = {name: [run for run in runs if run.section == name] for name in dict.fromkeys(r.section for r in runs)}
     summaries = [metrics.summary(each) for each in sections.values()]
+    (out / "figures").mkdir(parents=True, exist_ok=True)
     write_json(out / "summary.json", summaries[0] if len(summaries) == 1 else summaries)
-    (out / "figures").mkdir(exist_ok=True)
     bodies = []
     for each, summary in zip(sections.values(), summaries, strict=True):
         prefix = re.sub(r"\W+", "-", f"{summary['title']}-") if len(sections) > 1 else ""
