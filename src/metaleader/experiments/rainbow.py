@@ -23,10 +23,10 @@ _DIGITS_LAPTOP = Preset(
     loss=CrossEntropy(),
     protocol=Protocol(chunk=10, evaluate_at=(10, 20, 30, 50, 100), threshold=0.9),
     learners=learners(
-        FTML(_STEPS, meta_steps=3, meta_batch=2, validation_size=40, optimizer=Adam(4e-3)),
-        FTL(_STEPS, steps=16, optimizer=Adam(2e-3)),
-        TOE(steps=16, optimizer=Adam(2e-3)),
-        Scratch(steps=20),
+        FTML(_STEPS, meta_steps=3, meta_batch=4, validation_size=40, optimizer=Adam(4e-3)),
+        FTL(_STEPS, steps=32, optimizer=Adam(2e-3)),
+        TOE(steps=32, optimizer=Adam(2e-3)),
+        Scratch(steps=40),
     ),
 )
 
