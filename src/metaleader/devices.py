@@ -29,7 +29,7 @@ def start(cores: int | None = None) -> None:
         os.environ["NPROC"] = str(cores)  # the size of XLA's thread pools
     _use_cores(len(os.sched_getaffinity(0)) if cores is None else cores)
     jax.config.update("jax_compilation_cache_dir", str(platformdirs.user_cache_path("metaleader") / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 
 
 def _use_cores(cores: int) -> None:

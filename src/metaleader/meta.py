@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -53,18 +54,19 @@ def meta_gradient(
     def of_task(batches: tuple[Batch, Batch]) -> Any:
         return jax.value_and_grad(lambda w: meta_objective(problem, update, w, *batches))(meta_params)
 
+    def of_group(batches: tuple[Batch, Batch]) -> Any:
+        return jax.tree.map(partial(jnp.sum, axis=0), jax.vmap(of_task)(batches))
+
     # Summing as the tasks go by keeps one gradient in memory, not one a task.
     def add(total: Any, batches: tuple[Batch, Batch]) -> tuple[Any, None]:
-        each = jax.vmap(of_task)(batches)
-        return jax.tree.map(lambda t, e: t + jnp.sum(e, axis=0), total, each), None
+        each = of_task(batches) if size == 1 else of_group(batches)  # tracing a vmap over one task takes its time
+        return jax.tree.map(lambda t, e: t + e.astype(t.dtype), total, each), None
 
     tasks = train.weights.shape[0]
-    groups = _divisor(tasks, tasks_at_once)
-    grouped = jax.tree.map(lambda leaf: leaf.reshape(tasks // groups, groups, *leaf.shape[1:]), (train, validation))
-    zeros = jax.tree.map(
-        jnp.zeros_like, jax.eval_shape(of_task, jax.tree.map(lambda leaf: leaf[0], (train, validation)))
-    )
-    total = jax.lax.scan(add, zeros, grouped)[0]
+    size = _divisor(tasks, tasks_at_once)
+    groups = (tasks,) if size == 1 else (tasks // size, size)
+    grouped = jax.tree.map(lambda leaf: leaf.reshape(*groups, *leaf.shape[1:]), (train, validation))
+    total = jax.lax.scan(add, (jnp.zeros(()), jax.tree.map(jnp.zeros_like, meta_params)), grouped)[0]
     loss, gradient = jax.tree.map(lambda t: t / tasks, total)
     return loss, gradient
 
