@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 from jaxtyping import Array, Float, Shaped
@@ -35,6 +36,7 @@ class MLP:
         if min(self.inputs, self.outputs, self.width) < 1 or self.depth < 0:
             raise ValueError(f"every size of an MLP must be at least 1, got {self}")
 
+    @partial(jax.jit, static_argnums=0)  # one program instead of one a layer
     def init(self, key: Array) -> Params:
         """He-initialised kernels (as for ReLU), and a head of variance 1 / inputs."""
         sizes = [self.inputs] + [self.width] * self.depth

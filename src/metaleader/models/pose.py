@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -57,6 +58,7 @@ class PoseNet:
         if min(self.depth, self.filters, self.width, self.outputs, *self.image) < 1:
             raise ValueError(f"every size of a PoseNet must be at least 1, got {self}")
 
+    @partial(jax.jit, static_argnums=0)  # one program instead of one a layer
     def init(self, key: Array) -> Params:
         """He-initialised kernels (as for ReLU), and a head of variance 1 / inputs."""
         *conv_keys, first, second, head = jax.random.split(key, self.depth + 3)
