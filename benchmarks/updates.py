@@ -67,7 +67,8 @@ def main() -> None:
             "FTML (Eq. 4) with update procedures of several kinds; their equations are in the docstrings of "
             "`metaleader.update`. Compute is equal: whenever datapoints arrive, each takes as many meta-steps as cost "
             f"what those of `{options.learners[0]}` do, counted in per-example gradients; for the proximal update, "
-            "that is the most it may take. Adapting to D_t is not equalised; its cost is in the total.",
+            "that is the most it may take. Adapting to D_t is not equalised; its cost is in the total. Step sizes and "
+            "the outer optimiser are those of the preset, and were not tuned for each procedure apart.",
             f"![Score after few and after all datapoints]({picture})",
         ],
         summary,
