@@ -22,9 +22,9 @@ def write(outcomes: Sequence[Outcome], page: Path, figures: Path) -> None:
     sections = ["# Benchmarks", _introduction(outcomes), _summary(outcomes)]
     for outcome in outcomes:
         name = str(outcome.context["part"])
-        drawing = figures / f"{name.replace('_', '-')}.svg"
+        drawing = figures / f"{name.replace('_', '-')}.png"
         with matplotlib.rc_context(RC):
-            draw(outcome.panels).savefig(drawing, metadata={"Date": None})
+            draw(outcome.panels).savefig(drawing, dpi=120, metadata={"Software": None})
         context = outcome.context
         sections += [
             f"## {outcome.title}",
@@ -85,7 +85,7 @@ def _draw(panel: Panel, axis: Axes) -> None:
             axis.plot(x, y, color=colour, marker=marker, ls=dashes, label=name)
             axis.set(xscale="log" if panel.log_x else "linear", yscale="log" if panel.log_y else "linear")
             if not panel.log_y:
-                axis.set_ylim(bottom=0)
+                axis.set_ylim(0, 1.3 * max(max(values) for _, values in panel.series.values()))
             if name:
                 axis.legend()
     axis.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
