@@ -116,11 +116,14 @@ def main() -> None:
     for policy in options.policies if 10 in options.percent else ():
         difference = 100 * (after_few(runs[name(policy, 10)]) - whole).mean()
         lines.append(f"- `{policy}`: {signed(difference)} points after {few} datapoints.")
-    a_round = datapoints // len(preset.stream.stream(0, options.data_dir))
-    budgets = {
-        key: learner.memory.budget or datapoints if isinstance(learner, FTML) else a_round
-        for key, learner in compared.items()
-    }
+    ftml, rounds = compared["ftml"], len(preset.stream.stream(0, options.data_dir))
+    assert isinstance(ftml, FTML)
+    a_round = datapoints // rounds
+    limited = {key: learner.memory.budget for key, learner in compared.items() if isinstance(learner, FTML)}
+    budgets = {key: limited[key] or datapoints if key in limited else a_round for key in compared}
+    a_step = ftml.meta_batch * (ftml.train_size + ftml.validation_size)
+    draws = rounds * (a_round // preset.protocol.chunk) * ftml.meta_steps * a_step
+    draws_of_each = {key: draws / (limited.get(key) or datapoints) for key in compared}
     page(
         options.page,
         "Limited memory",
@@ -128,13 +131,17 @@ def main() -> None:
             f"FTML (Eq. 4) whose buffer keeps a part of the {datapoints:,} datapoints of Rainbow MNIST; what the "
             "policies keep is in the docstring of `metaleader.Memory`. The current round counts towards the budget. "
             "`streaming` meta-learns from the current round alone and then forgets it. All learners take as many "
-            "meta-steps; where a task has fewer datapoints left than D_tr and D_val want, "
+            "meta-steps, so that each datapoint kept is drawn the more often the fewer there are, and memorised: that "
+            "is what a small memory loses by. Where a task has fewer datapoints left than D_tr and D_val want, "
             "they share them.",
             f"![Score and proficiency against the budget]({picture})",
             *(["With a tenth of the data, against FTML that keeps everything:", "\n".join(lines)] if lines else []),
         ],
         summary,
-        {"datapoints kept": {key: f"{budget:,}" for key, budget in budgets.items()}},
+        {
+            "datapoints kept": {key: f"{budget:,}" for key, budget in budgets.items()},
+            "draws of each": {key: f"{times:.0f}" for key, times in draws_of_each.items()},
+        },
         machine(runs["ftml"][0], sys.argv),
     )
 
