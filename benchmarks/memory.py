@@ -123,7 +123,9 @@ def main() -> None:
     budgets = {key: limited[key] or datapoints if key in limited else a_round for key in compared}
     a_step = ftml.meta_batch * (ftml.train_size + ftml.validation_size)
     draws = rounds * (a_round // preset.protocol.chunk) * ftml.meta_steps * a_step
-    draws_of_each = {key: draws / (limited.get(key) or datapoints) for key in compared}
+    # Those who keep the newest see all datapoints go by; the others draw from what is left of them.
+    newest = {key for key, learner in compared.items() if isinstance(learner, FTML) and learner.memory.policy == "last"}
+    draws_of_each = {key: draws / (datapoints if key in newest else limited.get(key) or datapoints) for key in compared}
     page(
         options.page,
         "Limited memory",
