@@ -104,7 +104,7 @@ def page(
         f"{summary['threshold']:g}, and tasks that reached it. Gradients are per-example gradient evaluations in "
         "learning and adapting, a Hessian-vector product counting as two."
     )
-    table = "\n".join("| " + " | ".join(cells) + " |" for cells in [headings, ["---"] * len(headings), *rows])
+    table = report.markdown_table(headings, rows).rstrip()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n\n".join([f"# {title}", *paragraphs, table, note, made]) + "\n")
 

@@ -59,6 +59,22 @@ def learners(preset: Preset, options: MemoryOptions, datapoints: int) -> dict[st
     return {"ftml": ftml, "streaming": preset.learners["streaming"], **limited}
 
 
+def drawn(learner: Learner) -> int:
+    """Datapoints that one `observe` draws from the buffer."""
+    assert isinstance(learner, FTML)
+    return learner.meta_steps * learner.meta_batch * (learner.train_size + learner.validation_size)
+
+
+def datapoints_kept(learner: Learner, tasks: Sequence[int]) -> int:
+    """How many are kept at most of a stream of tasks of these sizes."""
+    return learner.memory.budget or sum(tasks) if isinstance(learner, FTML) else max(tasks)
+
+
+def forgets_oldest(learner: Learner) -> bool:
+    """Whether what is kept is the newest; the other policies keep what they have drawn from before."""
+    return not isinstance(learner, FTML) or learner.memory.policy == "last"
+
+
 def after_few(runs: Sequence[Run]) -> np.ndarray:
     """The score at the smallest size, over the last third of the rounds, of every run."""
     smallest = metrics.sizes(runs)[:1]
@@ -106,7 +122,8 @@ def main() -> None:
     options = tyro.cli(MemoryOptions, description=__doc__)
     experiment = EXPERIMENTS["rainbow-mnist"]
     preset = settings_of(experiment, options)
-    datapoints = sum(len(task.train) for task in preset.stream.stream(0, options.data_dir))
+    tasks = [len(task.train) for task in preset.stream.stream(0, options.data_dir)]
+    datapoints = sum(tasks)
     compared = learners(preset, options, datapoints)
     runs, summary = compare(experiment, preset, compared, options)
     picture = save(figure(runs, options), options.page, "memory")
@@ -116,16 +133,10 @@ def main() -> None:
     for policy in options.policies if 10 in options.percent else ():
         difference = 100 * (after_few(runs[name(policy, 10)]) - whole).mean()
         lines.append(f"- `{policy}`: {signed(difference)} points after {few} datapoints.")
-    ftml, rounds = compared["ftml"], len(preset.stream.stream(0, options.data_dir))
-    assert isinstance(ftml, FTML)
-    a_round = datapoints // rounds
-    limited = {key: learner.memory.budget for key, learner in compared.items() if isinstance(learner, FTML)}
-    budgets = {key: limited[key] or datapoints if key in limited else a_round for key in compared}
-    a_step = ftml.meta_batch * (ftml.train_size + ftml.validation_size)
-    draws = rounds * (a_round // preset.protocol.chunk) * ftml.meta_steps * a_step
-    # Those who keep the newest see all datapoints go by; the others draw from what is left of them.
-    newest = {key for key, learner in compared.items() if isinstance(learner, FTML) and learner.memory.policy == "last"}
-    draws_of_each = {key: draws / (datapoints if key in newest else limited.get(key) or datapoints) for key in compared}
+    # As many images are drawn whatever is kept; who forgets the oldest has drawn from all of them by the end.
+    draws = datapoints // preset.protocol.chunk * drawn(compared["ftml"])
+    kept = {key: datapoints_kept(learner, tasks) for key, learner in compared.items()}
+    distinct = {key: datapoints if forgets_oldest(compared[key]) else kept[key] for key in compared}
     page(
         options.page,
         "Limited memory",
@@ -141,8 +152,8 @@ def main() -> None:
         ],
         summary,
         {
-            "datapoints kept": {key: f"{budget:,}" for key, budget in budgets.items()},
-            "draws of each": {key: f"{times:.0f}" for key, times in draws_of_each.items()},
+            "datapoints kept": {key: f"{count:,}" for key, count in kept.items()},
+            "draws of each": {key: f"{draws / count:.0f}" for key, count in distinct.items()},
         },
         machine(runs["ftml"][0], sys.argv),
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from command import assert_refused, call
+from command import Refused, call
 
 SMOKE = ["run", "sinusoid", "--preset", "smoke"]
 
@@ -77,15 +77,8 @@ def test_hyperparameters_learners_and_seeds_by_name(tmp_path: Path) -> None:
         (["list", "x"], "list takes no arguments"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(
-    arguments: list[str],
-    message: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert_refused(*arguments, message=message, folder=tmp_path, capsys=capsys)
+def test_a_mistake_is_one_line_and_exit_code_2(arguments: list[str], message: str, refused: Refused) -> None:
+    refused(*arguments, message=message)
 
 
 def test_damaged_data_is_named_and_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,14 +112,16 @@ def test_a_diverging_learner_is_told_and_the_others_finish(tmp_path: Path, capsy
 
 def test_update_procedures_and_memories_by_name(tmp_path: Path) -> None:
     memory = ["--ftml.memory.policy", "reservoir", "--ftml.memory.budget", "96", "--ftml.memory.unit", "bytes"]
-    names = ["ftml", "ftml-adam"]
-    settings = [*memory, "--ftml-adam.update.optimizer.epsilon", "0.01", "--stream.rounds", "2"]
+    settings = [*memory, "--ftml-adam.update.optimizer.epsilon", "0.01", "--ftml-imaml.update.strength", "2"]
+    names = ["ftml", "ftml-adam", "ftml-imaml", "ftml-reptile"]
     assert call(*SMOKE, "--learner", *names, *settings, "--out", str(tmp_path)) == 0
     configs = {path.parent.parent.name: json.loads(path.read_text()) for path in tmp_path.rglob("config.json")}
     learners = {name: configs[name]["settings"]["learner"] for name in names}
     assert learners["ftml"]["memory"] == {"type": "Memory", "policy": "reservoir", "budget": 96, "unit": "bytes"}
     assert learners["ftml-adam"]["update"]["optimizer"]["epsilon"] == 0.01
-    assert None not in json.loads((tmp_path / "summary.json").read_text())["learners"]["ftml-adam"]["final_score"][:1]
+    assert learners["ftml-imaml"]["update"]["strength"] == 2
+    assert learners["ftml-reptile"]["update"]["type"] == "Reptile"
+    assert None not in json.loads((tmp_path / "summary.json").read_text())["learners"]["ftml-imaml"]["final_score"][:1]
 
 
 def test_folders_are_numbered_where_none_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +144,7 @@ def test_what_there_is(command: str, capsys: pytest.CaptureFixture[str]) -> None
     assert expected[command] in capsys.readouterr().out
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "metaleader", *SMOKE, "--learner", "toe", "--stream.rounds", "5000"]
     process = subprocess.Popen([*command, "--out", str(out)], stderr=subprocess.PIPE, text=True)
@@ -168,5 +163,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert call("report", str(out), "--out", str(elsewhere)) == 0
     assert json.loads((elsewhere / "summary.json").read_text())["learners"]["toe"]["partial"]
     (tmp_path / "file").write_text("")
+    capsys.readouterr()
     assert call("report", str(out), "--out", str(tmp_path / "file")) == 2
+    assert capsys.readouterr().err.count("\n") == 1
     assert made > 0

@@ -214,6 +214,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except ValueError as error:  # UserError, and what the library says of settings and data
         _say(f"error: {' '.join(str(error).split())}")
         _end(2)
+    except OSError as error:  # a report, say, that cannot be written
+        _say(f"error: {error.filename or 'the system'}: {error.strerror or error}; make room or choose another --out")
+        _end(2)
     except RunFailed as error:
         _say(str(error))
         _end(1)
@@ -391,12 +394,7 @@ def _report(arguments: list[str]) -> int:
     options = parse(ReportOptions, arguments, "metaleader report")
     if not options.dirs:
         raise UserError("name at least one folder of runs: metaleader report DIR...")
-    out = options.out or options.dirs[0]
-    try:
-        page, summaries = report.write_report(list(options.dirs), out)
-    except OSError as error:
-        where = error.filename or out
-        raise UserError(f"cannot write to {where}: {error.strerror}; choose another folder with --out") from error
+    page, summaries = report.write_report(list(options.dirs), options.out or options.dirs[0])
     return _told(map(report.terminal_table, summaries), page, {})
 
 
