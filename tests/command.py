@@ -1,6 +1,8 @@
 """The command, called in this process."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -12,6 +14,9 @@ def call(*arguments: str) -> int:
     with pytest.raises(SystemExit) as end:
         cli.main(arguments)
     return int(end.value.code or 0)
+
+
+Refused: TypeAlias = Callable[..., None]  # what the fixture `refused` gives
 
 
 def assert_refused(*arguments: str, message: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

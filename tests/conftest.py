@@ -1,6 +1,8 @@
 """Shapes in annotations are checked while the tests run; data is found through METALEADER_DATA."""
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jaxtyping
@@ -21,6 +23,15 @@ hypothesis.settings.register_profile("default", deadline=None, max_examples=20)
 hypothesis.settings.load_profile("default")
 jax.config.update("jax_compilation_cache_dir", str(platformdirs.user_cache_path("metaleader") / "compiled-tests"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+@pytest.fixture
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`assert_refused` in an empty folder: `refused(*arguments, message=...)`."""
+    from command import assert_refused
+
+    monkeypatch.chdir(tmp_path)
+    return partial(assert_refused, folder=tmp_path, capsys=capsys)
 
 
 @pytest.fixture(scope="session")

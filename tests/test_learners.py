@@ -218,6 +218,10 @@ def test_streaming_keeps_the_current_round_only_however_many_there_were() -> Non
         observe(LEARNERS["ftml"], rounds=2).buffer.counts
     )
     same = replace(FTML(meta_steps=2, meta_batch=2, train_size=3, validation_size=4))
-    np.testing.assert_allclose(
-        numbers(observe(learner, rounds=1).params), numbers(observe(same, rounds=1).params), rtol=1e-4, atol=1e-6
-    )
+    # Bit for bit in a buffer with as much room, for which the same program is compiled.
+    alike = same.init(CURVES, jax.random.key(0), points(1), 1)
+    one_task = {name: getattr(alike.buffer, name)[:1] for name in ("starts", "counts")}
+    alike = alike._replace(buffer=alike.buffer._replace(**one_task))
+    for chunk in range(2):
+        alike = same.observe(CURVES, alike, 0, points(8, chunk))
+    np.testing.assert_array_equal(numbers(observe(learner, rounds=1).params), numbers(alike.params))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from command import assert_refused
+from command import Refused
 from metaleader import Pose, PoseNet, UserError, cli, rendering
 from metaleader.experiments.pose import angle_error, position_error
 from metaleader.models.pose import spatial_soft_argmax
@@ -111,7 +111,7 @@ def test_a_stream_of_poses(rendered: Path) -> None:
 
 
 def test_the_smoke_preset_runs_on_rendered_images(opengl: str, tmp_path: Path) -> None:
-    learners = ["--learner", "ftml", "--model.depth", "2"]  # compiling takes longest
+    learners = ["--learner", "ftml", "toe", "--model.depth", "2"]  # compiling takes longest
     arguments = ["run", "pose-primitives", "--preset", "smoke", *learners, "--data-dir", str(tmp_path), "--out"]
     with pytest.raises(SystemExit) as end:
         cli.main([*arguments, str(tmp_path / "out")])
@@ -223,17 +223,11 @@ def test_too_few_sound_models_are_an_error(opengl: str, tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
-    arguments: list[str],
-    message: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str], message: str, refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("METALEADER_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert_refused(
-        "data", "render", *arguments, "--data-dir", str(tmp_path), message=message, folder=tmp_path, capsys=capsys
-    )
+    refused("data", "render", *arguments, "--data-dir", str(tmp_path), message=message)
 
 
 def test_without_opengl_the_message_names_packages(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import dying
-from command import assert_refused, call
+from command import Refused, call
 from metaleader import UserError, start
 from metaleader.record import RunFolder
 from metaleader.sweep import Job, grid, jobs, sweep
@@ -81,15 +81,8 @@ def test_a_learner_s_settings_do_not_multiply_the_runs_of_others() -> None:
         (["rainbow-mnist", "--data-dir", "/nowhere"], "--data-dir /nowhere is no folder"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(
-    arguments: list[str],
-    message: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert_refused("sweep", *arguments, "--preset", "smoke", message=message, folder=tmp_path, capsys=capsys)
+def test_a_mistake_is_one_line_and_exit_code_2(arguments: list[str], message: str, refused: Refused) -> None:
+    refused("sweep", *arguments, "--preset", "smoke", message=message)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")

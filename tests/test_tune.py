@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import tunable
-from command import assert_refused, call
+from command import Refused, call
 from metaleader import EXPERIMENTS, UserError
 from metaleader.record import RunFolder
 from metaleader.run import RunInterrupted
@@ -256,20 +256,10 @@ def test_failed_trials_are_named_and_the_exit_code_says_so(tmp_path: Path, capsy
         (["sinusoid", "--resume"], "there is no runs/tune-sinusoid-laptop to resume"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(
-    arguments: list[str],
-    message: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert_refused("tune", *arguments, message=message, folder=tmp_path, capsys=capsys)
+def test_a_mistake_is_one_line_and_exit_code_2(arguments: list[str], message: str, refused: Refused) -> None:
+    refused("tune", *arguments, message=message)
 
 
-def test_optuna_that_is_missing_is_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_optuna_that_is_missing_is_said(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    assert_refused(*SMOKE, message="pip install 'metaleader[tune]'", folder=tmp_path, capsys=capsys)
+    refused(*SMOKE, message="pip install 'metaleader[tune]'")
