@@ -55,16 +55,16 @@ def layers(case: Case, params: Any) -> list[Layer]:
 
 
 def meta_gradient_products(of: list[Layer], train: int, validation: int, steps: int) -> Products:
-    """The products of one task's meta-gradient, forward over reverse.
+    """The products that one task's meta-gradient cannot do without.
 
     A gradient takes `x W` forward, and `x' g` and `g W'` backward, the last not for the first layer. The
-    Hessian-vector product takes `x W` and `g W'` once more, to have x and g, and twice each of the three for their
-    derivatives, as each has two factors; the first layer's x does not change, which spares one of two.
+    Hessian-vector product takes twice each of the three, as each has two factors to differentiate; the first layer's
+    x does not change, which spares one of two. What it takes of the gradient's own products was kept.
     """
     products: Products = Counter()
     for examples, times, of_first, of_others in (
         (train, steps, (1, 1, 0), (1, 1, 1)),  # gradients
-        (train, steps, (2, 1, 0), (3, 2, 3)),  # Hessian-vector products
+        (train, steps, (1, 1, 0), (2, 2, 2)),  # Hessian-vector products
         (validation, 1, (1, 1, 0), (1, 1, 1)),
     ):
         for i, layer in enumerate(of):

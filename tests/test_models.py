@@ -26,12 +26,21 @@ def test_patches_times_a_matrix_is_a_convolution(height: int, width: int, stride
     np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_batch_norm_is_that_of_numpy() -> None:
+@pytest.mark.parametrize(("channels", "filters"), [(2, 4), (1, 20)])
+def test_normalised_convolutions_are_those_of_numpy(channels: int, filters: int) -> None:
+    """Where the moments are taken of the product, and where of its wide factor; padding takes no part in them."""
     random = np.random.default_rng(0)
-    x = random.normal(3, 2, size=(6, 4, 4, 5)).astype(np.float32)
-    layer = {"scale": jnp.arange(5.0), "offset": jnp.ones(5)}
-    expected = np.arange(5) * (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-3) + 1
-    np.testing.assert_allclose(layers.batch_norm(layer, x, np.ones(6, np.float32)), expected, rtol=1e-3, atol=1e-4)
+    x = random.normal(3, 2, size=(6, 5, 5, channels)).astype(np.float32)
+    kernel = random.normal(size=(9 * channels, filters)).astype(np.float32)
+    y = np.asarray(layers.patches(jnp.asarray(x[:4]))) @ kernel
+    scale, offset = np.arange(1.0, filters + 1), np.linspace(-1, 1, filters)
+    expected = np.maximum(scale * (y - y.mean((0, 1, 2))) / np.sqrt(y.var((0, 1, 2)) + 1e-3) + offset, 0)
+    layer = {"kernel": kernel, "scale": scale, "offset": offset}
+    weights = np.array([1, 1, 1, 1, 0, 0], np.float32)
+    maps, used = layers.normalised_convolutions([layer], x, weights, 3, 1)
+    np.testing.assert_allclose(maps[:4], expected, rtol=1e-3, atol=1e-3)
+    again, _ = layers.normalised_convolutions(used, x[:1], weights[:1], 3, 1)
+    np.testing.assert_allclose(again[0], expected[0], rtol=1e-3, atol=1e-3)
 
 
 def predict(norm: Any, companions: Batch) -> Any:

@@ -102,18 +102,33 @@ def test_the_error_of_the_proximal_derivative_falls_with_the_steps_of_its_solver
     ],
     ids=str,
 )
-def test_memory_light_derivative_equals_the_plain_one(update: Any) -> None:
+@pytest.mark.parametrize("kept", [1 << 24, 0])
+def test_derivative_of_hessian_vector_products_equals_the_plain_one(
+    update: Any, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether what the inner gradients computed is kept for them or computed again."""
+    monkeypatch.setattr("metaleader.update.steps.KEPT", kept)
     params = update.init(DIGITS.model.init(jax.random.key(0)))
-    gradients = [
-        jax.flatten_util.ravel_pytree(
-            jax.jit(jax.grad(lambda p, u: meta_objective(DIGITS, u, p, images(9, 1), images(8, 2))), static_argnums=1)(
-                params, replace(update, derivative=derivative)
-            )
-        )[0]
-        for derivative in ("plain", "forward-over-reverse")
-    ]
-    assert np.isfinite(gradients[0]).all()
-    assert np.linalg.norm(gradients[0] - gradients[1]) < 1e-4 * np.linalg.norm(gradients[0])
+
+    def gradient(derivative: str) -> Any:
+        def value(w: Any) -> Any:
+            return meta_objective(DIGITS, replace(update, derivative=derivative), w, images(9, 1), images(8, 2))
+
+        return jax.flatten_util.ravel_pytree(jax.jit(jax.grad(value))(params))[0]
+
+    plain, ours = gradient("plain"), gradient("forward-over-reverse")
+    assert np.isfinite(plain).all()
+    assert np.linalg.norm(plain - ours) < 1e-4 * np.linalg.norm(plain)
+
+
+@pytest.mark.parametrize("kept", [1 << 24, 0])
+def test_what_is_stored_for_the_derivative_keeps_its_bound(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metaleader.update.steps.KEPT", kept)
+    params, update = DIGITS.model.init(jax.random.key(0)), GradientDescent(steps=7)
+    stored = jax.vjp(lambda w: update(DIGITS.objective, w, images(9, 1)), params)[1]
+    trajectory = 7 * sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(stored))
+    assert size > 2 * trajectory if kept else size < 1.5 * trajectory
 
 
 class Quadratic:

@@ -73,45 +73,72 @@ def norm_init(channels: int) -> Layer:
 
 
 def moments(
-    x: Float[AnyArray, "n ... c"], weights: Float[AnyArray, " n"]
+    x: Float[AnyArray, "rows c"], weights: Float[AnyArray, " n"]
 ) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
-    """Mean and variance of each channel over examples (weighted) and positions.
+    """Mean and variance of each channel over examples (weighted) and their positions: `rows / n` rows an example.
 
     Both are products of a row of weights with the matrix of positions x channels: on a CPU a product is many
     times faster than a reduction over two axes.
     """
-    positions = x.size // (x.shape[0] * x.shape[-1])
-    rows = x.reshape(-1, x.shape[-1])
-    share = jnp.repeat(weights / (jnp.maximum(jnp.sum(weights), 1e-12) * positions), positions)
-    mean = share @ rows
-    return mean, share @ jnp.square(rows - mean)
+    share = _shares(weights, len(x))
+    mean = share @ x
+    return mean, share @ jnp.square(x - mean)
 
 
-def batch_norm(
-    layer: Layer, x: Float[AnyArray, "n ... c"], weights: Float[AnyArray, " n"], epsilon: float = 1e-3
-) -> Float[Array, "n ... c"]:
-    """`scale (x - mean) / sqrt(variance + epsilon) + offset`.
+def moments_of_product(
+    x: Float[AnyArray, "rows inputs"], kernel: Float[AnyArray, "inputs c"], weights: Float[AnyArray, " n"]
+) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+    """`moments` of `x W`, from those of x: its mean times W, and `diag(W' C W)` with the covariance C of x.
 
-    Mean and variance are those of the batch at hand, unless `calibrate` stored those of a task in `layer`.
+    For a narrow x that is less work: nothing of the size of `x W` is read or differentiated for the sake of its
+    moments. The patches of the images do not depend on parameters either, and C is the same for all inner steps.
     """
-    mean, variance = (layer["mean"], layer["variance"]) if "mean" in layer else moments(x, weights)
-    return (x - mean) * (layer["scale"] * jax.lax.rsqrt(variance + epsilon)) + layer["offset"]
+    share = _shares(weights, len(x))
+    mean = share @ x
+    centred = x - mean
+    covariance = (centred * share[:, None]).T @ centred
+    return mean @ kernel, jnp.sum(kernel * (covariance @ kernel), axis=0)
+
+
+def _shares(weights: Float[AnyArray, " n"], rows: int) -> Float[Array, " rows"]:
+    """Every row's share of the total weight; zeros if there is none."""
+    positions = rows // len(weights)
+    return jnp.repeat(weights / (jnp.maximum(jnp.sum(weights), 1e-12) * positions), positions)
 
 
 def normalised_convolutions(
-    convolutions: list[Layer], x: Float[AnyArray, "n h w c"], weights: Float[AnyArray, " n"], size: int, stride: int
+    convolutions: list[Layer],
+    x: Float[AnyArray, "n h w c"],
+    weights: Float[AnyArray, " n"],
+    size: int,
+    stride: int,
+    epsilon: float = 1e-3,
 ) -> tuple[Float[Array, "n oh ow filters"], list[Layer]]:
     """One after another, a `size x size` convolution, batch normalisation and ReLU.
+
+    Batch normalisation of `y = x W` is `scale (y - mean) / sqrt(variance + epsilon) + offset` with the mean and
+    variance of the batch at hand, unless `calibrate` stored those of a task in the layer.
 
     Returns:
         The feature maps, and the layers with the statistics that were used: stored ones, or those of the batch.
     """
     x, used = jnp.asarray(x), []
     for layer in convolutions:
-        x = patches(x, size, stride) @ layer["kernel"]
-        if "mean" not in layer:
-            mean, variance = moments(x, weights)
-            layer = {**layer, "mean": mean, "variance": variance}
-        used.append(layer)
-        x = jax.nn.relu(batch_norm(layer, x, weights))
+        near = patches(x, size, stride)
+        # One axis of rows, not three: else the gradient of the kernel copies its operands to transpose them.
+        rows, kernel = near.reshape(-1, near.shape[-1]), layer["kernel"]
+        if len(kernel) <= kernel.shape[1]:  # moments known before the product, of which normalising is then a part
+            mean, variance = _stored(layer) or moments_of_product(rows, kernel, weights)
+            factor = layer["scale"] * jax.lax.rsqrt(variance + epsilon)
+            y = rows @ (kernel * factor) + (layer["offset"] - mean * factor)
+        else:
+            y = rows @ kernel
+            mean, variance = _stored(layer) or moments(y, weights)
+            y = (y - mean) * (layer["scale"] * jax.lax.rsqrt(variance + epsilon)) + layer["offset"]
+        used.append({**layer, "mean": mean, "variance": variance})
+        x = jax.nn.relu(y).reshape(*near.shape[:-1], -1)
     return x, used
+
+
+def _stored(layer: Layer) -> tuple[Float[Array, " c"], Float[Array, " c"]] | None:
+    return (layer["mean"], layer["variance"]) if "mean" in layer else None

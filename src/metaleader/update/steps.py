@@ -13,6 +13,7 @@ from metaleader.batch import Batch
 from metaleader.objective import Objective, Params
 
 Gradient: TypeAlias = Callable[[Params, Batch], Params]
+KEPT = 16 << 20  # bytes of a task's intermediate results; more than fits into a core's share of the cache costs time
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,9 @@ class Steps:
     """Treat the inner gradients as constants (first-order MAML)."""
     derivative: Literal["forward-over-reverse", "plain"] = "forward-over-reverse"
     """How to differentiate through the steps. `plain` leaves it to reverse mode, which stores what every
-    inner gradient computed; `forward-over-reverse` stores arrays of the size of the parameters alone and takes a
-    Hessian-vector product (Kemaev et al., 2025)."""
+    inner gradient computed; `forward-over-reverse` takes a Hessian-vector product (Kemaev et al., 2025) and stores
+    arrays of the size of the parameters alone, or, where all steps together fit into `KEPT` bytes, the gradient's
+    intermediate results, which spares computing them twice."""
     only: tuple[str, ...] = ()
     """Names of the parameters that move, such as `head`; none named: all."""
 
@@ -58,10 +60,16 @@ class Steps:
         def gradient(v: Params, batch: Batch) -> Params:
             return _gradient(objective, moves, v, batch)
 
-        def forward(v: Params, batch: Batch) -> tuple[Params, tuple[Params, Batch]]:
+        def forward(v: Params, batch: Batch) -> tuple[Params, Any]:
+            if all(jax.tree.leaves(moves)):
+                found, times_hessian = jax.linearize(lambda v: jax.grad(objective)(v, batch), v)
+                if self.steps * _bytes(times_hessian) <= KEPT:
+                    return found, times_hessian
             return gradient(v, batch), (v, batch)
 
-        def backward(saved: tuple[Params, Batch], cotangent: Params) -> tuple[Params, None]:
+        def backward(saved: Any, cotangent: Params) -> tuple[Params, None]:
+            if not isinstance(saved, tuple):
+                return saved(cotangent), None
             direction = jax.tree.map(lambda m, c: c if m else jnp.zeros_like(c), moves, cotangent)
             return hessian_vector_product(objective, *saved, direction), None
 
@@ -80,6 +88,10 @@ class Steps:
 def hessian_vector_product(objective: Objective, params: Params, batch: Batch, direction: Params) -> Params:
     """`H d`: the derivative of `grad L(D, v)` in the direction `d`, forward over reverse."""
     return jax.jvp(lambda v: jax.grad(objective)(v, batch), (params,), (direction,))[1]
+
+
+def _bytes(arrays: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(arrays))
 
 
 def mask(params: Params, only: tuple[str, ...]) -> Any:
