@@ -111,7 +111,7 @@ def test_reproduce_ends_in_a_page_of_verdicts(tmp_path: Path, capsys: pytest.Cap
     assert [(v["experiment"], v["seeds"]) for v in found] == [("sinusoid", [0, 1])] * 2
     page = (out / "index.html").read_text()
     assert 'href="sinusoid/report.html"' in page
-    assert all(v["claim"] in page and v["claim"] in (out / "verdicts.md").read_text() for v in found)
+    assert all(v["claim"] in page and v["claim"] in (out / "README.md").read_text() for v in found)
     assert (out / "sinusoid" / "report.html").exists()
     assert "index.html" in capsys.readouterr().out
     runs = metrics.load([out])

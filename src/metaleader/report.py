@@ -117,6 +117,13 @@ def terminal_table(summary: dict[str, Any]) -> Table:
     return table
 
 
+def markdown_section(summary: dict[str, Any], figures: Iterable[Path]) -> str:
+    """A heading, the table and the figures, whose paths are relative to the page."""
+    table = markdown_table(*table_rows(summary)).rstrip()
+    pictures = [f"![{path.stem.replace('-', ' ').capitalize()}]({path.as_posix()})" for path in figures]
+    return "\n\n".join([f"## {_title(summary)}", table, _note(summary), *pictures])
+
+
 def _section(runs: Sequence[Run], summary: dict[str, Any], pictures: Iterable[tuple[str, bytes, str]]) -> str:
     headings, rows = table_rows(summary)
     first = runs[0].config

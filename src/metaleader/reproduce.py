@@ -46,25 +46,30 @@ def plans(
 def conclude(out: Path) -> tuple[Path, list[Verdict]]:
     """Report on every experiment in `out`, finished or not, and judge the claims.
 
-    Writes a report into each experiment's folder, and `verdicts.json`, `verdicts.md` and `index.html` into `out`.
+    Writes a report into each experiment's folder, and `verdicts.json`, `index.html` and `README.md` into `out`; the
+    last has all tables and figures, for a repository.
 
     Raises:
         UserError: see `metrics.load`.
     """
     folders = [out / name for name in experiments() if any((out / name).rglob("config.json"))]
     runs = metrics.load(folders or [out])
-    links = []
+    links, sections = [], []
     for folder in folders:
-        page, _ = report.write_report([folder], folder)
+        page, summaries = report.write_report([folder], folder)
         links.append(f'<li><a href="{folder.name}/{page.name}">{escape(EXPERIMENTS[folder.name].summary)}</a></li>')
+        figures = sorted(path.relative_to(out) for path in (folder / "figures").glob("*.png"))
+        sections += [report.markdown_section(summary, figures) for summary in summaries]
     judged = [verdict for claim in CLAIMS if (verdict := verdicts.judge(claim, runs)) is not None]
     write_json(out / "verdicts.json", verdicts.as_json(judged))
     rows = verdicts.rows(judged)
-    write_text(out / "verdicts.md", f"{NOTE}\n\n{report.markdown_table(verdicts.HEADINGS, rows)}")
     made = "\n".join(dict.fromkeys(str(run.config["command"]) for run in runs))
     machine = json.dumps(runs[0].config["machine"])
+    table = report.markdown_table(verdicts.HEADINGS, rows)
+    how = f"## How this was made\n\n```\n{made}\n```\n\nMachine: `{machine}`\n"
+    write_text(out / "README.md", "\n\n".join([f"# {TITLE}", NOTE, table.rstrip(), *sections, how]))
     body = (
-        "<h1>Online meta-learning: the paper's claims</h1>"
+        f"<h1>{TITLE}</h1>"
         f'<p class="lead">{escape(NOTE)}</p>'
         f'<div class="scroll">{report.html_table(verdicts.HEADINGS, [[escape(c) for c in row] for row in rows])}</div>'
         f"<h2>The experiments</h2><ul>{''.join(links)}</ul>"
@@ -76,6 +81,7 @@ def conclude(out: Path) -> tuple[Path, list[Verdict]]:
     return page, judged
 
 
+TITLE = "Online meta-learning: the paper's claims"
 NOTE = (
     "Each claim of the paper as a paired difference over seeds (task order, split and weights), with its 95 % "
     "bootstrap interval: datapoints saved, or score gained, by the learner said to be better, over the last third of "

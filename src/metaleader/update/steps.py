@@ -71,7 +71,8 @@ class Steps:
             if not isinstance(saved, tuple):
                 return saved(cotangent), None
             direction = jax.tree.map(lambda m, c: c if m else jnp.zeros_like(c), moves, cotangent)
-            return hessian_vector_product(objective, *saved, direction), None
+            v, batch = saved
+            return hessian_vector_product(objective, v, batch, direction), None
 
         gradient.defvjp(forward, backward)
         return gradient
