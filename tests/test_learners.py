@@ -134,6 +134,23 @@ def test_ftml_on_past_tasks_only_does_not_meta_train_on_the_current_one() -> Non
     assert np.abs(outcomes[0] - outcomes[1]).max() > 1e-7
 
 
+def test_adaptation_begins_from_the_moving_mean_of_the_iterates() -> None:
+    """Learning does not; each iterate weighs half as much as the next, and the first parameters nothing."""
+    averaged, last = (TOE(steps=1, batch_size=8, optimizer=Adam(average=average)) for average in (0.5, 0.0))
+    states = [learner.init(CURVES, jax.random.key(0), points(1)) for learner in (averaged, last)]
+    np.testing.assert_array_equal(numbers(averaged.adapt(CURVES, states[0], points(8))), numbers(states[1].params))
+    iterates = []
+    for i in range(3):
+        states = [
+            learner.observe(CURVES, state, 0, points(8, i))
+            for learner, state in zip((averaged, last), states, strict=True)
+        ]
+        np.testing.assert_array_equal(numbers(states[0].params), numbers(states[1].params))
+        iterates.append(numbers(last.adapt(CURVES, states[1], points(8))))
+    expected = np.average(iterates, axis=0, weights=[1, 2, 4])
+    np.testing.assert_allclose(numbers(averaged.adapt(CURVES, states[0], points(8))), expected, rtol=1e-5, atol=1e-7)
+
+
 def test_scratch_forgets_the_rounds_before() -> None:
     learner = LEARNERS["scratch"]
     state = observe(learner, rounds=2)
@@ -193,6 +210,7 @@ def test_recency_is_not_uniform() -> None:
         lambda: TOE(batch_size=0),
         lambda: FTL(steps=-1),
         lambda: Adam(float("nan")),
+        lambda: Adam(average=1.0),
         lambda: MultiHeadTOE(batch_tasks=0),
         lambda: Momentum(factor=0.0),
         lambda: Momentum(momentum=1.0),

@@ -59,7 +59,7 @@ class TOE:
 
     def adapt(self, problem: Problem, state: State, batch: Batch) -> Params:
         """The parameters as they are."""
-        return states.adapt(problem, self.update, state, batch)
+        return states.adapt(problem, self.update, states.used(state), batch)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class FTL:
 
     def adapt(self, problem: Problem, state: State, batch: Batch) -> Params:
         """The joint model, fine-tuned on the round's data so far."""
-        return states.adapt(problem, self.update, state, batch)
+        return states.adapt(problem, self.update, states.used(state), batch)
 
 
 def start(

@@ -89,8 +89,8 @@ class MultiHeadTOE:
 
     def adapt(self, problem: Problem, state: State, batch: Batch) -> Params:
         """The shared parameters with the current task's head."""
-        joined = _joined(state.params, int(state.buffer.tasks) - 1)
-        return states.adapt(problem, self.update, state._replace(params=joined), batch)
+        joined = _joined(states.used(state), int(state.buffer.tasks) - 1)
+        return states.adapt(problem, self.update, joined, batch)
 
 
 def _part(params: Params, is_own: Any, own: bool) -> Params:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array
@@ -75,17 +76,59 @@ class Learner(Protocol):
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam (Kingma & Ba, 2015), with optax's defaults but for the learning rate."""
+    """Adam (Kingma & Ba, 2015), with optax's defaults but for the learning rate.
+
+    With `average`, a task's adaptation begins from a mean of the iterates instead of the last one, whose noise a
+    constant learning rate never lets settle: an exponential moving mean with that decay, over about
+    `1 / (1 - average)` steps (Polyak & Juditsky, 1992). Learning itself goes on from the last one.
+
+    Raises:
+        ValueError: the learning rate is not positive, or `average` is not in [0, 1).
+    """
 
     learning_rate: float = 1e-3
     """Step size."""
+    average: float = 0.0
+    """Decay of the moving mean of the parameters; 0: the last ones are used."""
 
     def __post_init__(self) -> None:
         check_positive(self, "learning_rate")
+        if not 0 <= self.average < 1:
+            raise ValueError(f"average must be in [0, 1), got {self.average}")
 
     def __call__(self) -> optax.GradientTransformation:
         """The optax transformation."""
-        return optax.adam(self.learning_rate)
+        adam = optax.adam(self.learning_rate)
+        return optax.chain(adam, averaged(self.average)) if self.average else adam
+
+
+class Averaged(NamedTuple):
+    """The mean of the parameters after every step, each step weighing `decay` times as much as the next."""
+
+    mean: Params
+    weight: Array
+
+
+def averaged(decay: float) -> optax.GradientTransformation:
+    """Changes nothing, and keeps the moving mean of what the parameters become; must come last in a chain."""
+
+    def init(params: Params) -> Averaged:
+        return Averaged(params, jnp.zeros(()))
+
+    def update(changes: Params, state: Averaged, params: Params | None = None) -> tuple[Params, Averaged]:
+        # Divided by the weight of all steps so far at once, so that a mean of few steps is one of those alone.
+        weight = decay * state.weight + 1
+        become = optax.apply_updates(params, changes)
+        mean = jax.tree.map(lambda m, p: m + (p - m) / weight, state.mean, become)
+        return changes, Averaged(mean, weight)
+
+    return optax.GradientTransformation(init, update)
+
+
+def used(state: State) -> MetaParams:
+    """The parameters that adaptation begins from: the mean of the iterates, where the optimiser keeps one."""
+    parts = jax.tree.leaves(state.opt_state, is_leaf=lambda part: isinstance(part, Averaged))
+    return next((part.mean for part in parts if isinstance(part, Averaged)), state.params)
 
 
 @dataclass(frozen=True)
@@ -124,9 +167,9 @@ class Momentum:
         return optax.sgd(schedule, momentum=self.momentum)
 
 
-def adapt(problem: Problem, update: UpdateProcedure, state: State, batch: Batch) -> Params:
-    """U(w_t) on `batch`, padded to `FEW` examples or the next power of two, so that a growing D_t rarely compiles."""
-    params = jax.tree.map(lambda leaf: leaf.addressable_data(0), state.params)
+def adapt(problem: Problem, update: UpdateProcedure, params: MetaParams, batch: Batch) -> Params:
+    """U(w) on `batch`, padded to `FEW` examples or the next power of two, so that a growing D_t rarely compiles."""
+    params = jax.tree.map(lambda leaf: leaf.addressable_data(0), params)
     return _adapt(problem, update, params, pad(batch, max(FEW, 1 << (len(batch) - 1).bit_length())))
 
 
