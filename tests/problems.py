@@ -76,9 +76,7 @@ LEARNERS: dict[str, Learner] = {
     "scratch": Scratch(steps=20, batch_size=8),
     "toe-multi-head": MultiHeadTOE(steps=60, batch_tasks=2, batch_size=16, tasks=40),
     "streaming": Streaming(meta_steps=2, meta_batch=2, train_size=3, validation_size=4),
-    "ftml-averaged": FTML(
-        meta_steps=2, meta_batch=2, train_size=3, validation_size=4, optimizer=Adam(average=0.5)
-    ),
+    "ftml-averaged": FTML(meta_steps=2, meta_batch=2, train_size=3, validation_size=4, optimizer=Adam(average=0.5)),
     "toe-averaged": TOE(steps=3, batch_size=8, optimizer=Adam(average=0.5)),
 }
 STREAMS: dict[str, Any] = {

@@ -4,26 +4,34 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from metaleader.experiments.experiment import Experiment, Preset, learners, smaller
-from metaleader.learners import FTL, FTML, Momentum, MultiHeadTOE, Scratch
+from metaleader.learners import FTL, FTML, Adam, Momentum, MultiHeadTOE, Scratch
 from metaleader.models import ConvNet
 from metaleader.objective import CrossEntropy, accuracy
 from metaleader.protocol import Protocol
 from metaleader.streams import FiveWayCifar100
+from metaleader.update import GradientDescent
 
 _PROTOCOL = Protocol(chunk=50, evaluate_at=(50, 250, 2000), threshold=0.6)
 
-# A quarter of the classes. Rates drop at one half and three quarters of all steps: of the stream for FTL and TOE
-# (24 rounds of 40 chunks), of the round from scratch.
+# A quarter of the classes, so that minutes do. All learners take about as many gradients. Rates drop at one half and
+# three quarters of all steps: of the stream for FTL and TOE (23 and 24 rounds of 40 chunks), of the round from scratch.
 _LAPTOP = Preset(
     stream=FiveWayCifar100(rounds=24),
     model=ConvNet(depth=4, image=(32, 32, 3), classes=5),
     loss=CrossEntropy(),
     protocol=_PROTOCOL,
     learners=learners(
-        FTML(train_size=25, validation_size=25),
-        FTL(steps=10, optimizer=Momentum(drops=(4800, 7200))),
-        MultiHeadTOE(steps=10, batch_tasks=4, batch_size=25, optimizer=Momentum(drops=(4800, 7200))),
-        Scratch(steps=20, optimizer=Momentum(drops=(400, 600))),
+        FTML(
+            GradientDescent(steps=3, step_size=0.2),
+            meta_steps=3,
+            meta_batch=2,
+            train_size=25,
+            validation_size=50,
+            optimizer=Adam(3e-3, average=0.99),
+        ),
+        FTL(steps=32, optimizer=Momentum(drops=(14_720, 22_080))),
+        MultiHeadTOE(steps=16, batch_tasks=4, batch_size=25, optimizer=Momentum(drops=(7_680, 11_520))),
+        Scratch(steps=32, optimizer=Momentum(drops=(640, 960))),
     ),
 )
 

@@ -4,18 +4,26 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from metaleader.experiments.experiment import Experiment, Preset, learners, smaller
-from metaleader.learners import FTL, FTML, TOE, Scratch
+from metaleader.learners import FTL, FTML, TOE, Adam, Scratch
 from metaleader.models import ConvNet
 from metaleader.objective import CrossEntropy, accuracy
 from metaleader.protocol import Protocol
 from metaleader.streams import ColouredMnist
+from metaleader.update import GradientDescent
+
+_STEPS = GradientDescent(steps=3, step_size=0.2)
 
 _LAPTOP = Preset(
     stream=ColouredMnist(),
     model=ConvNet(depth=4, classes=5),
     loss=CrossEntropy(),
     protocol=Protocol(chunk=10, evaluate_at=(10, 20, 50, 100), threshold=0.9),
-    learners=learners(FTML(meta_steps=10), FTL(steps=20), TOE(steps=20), Scratch(steps=20)),
+    learners=learners(
+        FTML(_STEPS, meta_steps=5, validation_size=25, optimizer=Adam(3e-3, average=0.98)),
+        FTL(_STEPS, steps=40),
+        TOE(steps=40),
+        Scratch(steps=40),
+    ),
 )
 
 # The paper gives no schedule for this illustration: the one of Rainbow MNIST, on twice the tasks.

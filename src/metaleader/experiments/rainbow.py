@@ -36,10 +36,10 @@ _MNIST_LAPTOP = Preset(
     loss=CrossEntropy(),
     protocol=Protocol(chunk=20, evaluate_at=(20, 40, 60, 80, 120, 320, 900), threshold=0.9),
     learners=learners(
-        FTML(_STEPS, meta_steps=2, meta_batch=2, validation_size=50, optimizer=Adam(3e-3)),
-        FTL(GradientDescent(steps=5, step_size=0.3), steps=16, optimizer=Adam(2e-3)),
-        TOE(steps=16, optimizer=Adam(2e-3)),
-        Scratch(steps=40),
+        FTML(_STEPS, meta_steps=2, meta_batch=2, validation_size=50, optimizer=Adam(4e-3, average=0.99)),
+        FTL(GradientDescent(steps=5, step_size=0.3), steps=16, optimizer=Adam(2e-3, average=0.99)),
+        TOE(steps=16, optimizer=Adam(2e-3, average=0.99)),
+        Scratch(steps=20, optimizer=Adam(2e-3)),
     ),
 )
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,8 @@ def _make_context_current(pixels: int) -> None:
     if _context is None or _context[0] != pixels:
         _context = pixels, mujoco.GLContext(pixels, pixels)
         _context[1].make_current()
+        # At exit, OSMesa's own clean-up comes when the interpreter is gone; this one also comes in a worker.
+        Finalize(None, _context[1].free, exitpriority=0)
 
 
 def _bar() -> Progress:
