@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,15 +15,18 @@ from metaleader import (
     TOE,
     Adam,
     GradientDescent,
+    Identity,
     Learner,
     Momentum,
     MultiHeadTOE,
     Protocol,
     Recency,
     Scratch,
+    Streaming,
     Task,
     play,
 )
+from metaleader.learners.state import averaged_params
 from metaleader.protocol import Position
 from metaleader.record import RunFolder
 from problems import CURVES, LEARNERS, points
@@ -79,7 +83,8 @@ def test_a_state_that_went_through_a_checkpoint_goes_on_to_the_same_state(name: 
 def test_every_learner_is_a_value_and_gets_better_with_its_task(name: str) -> None:
     learner = LEARNERS[name]
     assert hash(learner) == hash(replace(learner))  # type: ignore[type-var]
-    eager = replace(learner, optimizer=Adam(0.02))  # type: ignore[type-var]
+    average = getattr(learner.optimizer, "average", 0.0)  # type: ignore[attr-defined]
+    eager = replace(learner, optimizer=Adam(0.02, average))  # type: ignore[type-var]
     tasks = [Task(points(40, i), points(15, 100 + i)) for i in range(30)]
     records = list(play(CURVES, tasks, eager, Protocol(chunk=20)))
     scores = [r.score for r in records if r.score is not None]
@@ -135,7 +140,7 @@ def test_ftml_on_past_tasks_only_does_not_meta_train_on_the_current_one() -> Non
 
 
 def test_adaptation_begins_from_the_moving_mean_of_the_iterates() -> None:
-    """Learning does not; each iterate weighs half as much as the next, and the first parameters nothing."""
+    """Learning does not; each iterate weighs half as much as the next, and the initial parameters nothing."""
     averaged, last = (TOE(steps=1, batch_size=8, optimizer=Adam(average=average)) for average in (0.5, 0.0))
     states = [learner.init(CURVES, jax.random.key(0), points(1)) for learner in (averaged, last)]
     np.testing.assert_array_equal(numbers(averaged.adapt(CURVES, states[0], points(8))), numbers(states[1].params))
@@ -149,6 +154,35 @@ def test_adaptation_begins_from_the_moving_mean_of_the_iterates() -> None:
         iterates.append(numbers(last.adapt(CURVES, states[1], points(8))))
     expected = np.average(iterates, axis=0, weights=[1, 2, 4])
     np.testing.assert_allclose(numbers(averaged.adapt(CURVES, states[0], points(8))), expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "learner",
+    [
+        Scratch(steps=1, optimizer=Adam(average=0.9)),
+        FTL(Identity(), steps=1, optimizer=Adam(average=0.9)),
+        FTML(Identity(), 1, 2, 3, 4, optimizer=Adam(average=0.9)),
+        Streaming(GradientDescent(0), 1, 2, 3, 4, optimizer=Adam(average=0.9)),
+        MultiHeadTOE(steps=1, tasks=4, optimizer=Adam(average=0.9)),
+    ],
+    ids=lambda learner: type(learner).__name__,
+)
+def test_every_learner_adapts_from_the_average(learner: Learner) -> None:
+    """With decay 0.9 it is far behind the last iterate; what is adapted does not move here."""
+    state = observe(learner)
+    mean = averaged_params(state)
+    assert np.abs(numbers(mean) - numbers(state.params)).max() > 1e-5
+    shared = mean[0] if isinstance(learner, MultiHeadTOE) else mean
+    adapted = learner.adapt(CURVES, state, points(8))
+    np.testing.assert_array_equal(adapted["hidden"][0]["kernel"], shared["hidden"][0]["kernel"])
+
+
+def test_the_average_keeps_the_type_of_the_parameters() -> None:
+    params = {"w": jnp.ones(3, jnp.bfloat16)}
+    transformation = Adam(average=0.9)()
+    state = transformation.init(params)
+    _, after = transformation.update({"w": jnp.ones(3, jnp.bfloat16)}, state, params)
+    assert jax.tree.map(jnp.dtype, after) == jax.tree.map(jnp.dtype, state)
 
 
 def test_scratch_forgets_the_rounds_before() -> None:

@@ -28,7 +28,7 @@ def test_patches_times_a_matrix_is_a_convolution(height: int, width: int, stride
 
 @pytest.mark.parametrize(("channels", "filters"), [(2, 4), (1, 20)])
 def test_normalised_convolutions_are_those_of_numpy(channels: int, filters: int) -> None:
-    """Where the moments are taken of the product, and where of its wide factor; padding takes no part in them."""
+    """Where the moments are those of the product, and where of its narrow factor; padding takes no part in them."""
     random = np.random.default_rng(0)
     x = random.normal(3, 2, size=(6, 5, 5, channels)).astype(np.float32)
     kernel = random.normal(size=(9 * channels, filters)).astype(np.float32)

@@ -12,6 +12,8 @@ import pytest
 from metaleader import (
     MLP,
     Batch,
+    ConvNet,
+    CrossEntropy,
     GradientDescent,
     InnerAdam,
     InnerMomentum,
@@ -22,6 +24,7 @@ from metaleader import (
     Proximal,
     Reptile,
     UpdateProcedure,
+    accuracy,
     meta_gradient,
     meta_objective,
 )
@@ -121,14 +124,48 @@ def test_derivative_of_hessian_vector_products_equals_the_plain_one(
     assert np.linalg.norm(plain - ours) < 1e-4 * np.linalg.norm(plain)
 
 
-@pytest.mark.parametrize("kept", [1 << 24, 0])
-def test_what_is_stored_for_the_derivative_keeps_its_bound(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metaleader.update.steps.KEPT", kept)
-    params, update = DIGITS.model.init(jax.random.key(0)), GradientDescent(steps=7)
-    stored = jax.vjp(lambda w: update(DIGITS.objective, w, images(9, 1)), params)[1]
-    trajectory = 7 * sum(leaf.nbytes for leaf in jax.tree.leaves(params))
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(stored))
-    assert size > 2 * trajectory if kept else size < 1.5 * trajectory
+def test_what_is_stored_for_the_derivative_keeps_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the gradients' intermediate results if those of all steps fit, and else the parameters alone."""
+    params = DIGITS.model.init(jax.random.key(0))
+
+    def stored(steps: int, kept: int) -> int:
+        monkeypatch.setattr("metaleader.update.steps.KEPT", kept)
+        update = GradientDescent(steps)
+        return _bytes(jax.vjp(lambda w: update(DIGITS.objective, w, images(9, 1)), params)[1])
+
+    one = stored(1, 1 << 24)
+    assert one > 2 * _bytes(params)
+    assert stored(7, 8 * one) > 4 * one
+    assert stored(7, 6 * (one - _bytes(images(9, 1)) - _bytes(params))) < 8.5 * _bytes(params)
+
+
+def test_derivative_where_normalisation_is_folded_into_the_product() -> None:
+    """With 27 inputs and 32 filters it is: against plain reverse mode, and against finite differences."""
+    with jax.enable_x64(True):
+        model = ConvNet(depth=2, filters=32, image=(16, 16, 3))
+        problem = Problem(model, CrossEntropy(), accuracy)
+        params = jax.tree.map(lambda leaf: leaf.astype(np.float64), model.init(jax.random.key(0)))
+        batches = [
+            Batch(batch.inputs / 255, batch.targets, batch.weights.astype(np.float64))
+            for batch in (images(9, 1), images(8, 2))
+        ]
+        direction = jax.tree.map(jnp.sin, params)
+
+        def value(w: Any, derivative: Any = "forward-over-reverse") -> Any:
+            return meta_objective(problem, GradientDescent(3, derivative=derivative), w, *batches)
+
+        compiled = jax.jit(value, static_argnums=1)
+        ours, plain = (
+            sum(jax.tree.leaves(jax.tree.map(jnp.vdot, jax.grad(compiled)(params, derivative), direction)))
+            for derivative in ("forward-over-reverse", "plain")
+        )
+        up, down = (compiled(jax.tree.map(lambda p, d, h=h: p + h * d, params, direction)) for h in (1e-6, -1e-6))
+    assert abs(ours - plain) < 1e-9 * abs(plain)
+    assert abs(ours - (up - down) / 2e-6) < 1e-4 * abs(ours)
+
+
+def _bytes(tree: Any) -> int:
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
 class Quadratic:

@@ -1,6 +1,7 @@
 """Verdicts on the paper's claims: by hand on records with known answers, and the command that makes them."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,12 @@ def test_reproduce_ends_in_a_page_of_verdicts(tmp_path: Path, capsys: pytest.Cap
     assert [(v["experiment"], v["seeds"]) for v in found] == [("sinusoid", [0, 1])] * 2
     page = (out / "index.html").read_text()
     assert 'href="sinusoid/report.html"' in page
-    assert all(v["claim"] in page and v["claim"] in (out / "README.md").read_text() for v in found)
+    text = (out / "verdicts.md").read_text()
+    assert all(v["claim"] in page and v["claim"] in text for v in found)
+    (link,) = re.findall(r"\]\((.*\.md)\)", text)
+    pictures = re.findall(r"!\[.*\]\((.*)\)", (out / link).read_text())
+    assert len(pictures) == 4
+    assert all((out / link).with_name("figures").joinpath(Path(picture).name).exists() for picture in pictures)
     assert (out / "sinusoid" / "report.html").exists()
     assert "index.html" in capsys.readouterr().out
     runs = metrics.load([out])

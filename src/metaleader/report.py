@@ -26,12 +26,13 @@ PAGE, SECTION = (Template(Path(__file__).with_name(f"{name}.html").read_text()) 
 
 
 def write_report(paths: Sequence[Path], out: Path) -> tuple[Path, list[dict[str, Any]]]:
-    """Write `summary.json`, `figures/*.png`, `figures/*.svg` and `report.html` into `out`.
+    """Write `summary.json`, `figures/*.png`, `figures/*.svg`, `report.html` and `report.md` into `out`.
 
-    Runs of several experiments have a section each; `summary.json` then holds the list of their summaries.
+    Runs of several experiments have a section each; `summary.json` then holds the list of their summaries. The page in
+    Markdown is for a repository: it shows the figures in `figures`.
 
     Returns:
-        The page, which needs no other file, and the summary of every section.
+        The page in HTML, which needs no other file, and the summary of every section.
 
     Raises:
         UserError: see `metrics.load`.
@@ -41,7 +42,7 @@ def write_report(paths: Sequence[Path], out: Path) -> tuple[Path, list[dict[str,
     summaries = [metrics.summary(each) for each in sections.values()]
     (out / "figures").mkdir(parents=True, exist_ok=True)
     write_json(out / "summary.json", summaries[0] if len(summaries) == 1 else summaries)
-    bodies = []
+    bodies, texts = [], []
     for each, summary in zip(sections.values(), summaries, strict=True):
         prefix = re.sub(r"\W+", "-", f"{summary['title']}-") if len(sections) > 1 else ""
         drawn = _drawn(each, summary)
@@ -51,9 +52,11 @@ def write_report(paths: Sequence[Path], out: Path) -> tuple[Path, list[dict[str,
             png = save_figure(figure, out / "figures" / f"{prefix}{name}")
             pictures.append((f"{prefix}{name}", png, caption))
         bodies.append(_section(each, summary, pictures))
+        texts.append(_markdown(each, summary, pictures))
     page = out / "report.html"
     title = escape(", ".join(sections))
     write_text(page, PAGE.substitute(title=title, sections="\n".join(bodies)))
+    write_text(page.with_suffix(".md"), "\n".join(texts))
     return page, summaries
 
 
@@ -117,11 +120,18 @@ def terminal_table(summary: dict[str, Any]) -> Table:
     return table
 
 
-def markdown_section(summary: dict[str, Any], figures: Iterable[Path]) -> str:
-    """A heading, the table and the figures, whose paths are relative to the page."""
-    table = markdown_table(*table_rows(summary)).rstrip()
-    pictures = [f"![{path.stem.replace('-', ' ').capitalize()}]({path.as_posix()})" for path in figures]
-    return "\n\n".join([f"## {_title(summary)}", table, _note(summary), *pictures])
+def _markdown(runs: Sequence[Run], summary: dict[str, Any], pictures: Iterable[tuple[str, bytes, str]]) -> str:
+    return "\n\n".join(
+        [
+            f"# {_title(summary)}",
+            markdown_table(*table_rows(summary)).rstrip(),
+            _note(summary),
+            *(f"**{name}: {failure}**" for name, failure in _failures(summary)),
+            *(f"![{name}](figures/{name}.png)\n\n{caption}" for name, _, caption in pictures),
+            "## How this was made",
+            *(f"{name}:\n\n```\n{text}\n```" for name, text in _made(runs).items()),
+        ]
+    )
 
 
 def _section(runs: Sequence[Run], summary: dict[str, Any], pictures: Iterable[tuple[str, bytes, str]]) -> str:
@@ -129,31 +139,41 @@ def _section(runs: Sequence[Run], summary: dict[str, Any], pictures: Iterable[tu
     first = runs[0].config
     common = {key: value for key, value in first["settings"].items() if key != "learner"}
     learners = {run.line: run.config["settings"]["learner"] for run in runs}
-    made = {
-        "commands": "\n".join(dict.fromkeys(run.config["command"] for run in runs)),
-        "versions": _pairs(first["versions"]),
-        "machine": _pairs(first["machine"]),
-        "data": _pairs(first["data"]) if first["data"] else "embedded or generated; no files",
-        "seeds": ", ".join(sorted({str(run.config["seed"]) for run in runs})),
-    }
     return SECTION.substitute(
         title=escape(_title(summary)),
         note=escape(_note(summary)),
         table=html_table(headings, [[escape(cell) for cell in row] for row in rows]),
         failures="".join(
-            f"<p class=warning>{escape(style(name).name)}: {escape(failure)}</p>"
-            for name, numbers in summary["learners"].items()
-            for failure in numbers["failed"]
+            f"<p class=warning>{escape(name)}: {escape(failure)}</p>" for name, failure in _failures(summary)
         ),
         figures="".join(
             f'<figure id="{name}"><img alt="{escape(caption)}" src="data:image/png;base64,{_base64(png)}">'
             f"<figcaption>{escape(caption)}</figcaption></figure>"
             for name, png, caption in pictures
         ),
-        made="".join(f"<dt>{name}</dt><dd><pre>{escape(text)}</pre></dd>" for name, text in made.items()),
+        made="".join(f"<dt>{name}</dt><dd><pre>{escape(text)}</pre></dd>" for name, text in _made(runs).items()),
         common=_settings_table({"": common}),
         learners=_settings_table({style(name).name: settings for name, settings in learners.items()}),
     )
+
+
+def _failures(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Each with the name of its learner."""
+    return [
+        (style(name).name, failure) for name, numbers in summary["learners"].items() for failure in numbers["failed"]
+    ]
+
+
+def _made(runs: Sequence[Run]) -> dict[str, str]:
+    """What it takes to make the runs again."""
+    first = runs[0].config
+    return {
+        "commands": "\n".join(dict.fromkeys(run.config["command"] for run in runs)),
+        "versions": _pairs(first["versions"]),
+        "machine": _pairs(first["machine"]),
+        "data": _pairs(first["data"]) if first["data"] else "embedded or generated; no files",
+        "seeds": ", ".join(sorted({str(run.config["seed"]) for run in runs})),
+    }
 
 
 def _title(summary: dict[str, Any]) -> str:

@@ -46,33 +46,32 @@ def plans(
 def conclude(out: Path) -> tuple[Path, list[Verdict]]:
     """Report on every experiment in `out`, finished or not, and judge the claims.
 
-    Writes a report into each experiment's folder, and `verdicts.json`, `index.html` and `README.md` into `out`; the
-    last has all tables and figures, for a repository.
+    Writes a report into each experiment's folder, and `verdicts.json`, `index.html` and `verdicts.md` into `out`; both
+    pages lead to the reports.
 
     Raises:
         UserError: see `metrics.load`.
     """
     folders = [out / name for name in experiments() if any((out / name).rglob("config.json"))]
     runs = metrics.load(folders or [out])
-    links, sections = [], []
-    for folder in folders:
-        page, summaries = report.write_report([folder], folder)
-        links.append(f'<li><a href="{folder.name}/{page.name}">{escape(EXPERIMENTS[folder.name].summary)}</a></li>')
-        figures = sorted(path.relative_to(out) for path in (folder / "figures").glob("*.png"))
-        sections += [report.markdown_section(summary, figures) for summary in summaries]
+    pages = {folder.name: report.write_report([folder], folder)[0] for folder in folders}
     judged = [verdict for claim in CLAIMS if (verdict := verdicts.judge(claim, runs)) is not None]
     write_json(out / "verdicts.json", verdicts.as_json(judged))
     rows = verdicts.rows(judged)
     made = "\n".join(dict.fromkeys(str(run.config["command"]) for run in runs))
     machine = json.dumps(runs[0].config["machine"])
     table = report.markdown_table(verdicts.HEADINGS, rows)
-    how = f"## How this was made\n\n```\n{made}\n```\n\nMachine: `{machine}`\n"
-    write_text(out / "README.md", "\n\n".join([f"# {TITLE}", NOTE, table.rstrip(), *sections, how]))
+    listed = "".join(f"- [{EXPERIMENTS[n].summary}]({n}/{page.stem}.md)\n" for n, page in pages.items())
+    how = f"## How this was made\n\n```\n{made}\n```\n\nMachine: `{machine}`"
+    write_text(out / "verdicts.md", f"# {TITLE}\n\n{NOTE}\n\n{table}\n## The experiments\n\n{listed}\n{how}\n")
+    links = "".join(
+        f'<li><a href="{n}/{page.name}">{escape(EXPERIMENTS[n].summary)}</a></li>' for n, page in pages.items()
+    )
     body = (
         f"<h1>{TITLE}</h1>"
         f'<p class="lead">{escape(NOTE)}</p>'
         f'<div class="scroll">{report.html_table(verdicts.HEADINGS, [[escape(c) for c in row] for row in rows])}</div>'
-        f"<h2>The experiments</h2><ul>{''.join(links)}</ul>"
+        f"<h2>The experiments</h2><ul>{links}</ul>"
         f"<h2>How this was made</h2><dl><dt>commands</dt><dd><pre>{escape(made)}</pre></dd>"
         f"<dt>machine</dt><dd><pre>{escape(machine)}</pre></dd></dl>"
     )

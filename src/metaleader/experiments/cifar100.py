@@ -13,8 +13,9 @@ from metaleader.update import GradientDescent
 
 _PROTOCOL = Protocol(chunk=50, evaluate_at=(50, 250, 2000), threshold=0.6)
 
-# A quarter of the classes, so that minutes do. All learners take about as many gradients. Rates drop at one half and
-# three quarters of all steps: of the stream for FTL and TOE (23 and 24 rounds of 40 chunks), of the round from scratch.
+# A quarter of the classes, so that a run takes minutes. All learners take about as many gradients. Rates drop at one
+# half and three quarters of all steps: of the stream for FTL and TOE (23 and 24 rounds of 40 chunks), of the round
+# from scratch.
 _LAPTOP = Preset(
     stream=FiveWayCifar100(rounds=24),
     model=ConvNet(depth=4, image=(32, 32, 3), classes=5),

@@ -50,9 +50,9 @@ _LAPTOP = Preset(
             validation_size=25,
             optimizer=Adam(2e-3, average=0.98),
         ),
-        FTL(steps=9),
-        TOE(steps=9),
-        Scratch(steps=9),
+        FTL(steps=9, optimizer=Adam(2e-3, average=0.98)),
+        TOE(steps=9, optimizer=Adam(2e-3, average=0.98)),
+        Scratch(steps=9, optimizer=Adam(2e-3)),
     ),
 )
 

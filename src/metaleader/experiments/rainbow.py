@@ -13,8 +13,8 @@ from metaleader.update import GradientDescent
 
 # Where minutes count, three steps of 0.2 learned as well as the paper's five of 0.1, at three fifths of the cost; few
 # tasks in a meta-batch and many validation images, which cost a fraction of those that are adapted to; a large outer
-# step. The joint learners take about as many gradients as FTML; from scratch takes more, since it needs them. What was
-# trained jointly wants longer fine-tuning where there are many datapoints.
+# step, and the average of the iterates for all that learn on from task to task. The others take up to twice as many
+# gradients as FTML. What was trained jointly wants longer fine-tuning where there are many datapoints.
 _STEPS = GradientDescent(steps=3, step_size=0.2)
 
 _DIGITS_LAPTOP = Preset(

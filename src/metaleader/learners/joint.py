@@ -58,8 +58,8 @@ class TOE:
         return train(problem, self.optimizer, self.steps, self.batch_size, state, state.buffer.size)
 
     def adapt(self, problem: Problem, state: State, batch: Batch) -> Params:
-        """The parameters as they are."""
-        return states.adapt(problem, self.update, states.used(state), batch)
+        """The parameters as they are (their average, with `Adam.average`)."""
+        return states.adapt(problem, self.update, states.averaged_params(state), batch)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class FTL:
 
     def adapt(self, problem: Problem, state: State, batch: Batch) -> Params:
         """The joint model, fine-tuned on the round's data so far."""
-        return states.adapt(problem, self.update, states.used(state), batch)
+        return states.adapt(problem, self.update, states.averaged_params(state), batch)
 
 
 def start(

@@ -89,7 +89,7 @@ class MultiHeadTOE:
 
     def adapt(self, problem: Problem, state: State, batch: Batch) -> Params:
         """The shared parameters with the current task's head."""
-        joined = _joined(states.used(state), int(state.buffer.tasks) - 1)
+        joined = _joined(states.averaged_params(state), int(state.buffer.tasks) - 1)
         return states.adapt(problem, self.update, joined, batch)
 
 

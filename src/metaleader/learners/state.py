@@ -27,8 +27,8 @@ class State(NamedTuple):
     """All of a learner that changes.
 
     Attributes:
-        params: w_t, what was learned so far.
-        opt_state: of the outer optimiser.
+        params: w_t, what was learned so far: the last iterate.
+        opt_state: of the outer optimiser; with `Adam.average`, it holds the average of the iterates.
         buffer: the datapoints kept, a `TaskBuffer` for the learners here.
         key: the random key of what comes next.
         gradient_evaluations: host scalar: per-example gradients taken so far by `observe`, a Hessian-vector
@@ -78,9 +78,10 @@ class Learner(Protocol):
 class Adam:
     """Adam (Kingma & Ba, 2015), with optax's defaults but for the learning rate.
 
-    With `average`, a task's adaptation begins from a mean of the iterates instead of the last one, whose noise a
-    constant learning rate never lets settle: an exponential moving mean with that decay, over about
-    `1 / (1 - average)` steps (Polyak & Juditsky, 1992). Learning itself goes on from the last one.
+    With `average` = a, a task's adaptation begins from the exponential moving average (EMA) of the iterates w_1, ...,
+    w_s instead of the last one, whose noise a constant learning rate never lets settle:
+    `sum_i a^(s-i) w_i / sum_i a^(s-i)`, over about `1 / (1 - a)` steps, after Polyak averaging. Learning itself goes
+    on from the last iterate.
 
     Raises:
         ValueError: the learning rate is not positive, or `average` is not in [0, 1).
@@ -89,7 +90,7 @@ class Adam:
     learning_rate: float = 1e-3
     """Step size."""
     average: float = 0.0
-    """Decay of the moving mean of the parameters; 0: the last ones are used."""
+    """Decay of the moving average of the iterates; 0: the last one is used."""
 
     def __post_init__(self) -> None:
         check_positive(self, "learning_rate")
@@ -99,36 +100,41 @@ class Adam:
     def __call__(self) -> optax.GradientTransformation:
         """The optax transformation."""
         adam = optax.adam(self.learning_rate)
-        return optax.chain(adam, averaged(self.average)) if self.average else adam
+        return optax.chain(adam, ema_of_iterates(self.average)) if self.average else adam
 
 
-class Averaged(NamedTuple):
-    """The mean of the parameters after every step, each step weighing `decay` times as much as the next."""
+class EMA(NamedTuple):
+    """An exponential moving average of the iterates.
+
+    Attributes:
+        mean: of the iterates so far, each weighing `decay` times as much as the next.
+        weight: the sum of their weights, that of the last one being 1.
+    """
 
     mean: Params
     weight: Array
 
 
-def averaged(decay: float) -> optax.GradientTransformation:
-    """Changes nothing, and keeps the moving mean of what the parameters become; must come last in a chain."""
+def ema_of_iterates(decay: float) -> optax.GradientTransformation:
+    """Leaves the updates as they are, and keeps the `EMA` of the parameters that they lead to; last in a chain."""
 
-    def init(params: Params) -> Averaged:
-        return Averaged(params, jnp.zeros(()))
+    def init(params: Params) -> EMA:
+        return EMA(params, jnp.zeros((), jnp.float32))
 
-    def update(changes: Params, state: Averaged, params: Params | None = None) -> tuple[Params, Averaged]:
-        # Divided by the weight of all steps so far at once, so that a mean of few steps is one of those alone.
+    def update(updates: Params, state: EMA, params: Params | None = None) -> tuple[Params, EMA]:
+        # Normalised by the weight so far, so that the parameters before the first step have none (bias correction).
         weight = decay * state.weight + 1
-        become = optax.apply_updates(params, changes)
-        mean = jax.tree.map(lambda m, p: m + (p - m) / weight, state.mean, become)
-        return changes, Averaged(mean, weight)
+        iterate = optax.apply_updates(params, updates)
+        mean = jax.tree.map(lambda m, p: m + ((p - m) / weight).astype(m.dtype), state.mean, iterate)
+        return updates, EMA(mean, weight)
 
     return optax.GradientTransformation(init, update)
 
 
-def used(state: State) -> MetaParams:
-    """The parameters that adaptation begins from: the mean of the iterates, where the optimiser keeps one."""
-    parts = jax.tree.leaves(state.opt_state, is_leaf=lambda part: isinstance(part, Averaged))
-    return next((part.mean for part in parts if isinstance(part, Averaged)), state.params)
+def averaged_params(state: State) -> MetaParams:
+    """The w_t that adaptation begins from: the average of the iterates, where the optimiser keeps one, or the last."""
+    parts = jax.tree.leaves(state.opt_state, is_leaf=lambda part: isinstance(part, EMA))
+    return next((part.mean for part in parts if isinstance(part, EMA)), state.params)
 
 
 @dataclass(frozen=True)

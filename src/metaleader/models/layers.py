@@ -91,13 +91,14 @@ def moments_of_product(
     """`moments` of `x W`, from those of x: its mean times W, and `diag(W' C W)` with the covariance C of x.
 
     For a narrow x that is less work: nothing of the size of `x W` is read or differentiated for the sake of its
-    moments. The patches of the images do not depend on parameters either, and C is the same for all inner steps.
+    moments. Of the patches of the images, C does not depend on parameters: the compiler moves it out of the inner loop.
     """
     share = _shares(weights, len(x))
     mean = share @ x
     centred = x - mean
     covariance = (centred * share[:, None]).T @ centred
-    return mean @ kernel, jnp.sum(kernel * (covariance @ kernel), axis=0)
+    variance = jnp.sum(kernel * (covariance @ kernel), axis=0)
+    return mean @ kernel, jnp.maximum(variance, 0)  # rounding can leave less than 0
 
 
 def _shares(weights: Float[AnyArray, " n"], rows: int) -> Float[Array, " rows"]:
@@ -124,10 +125,10 @@ def normalised_convolutions(
     """
     x, used = jnp.asarray(x), []
     for layer in convolutions:
-        near = patches(x, size, stride)
+        neighbourhoods = patches(x, size, stride)
         # One axis of rows, not three: else the gradient of the kernel copies its operands to transpose them.
-        rows, kernel = near.reshape(-1, near.shape[-1]), layer["kernel"]
-        if len(kernel) <= kernel.shape[1]:  # moments known before the product, of which normalising is then a part
+        rows, kernel = neighbourhoods.reshape(-1, neighbourhoods.shape[-1]), layer["kernel"]
+        if len(kernel) <= kernel.shape[1]:  # narrow: moments from the covariance, normalising folded into the kernel
             mean, variance = _stored(layer) or moments_of_product(rows, kernel, weights)
             factor = layer["scale"] * jax.lax.rsqrt(variance + epsilon)
             y = rows @ (kernel * factor) + (layer["offset"] - mean * factor)
@@ -136,7 +137,7 @@ def normalised_convolutions(
             mean, variance = _stored(layer) or moments(y, weights)
             y = (y - mean) * (layer["scale"] * jax.lax.rsqrt(variance + epsilon)) + layer["offset"]
         used.append({**layer, "mean": mean, "variance": variance})
-        x = jax.nn.relu(y).reshape(*near.shape[:-1], -1)
+        x = jax.nn.relu(y).reshape(*neighbourhoods.shape[:-1], -1)
     return x, used
 
 

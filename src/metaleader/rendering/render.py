@@ -195,9 +195,11 @@ def _make_context_current(pixels: int) -> None:
     import mujoco
 
     if _context is None or _context[0] != pixels:
+        if _context is not None:
+            _context[1].free()
         _context = pixels, mujoco.GLContext(pixels, pixels)
         _context[1].make_current()
-        # At exit, OSMesa's own clean-up comes when the interpreter is gone; this one also comes in a worker.
+        # OSMesa's `__del__` fails at the interpreter's exit; unlike `atexit`, this comes in a worker too.
         Finalize(None, _context[1].free, exitpriority=0)
 
 

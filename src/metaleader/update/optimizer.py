@@ -70,7 +70,7 @@ class Optimized(Steps):
 
     `v_0 = w`, `(v_{i+1}, s_{i+1}) = optimiser(v_i, s_i, grad L(D, v_i))`, `U(w) = v_steps`. The derivative passes
     through the optimiser's state; in forward over reverse mode, what is stored are the parameters, gradients
-    and optimiser states of the steps.
+    and optimiser states of the steps and, within `KEPT`, the gradients' intermediate results.
 
     Raises:
         ValueError: `steps` is negative.

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 
 from metaleader.batch import Batch
 from metaleader.objective import Objective, Params
 
 Gradient: TypeAlias = Callable[[Params, Batch], Params]
-KEPT = 16 << 20  # bytes of a task's intermediate results; more than fits into a core's share of the cache costs time
+# The most bytes of intermediate results to keep for a task, all steps together. Beyond a core's share of the cache,
+# computing them again is faster (measured on CPUs). Tasks that share a computation keep as much each.
+KEPT = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,8 @@ class Steps:
     derivative: Literal["forward-over-reverse", "plain"] = "forward-over-reverse"
     """How to differentiate through the steps. `plain` leaves it to reverse mode, which stores what every
     inner gradient computed; `forward-over-reverse` takes a Hessian-vector product (Kemaev et al., 2025) and stores
-    arrays of the size of the parameters alone, or, where all steps together fit into `KEPT` bytes, the gradient's
-    intermediate results, which spares computing them twice."""
+    arrays of the size of the parameters alone; where all parameters move and the gradients' intermediate results
+    take at most `KEPT` bytes, it stores those, which spares computing them twice."""
     only: tuple[str, ...] = ()
     """Names of the parameters that move, such as `head`; none named: all."""
 
@@ -60,19 +64,15 @@ class Steps:
         def gradient(v: Params, batch: Batch) -> Params:
             return _gradient(objective, moves, v, batch)
 
-        def forward(v: Params, batch: Batch) -> tuple[Params, Any]:
-            if all(jax.tree.leaves(moves)):
+        def forward(v: Params, batch: Batch) -> tuple[Params, Callable[[Params], Params]]:
+            if all(jax.tree.leaves(moves)):  # else linearising would take the gradient of what does not move, too
                 found, times_hessian = jax.linearize(lambda v: jax.grad(objective)(v, batch), v)
                 if self.steps * _bytes(times_hessian) <= KEPT:
                     return found, times_hessian
-            return gradient(v, batch), (v, batch)
+            return gradient(v, batch), Partial(partial(hessian_vector_product, objective), v, batch)
 
-        def backward(saved: Any, cotangent: Params) -> tuple[Params, None]:
-            if not isinstance(saved, tuple):
-                return saved(cotangent), None
-            direction = jax.tree.map(lambda m, c: c if m else jnp.zeros_like(c), moves, cotangent)
-            v, batch = saved
-            return hessian_vector_product(objective, v, batch, direction), None
+        def backward(times_hessian: Callable[[Params], Params], cotangent: Params) -> tuple[Params, None]:
+            return times_hessian(jax.tree.map(lambda m, c: c if m else jnp.zeros_like(c), moves, cotangent)), None
 
         gradient.defvjp(forward, backward)
         return gradient
