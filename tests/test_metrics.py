@@ -199,7 +199,7 @@ def test_a_report_is_whole_and_needs_no_other_file(tmp_path: Path, seeds: int, h
     assert "&lt;name&gt;" in text  # what comes from settings is escaped
     assert "out of luck" in text
     markdown = page.with_suffix(".md").read_text()
-    assert "FTL: out of luck" in markdown
+    assert "**FTL (joint + fine-tuning): failed: out of luck**" in markdown
     assert all(f"(figures/{name}.png)" in markdown for name in names)
     assert "metaleader run made-up" in markdown
     assert "metaleader run made-up" in text

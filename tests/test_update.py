@@ -136,7 +136,7 @@ def test_what_is_stored_for_the_derivative_keeps_its_bound(monkeypatch: pytest.M
     one = stored(1, 1 << 24)
     assert one > 2 * _bytes(params)
     assert stored(7, 8 * one) > 4 * one
-    assert stored(7, 6 * (one - _bytes(images(9, 1)) - _bytes(params))) < 8.5 * _bytes(params)
+    assert stored(7, 6 * one) == 7 * _bytes(params) + _bytes(images(9, 1))
 
 
 def test_derivative_where_normalisation_is_folded_into_the_product() -> None:
@@ -160,8 +160,8 @@ def test_derivative_where_normalisation_is_folded_into_the_product() -> None:
             for derivative in ("forward-over-reverse", "plain")
         )
         up, down = (compiled(jax.tree.map(lambda p, d, h=h: p + h * d, params, direction)) for h in (1e-6, -1e-6))
-    assert abs(ours - plain) < 1e-9 * abs(plain)
-    assert abs(ours - (up - down) / 2e-6) < 1e-4 * abs(ours)
+        assert abs(ours - plain) < 1e-9 * abs(plain)
+        assert abs(ours - (up - down) / 2e-6) < 1e-4 * abs(ours)
 
 
 def _bytes(tree: Any) -> int:
