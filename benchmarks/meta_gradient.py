@@ -51,6 +51,9 @@ def measure(options: Options) -> Outcome:
     if unknown := set(options.cases) - set(CASES):
         raise UserError(f"no case is named {', '.join(sorted(unknown))}: choose from {', '.join(CASES)}")
     devices.start()
+    # Compiling is timed, and must not be found done by a run before.
+    jax.config.update("jax_enable_compilation_cache", False)
+    torch.compiler.config.force_disable_caches = True
     torch.set_num_threads(jax.local_device_count())
     names = options.cases[:1] if options.compiled else options.cases
     outcomes = [_measure(options, CASES[name], first=i == 0) for i, name in enumerate(names)]
