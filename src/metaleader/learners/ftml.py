@@ -98,7 +98,7 @@ class FTML:
 
     def adapt(self, problem: Problem, state: State, batch: Batch) -> Params:
         """U(w_t) on all data of the round so far."""
-        return states.adapt(problem, self.update, states.averaged_params(state), batch)
+        return states.adapt(problem, self.update, state, batch)
 
     def meta_gradient_evaluations(self) -> int:
         """Per-example gradients in one meta-gradient, a Hessian-vector product counting as two."""

@@ -59,7 +59,7 @@ class TOE:
 
     def adapt(self, problem: Problem, state: State, batch: Batch) -> Params:
         """The parameters as they are (their average, with `Adam.average`)."""
-        return states.adapt(problem, self.update, states.averaged_params(state), batch)
+        return states.adapt(problem, self.update, state, batch)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class FTL:
 
     def adapt(self, problem: Problem, state: State, batch: Batch) -> Params:
         """The joint model, fine-tuned on the round's data so far."""
-        return states.adapt(problem, self.update, states.averaged_params(state), batch)
+        return states.adapt(problem, self.update, state, batch)
 
 
 def start(

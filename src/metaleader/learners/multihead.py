@@ -90,7 +90,7 @@ class MultiHeadTOE:
     def adapt(self, problem: Problem, state: State, batch: Batch) -> Params:
         """The shared parameters with the current task's head."""
         joined = _joined(states.averaged_params(state), int(state.buffer.tasks) - 1)
-        return states.adapt(problem, self.update, joined, batch)
+        return states.adapt(problem, self.update, state._replace(params=joined, opt_state=()), batch)
 
 
 def _part(params: Params, is_own: Any, own: bool) -> Params:

@@ -56,4 +56,4 @@ class Scratch:
 
     def adapt(self, problem: Problem, state: State, batch: Batch) -> Params:
         """The parameters trained on this round's data."""
-        return states.adapt(problem, self.update, states.averaged_params(state), batch)
+        return states.adapt(problem, self.update, state, batch)

@@ -173,9 +173,12 @@ class Momentum:
         return optax.sgd(schedule, momentum=self.momentum)
 
 
-def adapt(problem: Problem, update: UpdateProcedure, params: MetaParams, batch: Batch) -> Params:
-    """U(w) on `batch`, padded to `FEW` examples or the next power of two, so that a growing D_t rarely compiles."""
-    params = jax.tree.map(lambda leaf: leaf.addressable_data(0), params)
+def adapt(problem: Problem, update: UpdateProcedure, state: State, batch: Batch) -> Params:
+    """U(w_t) on `batch`, with w_t from `averaged_params`.
+
+    The batch is padded to `FEW` examples or the next power of two, so that a growing D_t rarely compiles.
+    """
+    params = jax.tree.map(lambda leaf: leaf.addressable_data(0), averaged_params(state))
     return _adapt(problem, update, params, pad(batch, max(FEW, 1 << (len(batch) - 1).bit_length())))
 
 

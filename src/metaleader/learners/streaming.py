@@ -96,7 +96,7 @@ class Streaming:
 
     def adapt(self, problem: Problem, state: State, batch: Batch) -> Params:
         """U(w_t) on all data of the round so far."""
-        return states.adapt(problem, self.update, states.averaged_params(state), batch)
+        return states.adapt(problem, self.update, state, batch)
 
     def _meta_update(self) -> FTML:
         """FTML with these settings; on a buffer of one task it is this learner."""

@@ -252,7 +252,7 @@ class ExactFTML:
 
     def adapt(self, problem: Problem, state: State, batch: Batch) -> Params:
         """U(w_t) on all data of the round so far."""
-        return states.adapt(problem, self.update, state.params, batch)
+        return states.adapt(problem, self.update, state, batch)
 
 
 @dataclass(frozen=True)
