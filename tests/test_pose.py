@@ -186,6 +186,14 @@ def test_broken_meshes_are_told(tmp_path: Path, content: str, reason: str) -> No
         objects.load_mesh(tmp_path / "broken.off")
 
 
+def test_edges_are_smooth(rendered: Path) -> None:
+    """Where the table ends, pixels are between its colours and the sky's: smaller images say more of what is there."""
+    with np.load(rendered / "task-000.npz") as task:
+        colours = task["inputs"][0].reshape(-1, 3).astype(int)
+    sky = np.median(colours[[0, 15, -16, -1]], axis=0)
+    assert ((np.abs(colours - sky).max(axis=1) > 5) & (np.abs(colours - sky).max(axis=1) < 60)).sum() > 5
+
+
 def cad(tmp_path: Path, sound: int, broken: int) -> Path:
     """A data folder with so many models."""
     folder = tmp_path / "pascal3d" / "CAD" / "car"
@@ -201,6 +209,7 @@ def test_a_broken_model_is_left_out_by_name_and_another_takes_its_place(
     settings = Rendering(pixels=16, tasks=2, images=1, held_out=1, objects=2)
     folder = render(settings, cad(tmp_path, sound=2, broken=6), workers=1)
     assert "is left out: it cannot be read" in capfd.readouterr().err
+    assert folder.name == settings.folder
     names = {str(np.load(path)["name"]) for path in folder.glob("task-*.npz")}
     assert names == {"car/00", "car/01"}
 
@@ -217,6 +226,7 @@ def test_too_few_sound_models_are_an_error(opengl: str, tmp_path: Path) -> None:
         (["pose"], "there are no CAD models, none of"),
         (["pose", "--objects", "99"], "there are no CAD models"),
         (["poes"], "unknown experiment to render 'poes': did you mean pose"),
+        (["pose", "--classes", "chiar"], "unknown class of CAD models 'chiar': did you mean chair"),
         (["pose-primitives", "--workers", "0"], "workers must be at least 1, got 0"),
         (["pose-primitives", "--pixels", "0"], "pixels must be at least 1, got 0"),
         (["pose-primitives", "--pixels", "60000"], "of disk and"),
@@ -304,6 +314,17 @@ def test_errors_a_person_can_judge() -> None:
     np.testing.assert_allclose(position_error.function(jnp.asarray(predicted), true), 0.5, rtol=1e-5)
 
 
+def test_classes_are_part_of_what_is_rendered(tmp_path: Path) -> None:
+    folder = cad(tmp_path, sound=2, broken=0) / "pascal3d" / "CAD"
+    assert [path.parent.name for path in objects.cad_files(folder, ["car", "bus"])] == ["car", "car"]
+    with pytest.raises(UserError, match=r"holds no such CAD model: expected files such as .*bus/01\.off"):
+        objects.cad_files(folder, ["bus"])
+    assert Rendering(classes=("sofa", "chair")).folder == "cad-chair-sofa-64px-90x1000+200-50objects-seed0"
+    assert Rendering().folder == "cad-64px-90x1000+200-50objects-seed0"
+
+
 def test_settings_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(UserError, match="classes must name at least one of aeroplane, "):
+        Rendering(classes=())
     with pytest.raises(UserError, match="seed must be at least 0, got -1"):
         Rendering(seed=-1)

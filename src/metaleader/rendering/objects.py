@@ -6,6 +6,7 @@ height `HEIGHT`, in half table lengths.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -16,9 +17,6 @@ from metaleader import data
 from metaleader.errors import UserError
 
 RADIUS, HEIGHT = 0.48, 0.7
-# Nine of the twelve classes of PASCAL3D+: those whose azimuth can be seen. Bottles and dining tables look alike from
-# several sides, monitors from front and back.
-CLASSES = ("aeroplane", "bicycle", "boat", "bus", "car", "chair", "motorbike", "sofa", "train")
 PUBLISHER = "https://cvgl.stanford.edu/projects/pascal3d.html"
 
 
@@ -51,15 +49,15 @@ def cad_folder(data_dir: Path | None) -> Path:
     )
 
 
-def cad_files(folder: Path) -> list[Path]:
-    """The models of the nine classes, in order.
+def cad_files(folder: Path, classes: Collection[str]) -> list[Path]:
+    """The models of the classes, in order.
 
     Raises:
         UserError: there is none.
     """
-    files = [path for name in CLASSES for path in sorted((folder / name).glob("*.off"))]
+    files = [path for name in sorted(set(classes)) for path in sorted((folder / name).glob("*.off"))]
     if not files:
-        raise UserError(f"{folder} holds no CAD model: expected files such as {folder / 'car' / '01.off'}")
+        raise UserError(f"{folder} holds no such CAD model: expected files such as {folder / min(classes) / '01.off'}")
     return files
 
 

@@ -57,9 +57,9 @@ def render(settings: Rendering, data_dir: Path | None = None, workers: int | Non
     workers = len(os.sched_getaffinity(0)) if workers is None else workers
     if workers < 1:
         raise UserError(f"workers must be at least 1, got {workers}")
-    files = objects.cad_files(objects.cad_folder(data_dir)) if settings.source == "cad" else []
+    files = objects.cad_files(objects.cad_folder(data_dir), settings.classes) if settings.source == "cad" else []
     if settings.source == "cad" and len(files) < settings.objects:
-        raise UserError(f"{settings.objects} CAD models are asked for, {len(files)} of the nine classes are there")
+        raise UserError(f"{settings.objects} CAD models are asked for, {len(files)} of these classes are there")
     missing = [i for i in range(settings.tasks) if not (folder / task_file(i)).is_file()]
     workers = min(workers, max(len(missing), 1))
     room.check_disk(settings.bytes_per_task * len(missing), folder)

@@ -22,7 +22,7 @@ TABLE = """
 <mujoco>
   <visual>
     <global offwidth="{pixels}" offheight="{pixels}"/>
-    <quality shadowsize="0" offsamples="0"/>
+    <quality shadowsize="0" offsamples="4"/>
     <headlight ambient=".45 .45 .45" diffuse=".3 .3 .3" specular="0 0 0"/>
     <map znear="0.05" zfar="20"/>
   </visual>

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from metaleader.errors import UserError
+from metaleader.errors import UserError, unknown
+
+# Nine of the twelve classes of PASCAL3D+: those whose azimuth can be seen. Bottles and dining tables look alike from
+# several sides, monitors from front and back.
+CLASSES = ("aeroplane", "bicycle", "boat", "bus", "car", "chair", "motorbike", "sofa", "train")
 
 
 @dataclass(frozen=True)
@@ -16,11 +20,13 @@ class Rendering:
     give the same bytes, on one machine and with one version of MuJoCo and Mesa, however many processes share the work.
 
     Raises:
-        UserError: a number is not positive.
+        UserError: a number is not positive, or a class is unknown.
     """
 
     source: Literal["cad", "primitives"] = "cad"
     """`cad`: CAD models of PASCAL3D+. `primitives`: objects built from MuJoCo's own shapes, without a download."""
+    classes: tuple[str, ...] = CLASSES
+    """Classes of the CAD models."""
     pixels: int = 64
     """Height and width of an image; the authors used 125."""
     tasks: int = 90
@@ -40,12 +46,18 @@ class Rendering:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.seed < 0:
             raise UserError(f"seed must be at least 0, got {self.seed}")
+        if not self.classes:
+            raise UserError(f"classes must name at least one of {', '.join(CLASSES)}")
+        for name in self.classes:
+            if name not in CLASSES:
+                raise UserError(unknown("class of CAD models", name, CLASSES))
 
     @property
     def folder(self) -> str:
         """The name of the folder that holds the images, below `pose/`."""
         numbers = f"{self.pixels}px-{self.tasks}x{self.images}+{self.held_out}-{self.objects}objects-seed{self.seed}"
-        return f"{self.source}-{numbers}"
+        some = self.source == "cad" and set(self.classes) != set(CLASSES)
+        return "-".join([self.source, *(sorted(set(self.classes)) if some else ()), numbers])
 
     @property
     def bytes_per_task(self) -> int:
