@@ -13,25 +13,25 @@ from metaleader.update import GradientDescent
 
 _PROTOCOL = Protocol(chunk=50, evaluate_at=(50, 250, 2000), threshold=0.6)
 
-# A quarter of the classes, so that a run takes minutes. All learners take about as many gradients. Rates drop at one
-# half and three quarters of all steps: of the stream for FTL and TOE (23 and 24 rounds of 40 chunks), of the round
+# A fifth of the classes, so that a run takes minutes. All learners take about as many gradients. Rates drop at one
+# half and three quarters of all steps: of the stream for FTL and TOE (15 and 16 rounds of 40 chunks), of the round
 # from scratch.
 _LAPTOP = Preset(
-    stream=FiveWayCifar100(rounds=24),
+    stream=FiveWayCifar100(rounds=16),
     model=ConvNet(depth=4, image=(32, 32, 3), classes=5),
     loss=CrossEntropy(),
     protocol=_PROTOCOL,
     learners=learners(
         FTML(
-            GradientDescent(steps=3, step_size=0.2),
-            meta_steps=3,
+            GradientDescent(steps=2, step_size=0.6),
+            meta_steps=4,
             meta_batch=2,
             train_size=25,
             validation_size=50,
             optimizer=Adam(3e-3, average=0.99),
         ),
-        FTL(steps=32, optimizer=Momentum(drops=(14_720, 22_080))),
-        MultiHeadTOE(steps=16, batch_tasks=4, batch_size=25, optimizer=Momentum(drops=(7_680, 11_520))),
+        FTL(steps=32, optimizer=Momentum(drops=(9_600, 14_400))),
+        MultiHeadTOE(steps=16, batch_tasks=4, batch_size=25, optimizer=Momentum(drops=(5_120, 7_680))),
         Scratch(steps=32, optimizer=Momentum(drops=(640, 960))),
     ),
 )
