@@ -30,8 +30,8 @@ _LAPTOP = Preset(
             validation_size=50,
             optimizer=Adam(3e-3, average=0.99),
         ),
-        FTL(steps=32, optimizer=Momentum(drops=(9_600, 14_400))),
-        MultiHeadTOE(steps=16, batch_tasks=4, batch_size=25, optimizer=Momentum(drops=(5_120, 7_680))),
+        FTL(steps=32, optimizer=Momentum(0.03, drops=(9_600, 14_400))),
+        MultiHeadTOE(steps=16, batch_tasks=4, batch_size=25, optimizer=Momentum(0.1, drops=(5_120, 7_680))),
         Scratch(steps=32, optimizer=Momentum(drops=(640, 960))),
     ),
 )

@@ -12,7 +12,7 @@ from metaleader.streams import ColouredMnist
 from metaleader.update import GradientDescent
 
 # About as many gradients for all learners, and the average of the iterates for those that learn on from task to task.
-_STEPS = GradientDescent(steps=3, step_size=0.2)
+_STEPS = GradientDescent(steps=2, step_size=0.4)
 _LAPTOP = Preset(
     stream=ColouredMnist(),
     model=ConvNet(depth=4, classes=5),
@@ -20,9 +20,9 @@ _LAPTOP = Preset(
     protocol=Protocol(chunk=10, evaluate_at=(10, 20, 50, 100), threshold=0.9),
     learners=learners(
         FTML(_STEPS, meta_steps=5, validation_size=25, optimizer=Adam(3e-3, average=0.98)),
-        FTL(_STEPS, steps=40, optimizer=Adam(2e-3, average=0.98)),
-        TOE(steps=40, optimizer=Adam(2e-3, average=0.98)),
-        Scratch(steps=40, optimizer=Adam(2e-3)),
+        FTL(_STEPS, steps=30, optimizer=Adam(2e-3, average=0.98)),
+        TOE(steps=30, optimizer=Adam(2e-3, average=0.98)),
+        Scratch(steps=30, optimizer=Adam(2e-3)),
     ),
 )
 

@@ -46,15 +46,15 @@ _LAPTOP = Preset(
     protocol=Protocol(chunk=20, evaluate_at=(20, 60, 100, 200, 400, 1000), threshold=0.05),
     learners=learners(
         FTML(
-            GradientDescent(steps=1, step_size=0.3),
+            GradientDescent(steps=1, step_size=0.13),
             meta_steps=14,
             meta_batch=2,
             validation_size=25,
-            optimizer=Adam(2e-3, average=0.99),
+            optimizer=Adam(5.4e-3, average=0.99),
         ),
         FTL(steps=30, optimizer=Adam(2e-3, average=0.99)),
-        TOE(steps=30, optimizer=Adam(2e-3, average=0.99)),
-        Scratch(steps=30, optimizer=Adam(2e-3)),
+        TOE(steps=30, optimizer=Adam(3.7e-3, average=0.99)),
+        Scratch(steps=30, optimizer=Adam(1.7e-3)),
     ),
 )
 

@@ -10,6 +10,7 @@ from metaleader.protocol import Protocol
 from metaleader.streams import Sinusoid
 from metaleader.update import GradientDescent
 
+# All learners take about as many gradients.
 _LAPTOP = Preset(
     stream=Sinusoid(),
     model=MLP(),
@@ -17,9 +18,9 @@ _LAPTOP = Preset(
     protocol=Protocol(chunk=5, evaluate_at=(5, 10, 20, 50), threshold=0.1),
     learners=learners(
         FTML(GradientDescent(step_size=0.003), meta_steps=50, optimizer=Adam(3e-3)),
-        FTL(GradientDescent(step_size=0.003), steps=50, optimizer=Adam(3e-3)),
-        TOE(steps=50, optimizer=Adam(3e-3)),
-        Scratch(steps=100, optimizer=Adam(3e-3)),
+        FTL(GradientDescent(step_size=0.003), steps=600, optimizer=Adam(3e-3)),
+        TOE(steps=600, optimizer=Adam(3e-3)),
+        Scratch(steps=600, optimizer=Adam(3e-3)),
     ),
 )
 
