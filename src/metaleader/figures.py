@@ -188,28 +188,43 @@ def search(tuned: Mapping[str, Any]) -> tuple[Figure, str]:
         legend: dict[str, Any] = {}
         for panels, (learner, space) in zip(every, spaces.items(), strict=True):
             for panel, (option, ends) in zip(panels, space.items(), strict=False):
-                _searched(panel, learner, option, ends, tuned["learners"][learner])
+                _searched(panel, learner, option, ends, tuned["learners"][learner], score["higher_is_better"])
                 handles, labels = panel.get_legend_handles_labels()
                 legend.update(zip(labels, handles, strict=True))
             for panel in panels[len(space) :]:
                 panel.set_axis_off()
             panels[0].set(title=style(learner).name, ylabel=f"held-out {score['name']}")
-            scores = [trial["score"] for trial in tuned["learners"][learner]["trials"] if trial["score"] is not None]
+            found = tuned["learners"][learner]
+            scores = [
+                trial["score"] for trial in found["trials"] if _comparable(trial, found, score["higher_is_better"])
+            ]
             if scores and min(scores) > 0 and not score["higher_is_better"]:
                 panels[0].set_yscale("log")
                 _between(panels[0].yaxis, min(scores), max(scores), True)
         figure.legend(list(legend.values()), list(legend), loc="outside upper center", ncols=2 * columns)
+    far_off = "" if score["higher_is_better"] else f", or whose error is more than {OFF} times the best"
     return figure, (
         f"Held-out {score['name']} of every trial against each setting searched; "
         f"{'higher' if score['higher_is_better'] else 'lower'} is better. Crosses on the axis: trials without a score, "
-        "which diverged or failed."
+        f"which diverged or failed{far_off}."
     )
 
 
-def _searched(panel: Axes, learner: str, option: str, ends: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+OFF = 10  # times the best error: off the scale
+
+
+def _comparable(trial: Mapping[str, Any], found: Mapping[str, Any], higher_is_better: bool) -> bool:
+    """Whether a trial has a score that one scale can show beside the best."""
+    score = trial["score"]
+    return score is not None and (higher_is_better or score <= OFF * found["best"]["score"])
+
+
+def _searched(
+    panel: Axes, learner: str, option: str, ends: Mapping[str, Any], found: Mapping[str, Any], higher_is_better: bool
+) -> None:
     """The trials of a learner against one of the settings searched."""
     look, trials = style(learner), [trial for trial in found["trials"] if trial["settings"][option] is not None]
-    scored = [trial for trial in trials if trial["score"] is not None]
+    scored = [trial for trial in trials if _comparable(trial, found, higher_is_better)]
     groups: dict[str, tuple[list[Any], dict[str, Any]]] = {
         "trial": (scored, {"marker": look.marker, "color": look.colour, "ms": 5, "mew": 0}),
         "preset": (
@@ -225,9 +240,16 @@ def _searched(panel: Axes, learner: str, option: str, ends: Mapping[str, Any], f
         x, y = [trial["settings"][option] for trial in group], [trial["score"] for trial in group]
         if group:
             panel.plot(x, y, ls="none", label=label, zorder=3, clip_on=False, **looks)
-    if lost := [trial["settings"][option] for trial in trials if trial["score"] is None]:
+    if lost := [trial["settings"][option] for trial in trials if trial not in scored]:
         edge, looks = panel.get_xaxis_transform(), {"color": "black", "ms": 6, "clip_on": False}
-        panel.plot(lost, [0.0] * len(lost), "x", transform=edge, label="no score", **looks)
+        panel.plot(
+            lost,
+            [0.0] * len(lost),
+            "x",
+            transform=edge,
+            label="no score" if higher_is_better else "no score, or off the scale",
+            **looks,
+        )
     panel.set(xlabel=f"--{option}", xscale="log" if ends["log"] else "linear")
     _between(panel.xaxis, ends["low"], ends["high"], ends["log"])
 
