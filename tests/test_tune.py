@@ -17,7 +17,7 @@ import pytest
 
 import tunable
 from command import Refused, call
-from metaleader import EXPERIMENTS, UserError
+from metaleader import EXPERIMENTS, UserError, figures
 from metaleader.record import RunFolder
 from metaleader.run import RunInterrupted
 from metaleader.spaces import Range, spaces
@@ -263,3 +263,21 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments: list[str], message: st
 def test_optuna_that_is_missing_is_said(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     refused(*SMOKE, message="pip install 'metaleader[tune]'")
+
+
+def test_an_error_far_above_the_best_does_not_set_the_scale_of_the_figure() -> None:
+    trials = [
+        {"trial": i, "score": score, "outcome": "finished", "settings": {"toe.optimizer.learning-rate": rate}}
+        for i, (score, rate) in enumerate([(0.2, 0.01), (0.3, 0.02), (1e33, 0.1)])
+    ]
+    tuned = {
+        "score": {"name": "squared error", "higher_is_better": False},
+        "spaces": {"toe": {"toe.optimizer.learning-rate": {"low": 0.01, "high": 0.1, "log": True}}},
+        "learners": {"toe": {"best": trials[0], "trials": trials}},
+    }
+    figure, caption = figures.search(tuned)
+    (panel,) = figure.axes
+    assert panel.get_ylim()[1] < 1
+    crosses = next(line for line in panel.lines if line.get_marker() == "x")
+    assert list(crosses.get_xdata()) == [0.1]
+    assert "more than 10 times the best" in caption
