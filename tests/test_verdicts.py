@@ -108,12 +108,16 @@ def test_reproduce_ends_in_a_page_of_verdicts(tmp_path: Path, capsys: pytest.Cap
     out = tmp_path / "out"
     arguments = ["--experiment", "sinusoid", "--preset", "smoke", "--seeds", "2", "--out", str(out)]
     assert call("reproduce", *arguments) == 0
+    (out / "notes.md").write_text("Three rounds are too few.\n\nSee a < b.\n")  # written once the verdicts were seen
+    assert call("reproduce", *arguments, "--resume") == 0
     found = json.loads((out / "verdicts.json").read_text())
     assert [(v["experiment"], v["seeds"]) for v in found] == [("sinusoid", [0, 1])] * 2
     page = (out / "index.html").read_text()
     assert 'href="sinusoid/report.html"' in page
+    assert "<p>Three rounds are too few.</p><p>See a &lt; b.</p>" in page
     text = (out / "verdicts.md").read_text()
     assert all(v["claim"] in page and v["claim"] in text for v in found)
+    assert "## Looked into\n\nThree rounds are too few.\n\nSee a < b.\n\n" in text
     (link,) = re.findall(r"\]\((.*\.md)\)", text)
     pictures = re.findall(r"!\[.*\]\((.*)\)", (out / link).read_text())
     assert len(pictures) == 4

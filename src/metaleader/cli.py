@@ -136,7 +136,10 @@ class TuneOptions:
 
 @dataclass(frozen=True)
 class ReproduceOptions:
-    """Run every experiment of the paper with all its learners, and judge each of the paper's claims."""
+    """Run every experiment of the paper with all its learners, and judge each of the paper's claims.
+
+    Paragraphs in a file notes.md in the folder of the results go into the page, below the verdicts.
+    """
 
     experiment: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
     """Experiments to run, by name; may be given several times. None: all about which the paper claims something."""

@@ -47,7 +47,8 @@ def conclude(out: Path) -> tuple[Path, list[Verdict]]:
     """Report on every experiment in `out`, finished or not, and judge the claims.
 
     Writes a report into each experiment's folder, and `verdicts.json`, `index.html` and `verdicts.md` into `out`; both
-    pages lead to the reports.
+    pages lead to the reports. What a person has found out about a verdict, in paragraphs in `notes.md` of that folder,
+    is shown below the verdicts.
 
     Raises:
         UserError: see `metrics.load`.
@@ -62,15 +63,19 @@ def conclude(out: Path) -> tuple[Path, list[Verdict]]:
     machine = json.dumps(runs[0].config["machine"])
     table = report.markdown_table(verdicts.HEADINGS, rows)
     listed = "".join(f"- [{EXPERIMENTS[n].summary}]({n}/{page.stem}.md)\n" for n, page in pages.items())
+    notes = (out / NOTES).read_text().strip() if (out / NOTES).exists() else "Nothing is noted."
     how = f"## How this was made\n\n```\n{made}\n```\n\nMachine: `{machine}`"
-    write_text(out / "verdicts.md", f"# {TITLE}\n\n{NOTE}\n\n{table}\n## The experiments\n\n{listed}\n{how}\n")
+    text = f"# {TITLE}\n\n{NOTE}\n\n{table}\n## Looked into\n\n{notes}\n\n## The experiments\n\n{listed}\n{how}\n"
+    write_text(out / "verdicts.md", text)
     links = "".join(
         f'<li><a href="{n}/{page.name}">{escape(EXPERIMENTS[n].summary)}</a></li>' for n, page in pages.items()
     )
+    explained = "".join(f"<p>{escape(paragraph)}</p>" for paragraph in notes.split("\n\n"))
     body = (
         f"<h1>{TITLE}</h1>"
         f'<p class="lead">{escape(NOTE)}</p>'
         f'<div class="scroll">{report.html_table(verdicts.HEADINGS, [[escape(c) for c in row] for row in rows])}</div>'
+        f"<h2>Looked into</h2>{explained}"
         f"<h2>The experiments</h2><ul>{links}</ul>"
         f"<h2>How this was made</h2><dl><dt>commands</dt><dd><pre>{escape(made)}</pre></dd>"
         f"<dt>machine</dt><dd><pre>{escape(machine)}</pre></dd></dl>"
@@ -80,6 +85,7 @@ def conclude(out: Path) -> tuple[Path, list[Verdict]]:
     return page, judged
 
 
+NOTES = "notes.md"
 TITLE = "Online meta-learning: the paper's claims"
 NOTE = (
     "Each claim of the paper as a paired difference over seeds (task order, split and weights), with its 95 % "
