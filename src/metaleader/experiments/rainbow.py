@@ -46,7 +46,7 @@ _MNIST_LAPTOP = Preset(
         ),
         FTL(GradientDescent(steps=5, step_size=0.3), steps=16, optimizer=Adam(2e-3, average=0.99)),
         TOE(steps=16, optimizer=Adam(2e-3, average=0.99)),
-        Scratch(steps=20, optimizer=Adam(2e-3)),
+        Scratch(steps=20, optimizer=Adam(5.6e-3)),
     ),
 )
 
