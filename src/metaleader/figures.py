@@ -148,8 +148,13 @@ def efficiency(runs: Runs) -> Figure:
     ticks = [*thinned(at, 8), never]
     panel.set_yticks(ticks, [*map(str, ticks[:-1]), "never"])
     panel.minorticks_off()
-    figure.legend(loc="outside upper center", ncols=min(len(runs), 4))
+    figure.legend(loc="outside upper center", ncols=_legend_columns(runs))
     return figure
+
+
+def _legend_columns(runs: Runs) -> int:
+    """As many names as fit beside one another."""
+    return len(runs) if len(runs) <= 4 else 3
 
 
 def score_at_sizes(runs: Runs) -> Figure:
@@ -173,7 +178,7 @@ def score_at_sizes(runs: Runs) -> Figure:
     if not _higher(runs):
         panels[0].set_yscale("log")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(runs), 4))
+    figure.legend(handles, labels, loc="outside upper center", ncols=_legend_columns(runs))
     return figure
 
 
