@@ -279,5 +279,5 @@ def test_an_error_far_above_the_best_does_not_set_the_scale_of_the_figure() -> N
     (panel,) = figure.axes
     assert panel.get_ylim()[1] < 1
     crosses = next(line for line in panel.lines if line.get_marker() == "x")
-    assert list(crosses.get_xdata()) == [0.1]
+    assert np.asarray(crosses.get_xdata()).tolist() == [0.1]
     assert "more than 10 times the best" in caption
