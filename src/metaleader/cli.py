@@ -348,9 +348,8 @@ def _reproduce(arguments: list[str]) -> int:
         except RunInterrupted:
             return _stopped(["reproduce", *arguments], options.out, out)
     page, judged = reproduction.conclude(out)
-    # What fits into 80 columns; the page has the rest.
-    shown = [[row[i] for i in (0, 3, 4, 5, 6)] for row in (verdicts.HEADINGS, *verdicts.rows(judged))]
-    return _told([_table(shown[0], shown[1:])], page, outcomes)
+    headings, *rows = [[row[i] for i in verdicts.BRIEF] for row in (verdicts.HEADINGS, *verdicts.rows(judged))]
+    return _told([_table(headings, rows)], page, outcomes)
 
 
 def _finish(out: Path, outcomes: Mapping[str, str]) -> int:

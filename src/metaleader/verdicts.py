@@ -168,6 +168,7 @@ def _spent(run: Run) -> int:
 
 
 HEADINGS = ("claim", "source", "measure", "equal datapoints", "verdict", "equal compute", "verdict", "gradients")
+BRIEF = (0, 3, 4, 5, 6)  # the columns that fit into 80 characters
 
 
 def rows(verdicts: Sequence[Verdict]) -> list[list[str]]:
