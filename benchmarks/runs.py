@@ -115,9 +115,9 @@ class Timed:
     clock: Clock
 
     @property
-    def update(self) -> UpdateProcedure:
+    def adaptation(self) -> UpdateProcedure:
         """The learner's."""
-        return self.learner.update
+        return self.learner.adaptation
 
     def init(self, problem: Problem, key: Array, like: Batch, capacity: int = 1024) -> State:
         """The learner's."""

@@ -46,7 +46,7 @@ class NearestMean:
 
     shrinkage: float = 1.0
     """How many points at the origin to mix into every mean."""
-    update: ml.UpdateProcedure = field(default_factory=ml.Identity)
+    adaptation: ml.UpdateProcedure = field(default_factory=ml.Identity)
 
     def init(self, problem: ml.Problem, key: Any, like: ml.Batch, capacity: int = 1024) -> ml.State:  # noqa: ARG002
         """Nothing to learn."""

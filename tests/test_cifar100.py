@@ -5,6 +5,7 @@ import json
 import tarfile
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,7 +99,7 @@ def test_the_same_seed_is_the_same_stream_and_fewer_rounds_are_the_first_ones(ma
 
 
 @pytest.mark.parametrize("setting", [{"rounds": 97}, {"examples_per_class": 501}, {"test_per_class": 0}])
-def test_impossible_streams_are_refused(setting: dict[str, int]) -> None:
+def test_impossible_streams_are_refused(setting: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=f"{next(iter(setting))} must be from 1 to"):
         FiveWayCifar100(**setting)
 

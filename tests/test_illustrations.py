@@ -89,13 +89,13 @@ def test_another_background_leaves_the_strokes() -> None:
         ({"test_examples": 4005}, "test_examples must be from 1 to 4000"),
     ],
 )
-def test_impossible_streams_are_refused(setting: dict[str, int], message: str) -> None:
+def test_impossible_streams_are_refused(setting: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         ColouredMnist(**setting)
 
 
 def test_adapting_to_data_without_weight_changes_nothing() -> None:
-    learner = FTL(GradientDescent(step_size=0.05))
+    learner = FTL(update=GradientDescent(step_size=0.05))
     state = start(CURVES, list(Sinusoid(rounds=1).stream(0)), learner).state
     params = illustrations.unadapted(CURVES, learner, state, points(8))
     for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(state.params), strict=True):
@@ -103,7 +103,7 @@ def test_adapting_to_data_without_weight_changes_nothing() -> None:
 
 
 def test_the_curves_recorded_are_those_of_the_parameters() -> None:
-    learner, stream = FTL(GradientDescent(step_size=0.01)), Sinusoid(rounds=2, examples_per_task=10)
+    learner, stream = FTL(update=GradientDescent(step_size=0.01)), Sinusoid(rounds=2, examples_per_task=10)
     state = start(CURVES, list(stream.stream(0)), learner).state
     arrays = illustrations.record("sinusoids", CURVES, stream, learner, state, 0, None)
     unseen = Sinusoid(rounds=3, examples_per_task=10).stream(illustrations.UNSEEN)

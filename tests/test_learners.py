@@ -160,7 +160,7 @@ def test_adaptation_begins_from_the_moving_mean_of_the_iterates() -> None:
     "learner",
     [
         Scratch(steps=1, optimizer=Adam(average=0.9)),
-        FTL(Identity(), steps=1, optimizer=Adam(average=0.9)),
+        FTL(steps=1, update=Identity(), optimizer=Adam(average=0.9)),
         FTML(Identity(), 1, 2, 3, 4, optimizer=Adam(average=0.9)),
         Streaming(GradientDescent(0), 1, 2, 3, 4, optimizer=Adam(average=0.9)),
         MultiHeadTOE(steps=1, tasks=4, optimizer=Adam(average=0.9)),

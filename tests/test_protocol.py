@@ -54,8 +54,8 @@ class Witness:
     toe: TOE = TOE(steps=1)  # noqa: RUF009
 
     @property
-    def update(self) -> UpdateProcedure:
-        return self.toe.update
+    def adaptation(self) -> UpdateProcedure:
+        return self.toe.adaptation
 
     def init(self, problem: Problem, key: Any, like: Batch, capacity: int = 1024) -> State:
         return self.toe.init(problem, key, like, capacity)

@@ -347,7 +347,7 @@ COSTS = {
     "last layer": (5, 10), "last layer, plain": (5, 10), "step by datapoints": (5, 10),
     "meta-sgd, one step": (1, 2), "meta-sgd": (5, 10), "meta-sgd, plain": (5, 10),
     "meta-sgd, by datapoints, last layer": (5, 10),
-    "momentum, one step": (1, 2), "momentum": (5, 10), "momentum, last layer": (5, 10),
+    "momentum, one step": (1, 2), "momentum": (5, 10), "momentum, last layer": (5, 10), "head first": (5, 10),
     "adam, one step": (1, 2), "adam": (5, 10), "adam, plain": (5, 10),
     # Conjugate gradients take a product for the first residual and one a step, at most 30.
     "imaml, newton": (12 * (1 + 2 * 31), 2 * 31), "imaml, gradient": (200, 2 * 31),

@@ -38,6 +38,10 @@ class Guess:
     diverges_above: float = math.inf
     fails_below: float = 0.0
 
+    @property
+    def adaptation(self) -> GradientDescent:
+        return self.update
+
     def init(self, problem: Any, key: Any, like: Any, capacity: int = 1024) -> State:
         return State({}, (), (), key, np.int64(0))
 

@@ -12,6 +12,7 @@ from metaleader.learners import (
     Adam,
     Learner,
     Momentum,
+    MultiHeadFTL,
     MultiHeadTOE,
     Scratch,
     State,
@@ -31,9 +32,20 @@ from metaleader.objective import (
 )
 from metaleader.protocol import Position, Protocol, advance, play, start
 from metaleader.record import Record
-from metaleader.streams import ColouredMnist, FiveWayCifar100, Pose, RainbowDigits, RainbowMnist, Sinusoid, Stream, Task
+from metaleader.streams import (
+    ColouredDigits,
+    ColouredMnist,
+    FiveWayCifar100,
+    Pose,
+    RainbowDigits,
+    RainbowMnist,
+    Sinusoid,
+    Stream,
+    Task,
+)
 from metaleader.update import (
     GradientDescent,
+    HeadFirst,
     Identity,
     InnerAdam,
     InnerMomentum,
@@ -53,12 +65,14 @@ __all__ = [
     "AdaGrad",
     "Adam",
     "Batch",
+    "ColouredDigits",
     "ColouredMnist",
     "ConvNet",
     "CrossEntropy",
     "Experiment",
     "FiveWayCifar100",
     "GradientDescent",
+    "HeadFirst",
     "Identity",
     "InnerAdam",
     "InnerMomentum",
@@ -67,6 +81,7 @@ __all__ = [
     "MetaSGD",
     "Model",
     "Momentum",
+    "MultiHeadFTL",
     "MultiHeadTOE",
     "Optimized",
     "Pose",

@@ -141,19 +141,28 @@ class Recency:
     Any function of the ages, an array `(tasks,)`, to weights of the same shape serves as well.
 
     Raises:
-        ValueError: `half_life` is not positive.
+        ValueError: `half_life` is not positive, or `newest` is not in [0, 1).
     """
 
     half_life: float = float("inf")
     """Rounds after which a task is drawn half as often; inf: all tasks alike."""
+    newest: float = 0.0
+    """Probability of drawing the newest task; 0: what its age gives it."""
 
     def __post_init__(self) -> None:
         if not self.half_life > 0:
             raise ValueError(f"half_life must be positive, got {self.half_life}")
+        if not 0 <= self.newest < 1:
+            raise ValueError(f"newest must be in [0, 1), got {self.newest}")
 
     def __call__(self, ages: Float[Array, " tasks"]) -> Float[Array, " tasks"]:
         """The weights, up to a constant factor."""
-        return jnp.exp2(-ages / self.half_life)
+        weights = jnp.exp2(-ages / self.half_life)
+        if not self.newest:
+            return weights
+        others = jnp.sum(jnp.where(ages > 0, weights, 0))
+        own = jnp.where(others > 0, others * self.newest / (1 - self.newest), 1)
+        return jnp.where(ages > 0, weights, own)
 
 
 def sampling_weights(

@@ -31,3 +31,15 @@ def check_positive(settings: object, *names: str) -> None:
         value = getattr(settings, name)
         if not 0 < value < float("inf"):
             raise ValueError(f"{name} must be positive and finite, got {value}")
+
+
+def check_not_negative(settings: object, *names: str) -> None:
+    """Refuse a setting that is negative or not finite.
+
+    Raises:
+        ValueError: naming the setting and its value.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"{name} must be at least 0 and finite, got {value}")

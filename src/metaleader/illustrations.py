@@ -171,7 +171,7 @@ ILLUSTRATIONS: Mapping[str, Illustration] = MappingProxyType({"sinusoids": _Curv
 def record(name: str, *of_run: Any) -> Arrays:
     """`Illustration.record` of the illustration of that name, for a learner that adapts and is shown; else nothing."""
     learner = of_run[2]
-    return {} if isinstance(learner.update, Identity) else ILLUSTRATIONS[name].record(*of_run)
+    return {} if isinstance(learner.adaptation, Identity) else ILLUSTRATIONS[name].record(*of_run)
 
 
 def draw(name: str, of: Mapping[str, Arrays]) -> tuple[Figure, str] | None:

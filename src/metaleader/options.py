@@ -10,12 +10,13 @@ import re
 import shlex
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
 from metaleader.errors import UserError
 from metaleader.experiments import Experiment, Preset
+from metaleader.learners import Learner
 
 FLAGS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
 VALUES = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)  # --flag True, for a grid of settings
@@ -51,14 +52,43 @@ def parse_with_settings(
     }
     settable = {key: value for key, value in settings.items() if dataclasses.is_dataclass(value)}
     own = {f.name for f in dataclasses.fields(base)}
-    fields = [(key, type(value), field(default=value)) for key, value in settable.items()]
+    fields: list[Any] = [(key, type(value), field(default=value)) for key, value in settable.items()]
+    fields.append(("gradients", Annotated[int, tyro.conf.arg(help=_GRADIENTS)], field(default=preset.gradients)))
     options_type = dataclasses.make_dataclass(base.__name__, fields, bases=(base,), frozen=True)
     options_type.__doc__ = f"{base.__doc__}\n\n{experiment.name}: {experiment.summary}."
     parsed = parse(options_type, arguments, program, config)
     settings.update({key: getattr(parsed, key) for key in settable})
     learners = {name: settings[name.replace("-", "_")] for name in preset.learners}
-    given = Preset(settings["stream"], settings["model"], settings["loss"], settings["protocol"], learners)
+    if parsed.gradients:
+        _check_steps(preset, learners)
+    given = Preset(
+        settings["stream"], settings["model"], settings["loss"], settings["protocol"], learners, parsed.gradients
+    )
     return base(**{key: getattr(parsed, key) for key in own}), given
+
+
+_GRADIENTS = (
+    "Per-example gradients that every learner takes to learn whenever datapoints arrive: its steps are as many as that "
+    "pays for. 0: as many as the settings of each learner say."
+)
+_STEPS = ("steps", "meta_steps")
+
+
+def _check_steps(preset: Preset, learners: Mapping[str, Learner]) -> None:
+    """Refuse a number of steps that would not be used.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for name, learner in learners.items():
+        for field_name in _STEPS:
+            value = getattr(learner, field_name, None)
+            if value != getattr(preset.learners[name], field_name, None):
+                option = f"{name}.{field_name.replace('_', '-')}"
+                raise UserError(
+                    f"{option}={value} changes nothing, since steps follow from --gradients: add --gradients 0, or set "
+                    "--gradients instead"
+                )
 
 
 @dataclass(frozen=True)

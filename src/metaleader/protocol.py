@@ -173,7 +173,7 @@ def _evaluate(
     position = position._replace(
         records=position.records + 1,
         finite=np.bool_(position.finite or finite),
-        adapt_evaluations=position.adapt_evaluations + learner.update.gradient_evaluations(datapoints),
+        adapt_evaluations=position.adapt_evaluations + learner.adaptation.gradient_evaluations(datapoints),
         evaluation_seconds=position.evaluation_seconds + time.perf_counter() - began,
     )
     return position, Record(
@@ -186,6 +186,7 @@ def _evaluate(
         gradient_evaluations=int(position.state.gradient_evaluations + position.adapt_evaluations),
         train_seconds=round(float(position.train_seconds), 4),
         evaluation_seconds=round(float(position.evaluation_seconds), 4),
+        learning_evaluations=int(position.state.gradient_evaluations),
         also={
             score.name: value if math.isfinite(value) else None
             for score, value in zip(problem.also, others, strict=True)

@@ -33,6 +33,7 @@ class Record:
             Hessian-vector product counts as two.
         train_seconds: wall time so far in `observe`, compiling included.
         evaluation_seconds: wall time so far in `adapt` and judging.
+        learning_evaluations: those of the gradients that `observe` took; 0 in records made before they were counted.
         also: the problem's other scores by name, None where one is not finite.
     """
 
@@ -45,6 +46,7 @@ class Record:
     gradient_evaluations: int
     train_seconds: float
     evaluation_seconds: float
+    learning_evaluations: int = 0
     also: Mapping[str, float | None] = field(default_factory=dict)
 
 

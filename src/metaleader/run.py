@@ -144,7 +144,7 @@ def _one(
     progress: Progress | None,
 ) -> str:
     """Run one learner to its end, and say how it ended."""
-    problem, learner = plan.experiment.problem(plan.preset), plan.preset.learners[name]
+    problem, learner = plan.experiment.problem(plan.preset), plan.preset.learner(name)
     first = devices.is_first()
     try:
         position = start(problem, stream, learner, seed)
@@ -195,7 +195,7 @@ def _determinants(plan: Plan, learner: str, seed: int, stream: Stream) -> dict[s
             "model": describe(preset.model),
             "loss": describe(preset.loss),
             "protocol": describe(preset.protocol),
-            "learner": describe(preset.learners[learner]),
+            "learner": describe(preset.learner(learner)),
         },
         "score": {
             "name": plan.experiment.score.name,

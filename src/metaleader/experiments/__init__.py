@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from metaleader.errors import UserError, unknown
 from metaleader.experiments.cifar100 import CIFAR100
-from metaleader.experiments.coloured import COLOURED_MNIST
+from metaleader.experiments.coloured import COLOURED_DIGITS, COLOURED_MNIST
 from metaleader.experiments.experiment import Experiment, Preset, StreamSettings
 from metaleader.experiments.pose import POSE, POSE_PRIMITIVES
 from metaleader.experiments.rainbow import RAINBOW_DIGITS, RAINBOW_MNIST
@@ -21,7 +21,16 @@ __all__ = ["EXPERIMENTS", "Experiment", "Preset", "StreamSettings", "find"]
 EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
     {
         experiment.name: experiment
-        for experiment in (RAINBOW_DIGITS, RAINBOW_MNIST, CIFAR100, POSE, POSE_PRIMITIVES, SINUSOID, COLOURED_MNIST)
+        for experiment in (
+            COLOURED_DIGITS,
+            RAINBOW_DIGITS,
+            RAINBOW_MNIST,
+            CIFAR100,
+            POSE,
+            POSE_PRIMITIVES,
+            SINUSOID,
+            COLOURED_MNIST,
+        )
     }
 )
 

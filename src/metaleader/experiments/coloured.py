@@ -3,28 +3,43 @@
 from dataclasses import replace
 from types import MappingProxyType
 
-from metaleader.experiments.experiment import Experiment, Preset, learners, smaller
+from metaleader.experiments.experiment import FINE_TUNING, Experiment, Preset, learners, search_space, smaller
 from metaleader.learners import FTL, FTML, TOE, Adam, Scratch
 from metaleader.models import ConvNet
 from metaleader.objective import CrossEntropy, accuracy
 from metaleader.protocol import Protocol
-from metaleader.streams import ColouredMnist
-from metaleader.update import GradientDescent
+from metaleader.streams import ColouredDigits, ColouredMnist
+from metaleader.update import GradientDescent, HeadFirst
 
-# About as many gradients for all learners, and the average of the iterates for those that learn on from task to task.
-_STEPS = GradientDescent(steps=2, step_size=0.4)
+_LEARNERS = learners(
+    FTML(
+        GradientDescent(steps=2, step_size=0.4),
+        adapt_steps=2,
+        meta_batch=4,
+        validation_size=25,
+        optimizer=Adam(3e-3, average=0.99),
+    ),
+    FTL(update=HeadFirst(head_steps=20, steps=20), optimizer=Adam(2e-3, average=0.99)),
+    TOE(optimizer=Adam(2e-3, average=0.99)),
+    Scratch(optimizer=Adam(2e-3, average=0.9)),
+)
 _LAPTOP = Preset(
     stream=ColouredMnist(),
-    model=ConvNet(depth=4, classes=5),
+    model=ConvNet(depth=4, classes=5, norm="task"),
     loss=CrossEntropy(),
-    protocol=Protocol(chunk=10, evaluate_at=(10, 20, 50, 100), threshold=0.9),
-    learners=learners(
-        FTML(_STEPS, meta_steps=5, validation_size=25, optimizer=Adam(3e-3, average=0.98)),
-        FTL(_STEPS, steps=30, optimizer=Adam(2e-3, average=0.98)),
-        TOE(steps=30, optimizer=Adam(2e-3, average=0.98)),
-        Scratch(steps=30, optimizer=Adam(2e-3)),
-    ),
+    protocol=Protocol(chunk=10, threshold=0.9),
+    learners=_LEARNERS,
+    gradients=1700,
 )
+_DIGITS_LAPTOP = Preset(
+    stream=ColouredDigits(),
+    model=ConvNet(depth=3, image=(16, 16, 3), classes=5, norm="task"),
+    loss=CrossEntropy(),
+    protocol=Protocol(chunk=10, threshold=0.9),
+    learners=_LEARNERS,
+    gradients=1600,
+)
+SEARCH = search_space("0.03:1.0", FINE_TUNING)
 
 # The paper gives no schedule for this illustration: the one of Rainbow MNIST, on twice the tasks.
 _PAPER = Preset(
@@ -34,8 +49,8 @@ _PAPER = Preset(
     protocol=Protocol(chunk=20, threshold=0.9),
     learners=learners(
         FTML(meta_steps=50, meta_batch=25, past_only=True),
-        FTL(steps=50, batch_size=250),
-        TOE(steps=50, batch_size=250),
+        FTL(50, batch_tasks=10),
+        TOE(50, batch_tasks=10),
         Scratch(steps=100),
     ),
 )
@@ -57,4 +72,25 @@ COLOURED_MNIST = Experiment(
         }
     ),
     illustration="colours",
+    search=SEARCH,
+)
+
+COLOURED_DIGITS = Experiment(
+    "coloured-digits",
+    "the same with the digits in scikit-learn; needs no download",
+    accuracy,
+    MappingProxyType(
+        {
+            "smoke": smaller(
+                replace(_DIGITS_LAPTOP, model=ConvNet(depth=2, filters=8, image=(16, 16, 3), classes=5)),
+                rounds=3,
+                examples_per_task=30,
+                test_examples=50,
+            ),
+            "laptop": _DIGITS_LAPTOP,
+        }
+    ),
+    shown_at=(10, 20, 50),
+    illustration="colours",
+    search=SEARCH,
 )

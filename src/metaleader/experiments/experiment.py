@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, runtime_checkable
 from typing import Protocol as Interface
 
-from metaleader.errors import UserError, unknown
-from metaleader.learners import FTL, FTML, TOE, Learner, MultiHeadTOE, Scratch, Streaming
+from metaleader.errors import UserError, check_not_negative, unknown
+from metaleader.learners import FTL, FTML, TOE, Learner, MultiHeadFTL, MultiHeadTOE, Scratch, Spends, Streaming
 from metaleader.objective import Loss, ModelLike, Problem, Score
 from metaleader.protocol import Protocol
 from metaleader.streams import Stream
 from metaleader.update import (
     GradientDescent,
+    HeadFirst,
     InnerAdam,
     InnerMomentum,
     MetaSGD,
@@ -23,6 +24,16 @@ from metaleader.update import (
     Proximal,
     Reptile,
     UpdateProcedure,
+)
+
+FINE_TUNING: Mapping[str, str] = MappingProxyType(  # of HeadFirst
+    {
+        "head-steps": "1:100",
+        "head-step-size": "0.03:2.0",
+        "steps": "1:60",
+        "step-size": "0.01:0.5",
+        "decay": "0.0|0.9",
+    }
 )
 
 
@@ -45,6 +56,12 @@ class Preset:
         loss: per-example loss.
         protocol: how a round goes.
         learners: by name.
+        gradients: per-example gradients that every learner takes to learn whenever datapoints arrive, a Hessian-vector
+            product counting as two: its number of steps is what that pays for, to the nearest whole step, at least one.
+            0, or a learner that cannot be told (`learners.Spends`): as many steps as its own settings say.
+
+    Raises:
+        ValueError: `gradients` is negative.
     """
 
     stream: StreamSettings
@@ -52,6 +69,21 @@ class Preset:
     loss: Loss
     protocol: Protocol
     learners: Mapping[str, Learner]
+    gradients: int = 0
+
+    def __post_init__(self) -> None:
+        check_not_negative(self, "gradients")
+
+    def learner(self, name: str) -> Learner:
+        """The learner of that name, with the steps that `gradients` pays for.
+
+        Raises:
+            UserError: there is none.
+        """
+        if name not in self.learners:
+            raise UserError(unknown("learner", name, self.learners))
+        learner = self.learners[name]
+        return learner.spending(self.gradients) if self.gradients and isinstance(learner, Spends) else learner
 
 
 @dataclass(frozen=True)
@@ -66,6 +98,10 @@ class Experiment:
         compared: the learners that run if none is named.
         also: scores that are recorded and reported beside the one that counts.
         shown_at: sizes of D_t that figures and tables show. None named: some of those evaluated.
+        seeds: how many seeds its results rest on, unless told.
+        search: what `metaleader tune` searches beside learning rates and step sizes: options of learners, by name, with
+            `LOW:HIGH` or choices `A|B|C`.
+        differs: how a preset differs from the paper's experiment, by its name; in words, for the top of a page.
         illustration: a picture of what was learned, by its name in `illustrations.ILLUSTRATIONS`; none, if empty.
     """
 
@@ -77,6 +113,9 @@ class Experiment:
     also: tuple[Score, ...] = ()
     shown_at: tuple[int, ...] = ()
     illustration: str = ""
+    seeds: int = 6
+    search: Mapping[str, str] = field(default_factory=dict)
+    differs: Mapping[str, str] = field(default_factory=dict)
 
     def preset(self, name: str) -> Preset:
         """The preset of that name.
@@ -93,14 +132,20 @@ class Experiment:
         return Problem(preset.model, preset.loss, self.score, self.also)
 
 
-def learners(ftml: FTML, ftl: FTL, toe: TOE | MultiHeadTOE, scratch: Scratch) -> Mapping[str, Learner]:
-    """The learners of the paper by name, and FTML with other update procedures, otherwise with its settings."""
+def learners(
+    ftml: FTML, ftl: FTL | MultiHeadFTL, toe: TOE | MultiHeadTOE, scratch: Scratch, **tuned: Learner
+) -> Mapping[str, Learner]:
+    """The learners of the paper by name, and variants: FTML with other update procedures, FTL fine-tuned otherwise.
+
+    Variants have the settings of `ftml` and `ftl`, but for those in `tuned`, by name with `_` for `-`.
+    """
     descent = ftml.update
     assert isinstance(descent, GradientDescent)
     steps, step_size = descent.steps, descent.step_size
     others: Mapping[str, UpdateProcedure] = {
         "ftml-last-layer": replace(descent, only=("head",)),
         "ftml-first-order": replace(descent, first_order=True),
+        "ftml-second-order": replace(descent, first_order=False),
         "ftml-reptile": Reptile(steps, step_size),
         "ftml-meta-sgd": MetaSGD(steps, step_size),
         # The momentum of 0.9 takes about 2.6 times as far in five steps.
@@ -119,9 +164,65 @@ def learners(ftml: FTML, ftl: FTL, toe: TOE | MultiHeadTOE, scratch: Scratch) ->
             "ftml-data-steps": data_steps,
             "streaming": streaming,
             "ftl": ftl,
+            "ftl-adam": replace(ftl, update=Optimized(20, InnerAdam(0.003))),
+            "ftl-head-first": replace(ftl, update=HeadFirst()),
             "toe": toe,
             "scratch": scratch,
+            **{name.replace("_", "-"): learner for name, learner in tuned.items()},
         }
+    )
+
+
+def search_space(
+    step_size: str,
+    fine_tuning: Mapping[str, str],
+    *,
+    inner_steps: str = "1:5",
+    adapt_steps: str = "1:30",
+    train_size: str = "5:20",
+    validation_size: str = "10:60",
+    tasks: str = "1:8",
+    batch_size: str = "10:60",
+    calibrated: bool = True,
+) -> Mapping[str, str]:
+    """What is searched of the four learners of the paper, beside learning rates.
+
+    For all: how minibatches are made of the gradients there are, and how many iterates are averaged. For those that
+    adapt: how far, and by which steps.
+
+    Args:
+        step_size: of FTML's inner steps.
+        fine_tuning: of FTL's `update`, by the name of the setting.
+        inner_steps: of FTML in Meta-Update.
+        adapt_steps: of FTML in adapting to D_t.
+        train_size: of D_k_tr.
+        validation_size: of D_k_val.
+        tasks: in a minibatch or meta-batch.
+        batch_size: examples of a task in a minibatch; from scratch, up to twice as many are searched by its own range.
+        calibrated: whether the model normalises by statistics of a task, so that joint training may set examples apart.
+    """
+    averages = "0.9|0.98|0.99|0.995"
+    joint = {"optimizer.average": averages, "batch-tasks": tasks, "batch-size": batch_size}
+    if calibrated:
+        joint["calibration-size"] = "0|10|25"
+    of_learners: Mapping[str, Mapping[str, str]] = {
+        "ftml": {
+            "optimizer.average": averages,
+            "update.steps": inner_steps,
+            "update.step-size": step_size,
+            "update.first-order": "false|true",
+            "adapt-steps": adapt_steps,
+            "meta-batch": tasks,
+            "train-size": train_size,
+            "validation-size": validation_size,
+            "sampling.newest": "0.0|0.1|0.25|0.5",
+        },
+        "ftl": {**joint, **{f"update.{name}": values for name, values in fine_tuning.items()}},
+        "toe": joint,
+        "scratch": {"optimizer.average": "0.0|0.5|0.9|0.98", "batch-size": "10:100"},
+    }
+    return MappingProxyType(
+        {f"{learner}.{name}": values for learner, space in of_learners.items() for name, values in space.items()}
     )
 
 

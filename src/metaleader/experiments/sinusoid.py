@@ -2,26 +2,26 @@
 
 from types import MappingProxyType
 
-from metaleader.experiments.experiment import Experiment, Preset, learners, smaller
+from metaleader.experiments.experiment import Experiment, Preset, learners, search_space, smaller
 from metaleader.learners import FTL, FTML, TOE, Adam, Scratch
 from metaleader.models import MLP
 from metaleader.objective import mean_squared_error, squared_error
 from metaleader.protocol import Protocol
 from metaleader.streams import Sinusoid
-from metaleader.update import GradientDescent
+from metaleader.update import GradientDescent, InnerMomentum, Optimized
 
-# All learners take about as many gradients.
 _LAPTOP = Preset(
     stream=Sinusoid(),
     model=MLP(),
     loss=squared_error,
-    protocol=Protocol(chunk=5, evaluate_at=(5, 10, 20, 50), threshold=0.1),
+    protocol=Protocol(chunk=5, threshold=0.1),
     learners=learners(
-        FTML(GradientDescent(step_size=0.003), meta_steps=50, optimizer=Adam(3e-3)),
-        FTL(GradientDescent(step_size=0.003), steps=600, optimizer=Adam(3e-3)),
-        TOE(steps=600, optimizer=Adam(3e-3)),
-        Scratch(steps=600, optimizer=Adam(3e-3)),
+        FTML(GradientDescent(step_size=0.003), adapt_steps=5, optimizer=Adam(3e-3, average=0.99)),
+        FTL(update=Optimized(200, InnerMomentum(0.003, decay=0.0)), optimizer=Adam(3e-3, average=0.99)),
+        TOE(optimizer=Adam(3e-3, average=0.99)),
+        Scratch(optimizer=Adam(3e-3, average=0.9)),
     ),
+    gradients=32_000,
 )
 
 # The paper gives no schedule for this illustration: ten times the tasks.
@@ -33,4 +33,14 @@ SINUSOID = Experiment(
     mean_squared_error,
     MappingProxyType({"smoke": smaller(_LAPTOP, rounds=3, examples_per_task=10), "laptop": _LAPTOP, "paper": _PAPER}),
     illustration="sinusoids",
+    search=search_space(
+        "0.0005:0.05",
+        {"steps": "5:1000", "optimizer.step-size": "0.0005:0.05", "optimizer.decay": "0.0|0.9"},
+        inner_steps="1:10",
+        adapt_steps="1:100",
+        validation_size="5:25",
+        tasks="1:25",
+        batch_size="5:50",
+        calibrated=False,
+    ),
 )

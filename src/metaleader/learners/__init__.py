@@ -1,10 +1,10 @@
 """Learners: FTML and what the paper compares it with."""
 
 from metaleader.learners.ftml import FTML
-from metaleader.learners.joint import FTL, TOE
-from metaleader.learners.multihead import MultiHeadTOE
+from metaleader.learners.joint import FTL, TOE, JointTraining
+from metaleader.learners.multihead import MultiHeadFTL, MultiHeadTOE
 from metaleader.learners.scratch import Scratch
-from metaleader.learners.state import Adam, Learner, Momentum, State
+from metaleader.learners.state import Adam, Learner, Momentum, Spends, State
 from metaleader.learners.streaming import AdaGrad, Streaming
 
 __all__ = [
@@ -13,10 +13,13 @@ __all__ = [
     "TOE",
     "AdaGrad",
     "Adam",
+    "JointTraining",
     "Learner",
     "Momentum",
+    "MultiHeadFTL",
     "MultiHeadTOE",
     "Scratch",
+    "Spends",
     "State",
     "Streaming",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from metaleader import buffer as buffers
 from metaleader import devices
 from metaleader.batch import Batch
 from metaleader.buffer import Recency, Sampling, TaskBuffer
-from metaleader.errors import check_positive
+from metaleader.errors import check_not_negative, check_positive
 from metaleader.learners import state as states
 from metaleader.learners.state import Adam, Optimizer, State
 from metaleader.memory import Memory
@@ -59,11 +59,25 @@ class FTML:
     there are."""
     memory: Memory = Memory()
     """Which datapoints the buffer keeps."""
+    adapt_steps: int | None = None
+    """Steps of U when `adapt` applies it to all of D_t, which may be many more datapoints than D_k_tr holds. None: as
+    many as in Meta-Update (Algorithm 2)."""
     tasks_at_once: int | None = None
     """Tasks that share one vectorised computation on a device. None: chosen by the kind of device."""
 
     def __post_init__(self) -> None:
         check_positive(self, "meta_steps", "meta_batch", "train_size", "validation_size")
+        if self.adapt_steps is not None:
+            check_not_negative(self, "adapt_steps")
+            if not hasattr(self.update, "steps"):
+                raise ValueError(f"adapt_steps needs an update procedure with steps, got {self.update}")
+
+    @property
+    def adaptation(self) -> UpdateProcedure:
+        """U with `adapt_steps` steps."""
+        if self.adapt_steps is None:
+            return self.update
+        return replace(self.update, steps=self.adapt_steps)  # type: ignore[type-var] # has steps: checked above
 
     def init(self, problem: Problem, key: Array, like: Batch, capacity: int = 1024) -> State:
         """Random w_1, an empty buffer."""
@@ -98,7 +112,11 @@ class FTML:
 
     def adapt(self, problem: Problem, state: State, batch: Batch) -> Params:
         """U(w_t) on all data of the round so far."""
-        return states.adapt(problem, self.update, state, batch)
+        return states.adapt(problem, self.adaptation, state, batch)
+
+    def spending(self, gradients: int) -> FTML:
+        """The same learner with as many meta-steps, at least one, as take about so many per-example gradients."""
+        return replace(self, meta_steps=max(round(gradients / self.meta_gradient_evaluations()), 1))
 
     def meta_gradient_evaluations(self) -> int:
         """Per-example gradients in one meta-gradient, a Hessian-vector product counting as two."""

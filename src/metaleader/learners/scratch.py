@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 from jaxtyping import Array
@@ -11,7 +11,7 @@ from metaleader import buffer as buffers
 from metaleader.batch import Batch
 from metaleader.errors import check_positive
 from metaleader.learners import state as states
-from metaleader.learners.joint import start, train
+from metaleader.learners.joint import JointTraining, start, train
 from metaleader.learners.state import Adam, Momentum, Optimizer, State
 from metaleader.objective import Params, Problem
 from metaleader.update import Identity, UpdateProcedure
@@ -36,7 +36,7 @@ class Scratch:
         check_positive(self, "steps", "batch_size")
 
     @property
-    def update(self) -> UpdateProcedure:
+    def adaptation(self) -> UpdateProcedure:
         """U(w) = w: `observe` has done the learning."""
         return Identity()
 
@@ -52,8 +52,15 @@ class Scratch:
             forgotten = state.buffer._replace(counts=0 * state.buffer.counts, tasks=state.buffer.tasks * 0 + task)
             state = state._replace(params=params, opt_state=self.optimizer().init(params), buffer=forgotten, key=key)
         state = state._replace(buffer=buffers.append(state.buffer, task, batch))
-        return train(problem, self.optimizer, self.steps, self.batch_size, state, state.buffer.size)
+        training = JointTraining(
+            self.steps, batch_tasks=0, batch_size=self.batch_size, optimizer=self.optimizer
+        )  # of one task
+        return train(problem, training, state)
+
+    def spending(self, gradients: int) -> Scratch:
+        """The same learner with as many steps, at least one, as take about so many per-example gradients."""
+        return replace(self, steps=max(round(gradients / self.batch_size), 1))
 
     def adapt(self, problem: Problem, state: State, batch: Batch) -> Params:
         """The parameters trained on this round's data."""
-        return states.adapt(problem, self.update, state, batch)
+        return states.adapt(problem, self.adaptation, state, batch)

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import Array
 
+from metaleader import buffer as buffers
 from metaleader import meta
 from metaleader.batch import Batch, pad
 from metaleader.errors import check_positive
@@ -20,6 +21,7 @@ from metaleader.objective import Params, Problem
 from metaleader.update import MetaParams, UpdateProcedure
 
 FEW = 128  # adapting to so many examples takes less time than compiling it for another size
+POPULATION = 512  # examples of all tasks whose statistics stand for those of all data
 Optimizer: TypeAlias = Callable[[], Any]  # gives an optax.GradientTransformation
 
 
@@ -47,8 +49,8 @@ class Learner(Protocol):
     """A frozen dataclass of hyperparameters with three verbs; all that changes is in a `State`."""
 
     @property
-    def update(self) -> UpdateProcedure:
-        """U, which `adapt` applies."""
+    def adaptation(self) -> UpdateProcedure:
+        """U, as `adapt` applies it."""
         ...
 
     def init(self, problem: Problem, key: Array, like: Batch, capacity: int = 1024) -> State:
@@ -74,6 +76,15 @@ class Learner(Protocol):
         ...
 
 
+@runtime_checkable
+class Spends(Protocol):
+    """A learner that can be told how many gradients to take."""
+
+    def spending(self, gradients: int) -> Learner:
+        """The same learner, taking about so many per-example gradients, at least one step, in each `observe`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Adam:
     """Adam (Kingma & Ba, 2015), with optax's defaults but for the learning rate.
@@ -94,13 +105,26 @@ class Adam:
 
     def __post_init__(self) -> None:
         check_positive(self, "learning_rate")
-        if not 0 <= self.average < 1:
-            raise ValueError(f"average must be in [0, 1), got {self.average}")
+        check_average(self.average)
 
     def __call__(self) -> optax.GradientTransformation:
         """The optax transformation."""
-        adam = optax.adam(self.learning_rate)
-        return optax.chain(adam, ema_of_iterates(self.average)) if self.average else adam
+        return averaging(optax.adam(self.learning_rate), self.average)
+
+
+def check_average(average: float) -> None:
+    """Refuse a decay that is not in [0, 1).
+
+    Raises:
+        ValueError: naming it.
+    """
+    if not 0 <= average < 1:
+        raise ValueError(f"average must be in [0, 1), got {average}")
+
+
+def averaging(transformation: optax.GradientTransformation, average: float) -> optax.GradientTransformation:
+    """`transformation`, with a moving average of the iterates where `average` is not 0."""
+    return optax.chain(transformation, ema_of_iterates(average)) if average else transformation
 
 
 class EMA(NamedTuple):
@@ -159,9 +183,12 @@ class Momentum:
     """Optimiser steps after which the learning rate drops; none: it stays."""
     factor: float = 0.1
     """What the learning rate is multiplied by at a drop."""
+    average: float = 0.0
+    """Decay of the moving average of the iterates, as in `Adam`; 0: the last one is used."""
 
     def __post_init__(self) -> None:
         check_positive(self, "learning_rate", "factor")
+        check_average(self.average)
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
         if any(step < 1 for step in self.drops) or sorted(set(self.drops)) != list(self.drops):
@@ -170,21 +197,33 @@ class Momentum:
     def __call__(self) -> optax.GradientTransformation:
         """The optax transformation."""
         schedule = optax.piecewise_constant_schedule(self.learning_rate, dict.fromkeys(self.drops, self.factor))
-        return optax.sgd(schedule, momentum=self.momentum)
+        return averaging(optax.sgd(schedule, momentum=self.momentum), self.average)
 
 
 def adapt(problem: Problem, update: UpdateProcedure, state: State, batch: Batch) -> Params:
     """U(w_t) on `batch`, with w_t from `averaged_params`.
 
-    The batch is padded to `FEW` examples or the next power of two, so that a growing D_t rarely compiles.
+    The batch is padded to `FEW` examples or the next power of two, so that a growing D_t rarely compiles. A model that
+    `calibrates_on_all_tasks` gets its statistics from `POPULATION` examples of the buffer, evenly spread over it.
     """
     params = jax.tree.map(lambda leaf: leaf.addressable_data(0), averaged_params(state))
-    return _adapt(problem, update, params, pad(batch, max(FEW, 1 << (len(batch) - 1).bit_length())))
+    padded = pad(batch, max(FEW, 1 << (len(batch) - 1).bit_length()))
+    size = state.buffer.size
+    if not getattr(problem.model, "calibrates_on_all_tasks", False) or size == 0:
+        return _adapt(problem, update, params, padded)
+    spread = np.linspace(0, size - 1, min(size, POPULATION)).astype(np.int32)
+    weights = (np.arange(POPULATION) < size).astype(np.float32)
+    population = buffers.take(state.buffer, np.pad(spread, (0, POPULATION - len(spread))), weights)
+    return _adapt(problem, update, params, padded, population)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _adapt(problem: Problem, update: UpdateProcedure, params: MetaParams, batch: Batch) -> Params:
-    return meta.adapt(problem, update, params, batch)
+def _adapt(
+    problem: Problem, update: UpdateProcedure, params: MetaParams, batch: Batch, population: Batch | None = None
+) -> Params:
+    if population is None:
+        return meta.adapt(problem, update, params, batch)
+    return problem.model.calibrate(update(problem.objective, params, batch), population)
 
 
 def count(evaluations: Any) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,13 +25,16 @@ class AdaGrad:
 
     learning_rate: float = 1e-2
     """Step size at first."""
+    average: float = 0.0
+    """Decay of the moving average of the iterates, as in `Adam`; 0: the last one is used."""
 
     def __post_init__(self) -> None:
         check_positive(self, "learning_rate")
+        states.check_average(self.average)
 
     def __call__(self) -> optax.GradientTransformation:
         """The optax transformation."""
-        return optax.adagrad(self.learning_rate)
+        return states.averaging(optax.adagrad(self.learning_rate), self.average)
 
 
 class CurrentRound(NamedTuple):
@@ -96,7 +99,16 @@ class Streaming:
 
     def adapt(self, problem: Problem, state: State, batch: Batch) -> Params:
         """U(w_t) on all data of the round so far."""
-        return states.adapt(problem, self.update, state, batch)
+        return states.adapt(problem, self.adaptation, state._replace(buffer=state.buffer.data), batch)
+
+    @property
+    def adaptation(self) -> UpdateProcedure:
+        """U."""
+        return self.update
+
+    def spending(self, gradients: int) -> Streaming:
+        """The same learner with as many meta-steps, at least one, as take about so many per-example gradients."""
+        return replace(self, meta_steps=self._meta_update().spending(gradients).meta_steps)
 
     def _meta_update(self) -> FTML:
         """FTML with these settings; on a buffer of one task it is this learner."""

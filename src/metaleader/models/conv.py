@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 from jaxtyping import Array, Float, Shaped
@@ -34,10 +34,11 @@ class ConvNet:
     """Height, width and channels of the inputs, in pixels."""
     classes: int = 10
     """Number of labels."""
-    norm: Literal["batch", "task"] = "batch"
+    norm: layers.Norm = "batch"
     """Statistics for batch normalisation when predicting. `batch`: those of the batch being predicted, as the
     authors did; test images then help to predict each other. `task`: those of the task's training data D_t
-    at the adapted weights; each test image is predicted on its own."""
+    at the adapted weights; each test image is predicted on its own. `running`: those of images of all tasks so far at
+    the adapted weights, which a running average over minibatches of joint training estimates."""
 
     def __post_init__(self) -> None:
         if min(self.depth, self.filters, self.classes, self.stride, *self.image) < 1:
@@ -62,8 +63,13 @@ class ConvNet:
         return self._forward(params, inputs, weights)[0]
 
     def calibrate(self, params: Params, batch: Batch) -> Params:
-        """`params` with the batch statistics of `batch` stored in every layer, if `norm` is `task`."""
-        return self._forward(params, batch.inputs, batch.weights)[1] if self.norm == "task" else params
+        """`params` with the batch statistics of `batch` stored in every layer, unless `norm` is `batch`."""
+        return params if self.norm == "batch" else self._forward(params, batch.inputs, batch.weights)[1]
+
+    @property
+    def calibrates_on_all_tasks(self) -> bool:
+        """Whether the statistics to predict by are those of data of all tasks, not of the task's."""
+        return self.norm == "running"
 
     def _forward(self, params: Params, inputs: Any, weights: Any) -> tuple[Any, Params]:
         """The logits, and the parameters with the statistics that were used."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Shaped
 from metaleader.batch import AnyArray
 
 Layer: TypeAlias = dict[str, Any]
+Norm: TypeAlias = Literal["batch", "task", "running"]
 
 
 def as_float(inputs: Shaped[AnyArray, ...]) -> Float[Array, ...]:

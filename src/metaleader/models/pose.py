@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,7 @@ class PoseNet:
     """Numbers to predict."""
     image: tuple[int, int, int] = (64, 64, 3)
     """Height, width and channels of the inputs, in pixels."""
-    norm: Literal["batch", "task"] = "batch"
+    norm: layers.Norm = "batch"
     """Statistics for batch normalisation when predicting: see `ConvNet`."""
 
     def __post_init__(self) -> None:
@@ -80,8 +80,13 @@ class PoseNet:
         return self._forward(params, inputs, weights)[0]
 
     def calibrate(self, params: Params, batch: Batch) -> Params:
-        """`params` with the batch statistics of `batch` stored in every layer, if `norm` is `task`."""
-        return self._forward(params, batch.inputs, batch.weights)[1] if self.norm == "task" else params
+        """`params` with the batch statistics of `batch` stored in every layer, unless `norm` is `batch`."""
+        return params if self.norm == "batch" else self._forward(params, batch.inputs, batch.weights)[1]
+
+    @property
+    def calibrates_on_all_tasks(self) -> bool:
+        """Whether the statistics to predict by are those of data of all tasks, not of the task's."""
+        return self.norm == "running"
 
     def _forward(self, params: Params, inputs: Any, weights: Any) -> tuple[Any, Params]:
         """The predictions, and the parameters with the statistics that were used."""

@@ -1,10 +1,20 @@
 """Streams of tasks."""
 
 from metaleader.streams.cifar100 import FiveWayCifar100
-from metaleader.streams.coloured import ColouredMnist
+from metaleader.streams.coloured import ColouredDigits, ColouredMnist
 from metaleader.streams.pose import Pose
 from metaleader.streams.rainbow import RainbowDigits, RainbowMnist
 from metaleader.streams.sinusoid import Sinusoid
 from metaleader.streams.task import Stream, Task
 
-__all__ = ["ColouredMnist", "FiveWayCifar100", "Pose", "RainbowDigits", "RainbowMnist", "Sinusoid", "Stream", "Task"]
+__all__ = [
+    "ColouredDigits",
+    "ColouredMnist",
+    "FiveWayCifar100",
+    "Pose",
+    "RainbowDigits",
+    "RainbowMnist",
+    "Sinusoid",
+    "Stream",
+    "Task",
+]

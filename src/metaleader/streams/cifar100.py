@@ -10,11 +10,12 @@ from jaxtyping import UInt8
 
 from metaleader import data
 from metaleader.batch import Batch
-from metaleader.errors import UserError
+from metaleader.streams.digits import HeldOut, check_between
 from metaleader.streams.task import Stream, Task
 
 WAYS = 5
 MOST_ROUNDS = 100 - WAYS + 1
+VALIDATION = 100  # images of each class
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,17 @@ class FiveWayCifar100:
     rounds: int = MOST_ROUNDS
     """Tasks in the stream, 96 at most."""
     examples_per_class: int = 400
-    """Training images of each of a task's five classes, 500 at most."""
+    """Training images of each of a task's five classes, 500 at most; 400 with `held_out` validation."""
     test_per_class: int = 100
     """Held-out images of each of a task's five classes, 100 at most."""
+    held_out: HeldOut = "test"
+    """Where held-out images come from: the test set, or, to choose settings by, the last 100 training images of each
+    class, which are then not learned from."""
 
     def __post_init__(self) -> None:
-        limits = (("rounds", MOST_ROUNDS), ("examples_per_class", 500), ("test_per_class", 100))
-        for name, most in limits:
-            if not 1 <= getattr(self, name) <= most:
-                raise UserError(f"{name} must be from 1 to {most}, got {getattr(self, name)}")
+        most = 500 - VALIDATION if self.held_out == "validation" else 500
+        for name, limit in (("rounds", MOST_ROUNDS), ("examples_per_class", most), ("test_per_class", 100)):
+            check_between(name, getattr(self, name), 1, limit)
 
     def stream(self, seed: int, data_dir: Path | None = None) -> Stream:
         """The stream whose order of classes, tasks and images are drawn by `seed`.
@@ -52,6 +55,9 @@ class FiveWayCifar100:
         """
         paths = data.locate(data.find("cifar100"), data_dir)
         cifar = data.read_cifar100(next(iter(paths.values())))
+        images, held_out = cifar.train, cifar.test
+        if self.held_out == "validation":
+            images, held_out = images[:, :-VALIDATION], images[:, -VALIDATION:]
         introduced = np.random.default_rng(seed).permutation(100)
 
         def make(i: int) -> Task:
@@ -61,8 +67,8 @@ class FiveWayCifar100:
             classes = choice.permutation([newest, *choice.choice(before, WAYS - 1, replace=False)])
             others = " ".join(sorted(cifar.names[c] for c in classes if c != newest))
             return Task(
-                _drawn(train, cifar.train, classes, self.examples_per_class),
-                _drawn(test, cifar.test, classes, self.test_per_class),
+                _drawn(train, images, classes, self.examples_per_class),
+                _drawn(test, held_out, classes, self.test_per_class),
                 f"{cifar.names[newest]} among {others}",
             )
 

@@ -1,4 +1,4 @@
-"""Coloured MNIST: a background that tells tasks apart, and misleads (paper, figure 1)."""
+"""Coloured digits: a background that tells tasks apart, and misleads (paper, figure 1)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from metaleader import data
 from metaleader.batch import Batch
 from metaleader.errors import UserError
-from metaleader.streams.rainbow import COLOURS, Grey, Transformation
+from metaleader.streams.digits import Digits, Grey, HeldOut, check_between, embedded, mnist
+from metaleader.streams.rainbow import COLOURS, Transformation
 from metaleader.streams.task import Stream, Task
 
 WAYS = 5
@@ -38,15 +38,12 @@ class ColouredMnist:
     """Training images of each task, a fifth of each digit."""
     test_examples: int = 200
     """Held-out images of each task."""
+    held_out: HeldOut = "test"
+    """Where held-out images come from: MNIST's test set, or, to choose settings by, its last 9,600 training images,
+    which are then not learned from."""
 
     def __post_init__(self) -> None:
-        limits = (("rounds", 10_000), ("examples_per_task", 25_000), ("test_examples", 4_000))
-        for name, most in limits:
-            value = getattr(self, name)
-            if not 1 <= value <= most:
-                raise UserError(f"{name} must be from 1 to {most}, got {value}")
-            if name != "rounds" and value % WAYS:
-                raise UserError(f"{name} must be a multiple of {WAYS}, the digits of a task, got {value}")
+        _check(self, 20_000, 4_000)
 
     def stream(self, seed: int, data_dir: Path | None = None) -> Stream:
         """The stream whose colours, digits, labels and images are drawn by `seed`.
@@ -54,20 +51,59 @@ class ColouredMnist:
         Raises:
             UserError: see `data.locate`.
         """
-        paths = data.locate(data.find("mnist"), data_dir)
-        images, labels, test_images, test_labels = (data.read_idx(path) for path in paths.values())
-        colours = np.random.default_rng(seed).permutation(list(COLOURS))
+        return _stream(self, mnist(self.held_out, data_dir), seed)
 
-        def make(i: int) -> Task:
-            choice, train, test = (np.random.default_rng([seed, i, kind]) for kind in range(3))
-            colour, digits = str(colours[i % len(colours)]), choice.permutation(10)[:WAYS]
-            return Task(
-                _drawn(train, images, labels, digits, colour, self.examples_per_task // WAYS),
-                _drawn(test, test_images, test_labels, digits, colour, self.test_examples // WAYS),
-                f"{colour}/{''.join(map(str, digits))}",
-            )
 
-        return Stream(make, self.rounds, tuple((f"mnist/{name}", data.sha256(path)) for name, path in paths.items()))
+@dataclass(frozen=True)
+class ColouredDigits:
+    """`ColouredMnist` with the 1,797 digits that scikit-learn carries, `(16, 16, 3)`; nothing is downloaded.
+
+    One split serves all seeds: 400 images are held out. Tasks share images, under other colours and labels.
+
+    Raises:
+        UserError: a number is not positive, or more images are asked for than there are.
+    """
+
+    rounds: int = 56
+    """Tasks in the stream: each colour comes every seventh round."""
+    examples_per_task: int = 100
+    """Training images of each task, a fifth of each digit."""
+    test_examples: int = 150
+    """Held-out images of each task."""
+    held_out: HeldOut = "test"
+    """Which images are held out: those for testing, or, to choose settings by, a part of those to learn from."""
+
+    def __post_init__(self) -> None:
+        _check(self, 400, 150)
+
+    def stream(self, seed: int, data_dir: Path | None = None) -> Stream:  # noqa: ARG002 - the data is at hand
+        """The stream whose colours, digits, labels and images are drawn by `seed`."""
+        return _stream(self, embedded(self.held_out), seed)
+
+
+def _check(settings: ColouredMnist | ColouredDigits, most_examples: int, most_held_out: int) -> None:
+    limits = (("rounds", 10_000), ("examples_per_task", most_examples), ("test_examples", most_held_out))
+    for name, most in limits:
+        value = getattr(settings, name)
+        check_between(name, value, 1, most)
+        if name != "rounds" and value % WAYS:
+            raise UserError(f"{name} must be a multiple of {WAYS}, the digits of a task, got {value}")
+
+
+def _stream(settings: ColouredMnist | ColouredDigits, its: Digits, seed: int) -> Stream:
+    colours = np.random.default_rng(seed).permutation(list(COLOURS))
+
+    def make(i: int) -> Task:
+        choice, train, test = (np.random.default_rng([seed, i, kind]) for kind in range(3))
+        colour, digits = str(colours[i % len(colours)]), choice.permutation(10)[:WAYS]
+        held_out = its.held_out_images, its.held_out_labels
+        return Task(
+            _drawn(train, its.images, its.labels, digits, colour, settings.examples_per_task // WAYS),
+            _drawn(test, *held_out, digits, colour, settings.test_examples // WAYS),
+            f"{colour}/{''.join(map(str, digits))}",
+        )
+
+    return Stream(make, settings.rounds, its.sources)
 
 
 def recoloured(images: Images, old: str, new: str) -> Images:

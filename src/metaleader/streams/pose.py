@@ -11,6 +11,7 @@ from metaleader import data, rendering
 from metaleader.batch import Batch
 from metaleader.errors import UserError
 from metaleader.rendering import Rendering
+from metaleader.streams.digits import HeldOut
 from metaleader.streams.task import Stream, Task
 
 
@@ -34,6 +35,9 @@ class Pose:
     """Held-out images of each task."""
     rendering: Rendering = Rendering()
     """What is rendered."""
+    held_out: HeldOut = "test"
+    """Which images are held out: those rendered for testing, or, to choose settings by, the last `test_examples` of
+    those to learn from, which are then not learned from; a task may have fewer of these than `examples_per_task`."""
 
     def __post_init__(self) -> None:
         of = self.rendering
@@ -44,6 +48,11 @@ class Pose:
                     f"{name} must be from 1 to {most}, which are rendered, got {getattr(self, name)}: see the options "
                     "--stream.rendering"
                 )
+        if self.held_out == "validation" and self.test_examples >= of.images:
+            raise UserError(
+                f"test_examples must be below {of.images}, the images to learn from, where they are held out of these; "
+                f"got {self.test_examples}"
+            )
 
     def stream(self, seed: int, data_dir: Path | None = None) -> Stream:
         """The stream whose order of tasks and of images are drawn by `seed`.
@@ -61,9 +70,10 @@ class Pose:
         def make(i: int) -> Task:
             with np.load(files[i]) as task:
                 inputs, targets, name = task["inputs"], task["targets"], str(task["name"])
-            n = self.rendering.images
+            n = self.rendering.images - (self.test_examples if self.held_out == "validation" else 0)
             train = np.random.default_rng([seed, i]).permutation(n)[: self.examples_per_task]
-            test = slice(n, n + self.test_examples)
+            first = n if self.held_out == "validation" else self.rendering.images
+            test = slice(first, first + self.test_examples)
             return Task(Batch.of(inputs[train], targets[train]), Batch.of(inputs[test], targets[test]), name)
 
         manifest = folder / rendering.MANIFEST

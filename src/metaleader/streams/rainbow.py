@@ -11,13 +11,21 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from jaxtyping import UInt8
 
-from metaleader import data
 from metaleader.batch import Batch
 from metaleader.errors import UserError, unknown
+from metaleader.streams.digits import (
+    DIGITS_HELD_OUT,
+    MNIST_VALIDATION,
+    Digits,
+    Grey,
+    HeldOut,
+    check_between,
+    embedded,
+    mnist,
+)
 from metaleader.streams.task import Stream, Task
 
 Order: TypeAlias = Literal["random", "colour", "scale", "rotation"]
-Grey: TypeAlias = UInt8[np.ndarray, "n side side"]
 
 COLOURS = {
     "red": (255, 0, 0),
@@ -76,17 +84,21 @@ class RainbowMnist:
     rounds: int = 56
     """Tasks in the stream, 56 at most."""
     examples_per_task: int = 900
-    """Training images of each task, 1071 at most."""
+    """Training images of each task, 1071 at most; 900 with `held_out` validation."""
     test_examples: int = 500
-    """Held-out images of each task, 10,000 at most."""
+    """Held-out images of each task, 10,000 at most; 9,600 with `held_out` validation."""
     order: Order = "random"
     """`random`, or grouped: all tasks of one colour (scale, rotation) before those of the next."""
+    held_out: HeldOut = "test"
+    """Where held-out images come from: MNIST's test set, or, to choose settings by, its last 9,600 training images,
+    which are then not learned from."""
 
     def __post_init__(self) -> None:
         _check_order(self.order)
-        _check_between("rounds", self.rounds, 1, len(TRANSFORMATIONS))
-        _check_between("examples_per_task", self.examples_per_task, 1, 60_000 // len(TRANSFORMATIONS))
-        _check_between("test_examples", self.test_examples, 1, 10_000)
+        check_between("rounds", self.rounds, 1, len(TRANSFORMATIONS))
+        held_out = MNIST_VALIDATION if self.held_out == "validation" else 0
+        check_between("examples_per_task", self.examples_per_task, 1, (60_000 - held_out) // len(TRANSFORMATIONS))
+        check_between("test_examples", self.test_examples, 1, held_out or 10_000)
 
     def stream(self, seed: int, data_dir: Path | None = None) -> Stream:
         """The stream with order, split and held-out images drawn by `seed`.
@@ -94,32 +106,23 @@ class RainbowMnist:
         Raises:
             UserError: see `data.locate`.
         """
-        paths = data.locate(data.find("mnist"), data_dir)
-        images, labels, test_images, test_labels = (data.read_idx(path) for path in paths.values())
+        digits = mnist(self.held_out, data_dir)
         order, split, held_out = _generators(seed)
         tasks = ordered(self.order, order)
-        places = split.permutation(len(images))[: len(TRANSFORMATIONS) * self.examples_per_task]
+        places = split.permutation(len(digits.images))[: len(TRANSFORMATIONS) * self.examples_per_task]
         of_tasks = places.reshape(len(TRANSFORMATIONS), self.examples_per_task)
-        tests = [held_out.choice(len(test_images), self.test_examples, replace=False) for _ in tasks]
-
-        def make(i: int) -> Task:
-            return Task(
-                _batch(tasks[i], images, labels, of_tasks[i]),
-                _batch(tasks[i], test_images, test_labels, tests[i]),
-                str(tasks[i]),
-            )
-
-        sources = tuple((f"mnist/{name}", data.sha256(path)) for name, path in paths.items())
-        return Stream(make, self.rounds, sources)
+        tests = [held_out.choice(len(digits.held_out_images), self.test_examples, replace=False) for _ in tasks]
+        return _stream(digits, tasks, of_tasks, tests, self.rounds)
 
 
 @dataclass(frozen=True)
 class RainbowDigits:
     """Rainbow MNIST's 56 tasks on the 1,797 handwritten digits of 8 x 8 pixels that scikit-learn carries.
 
-    The images are split once into a pool for training and one for testing. Every task draws its examples
-    from the first without replacement; tasks share images, under different transformations, since there are
-    too few. Images are `(16, 16, 3)`, 8 bits a channel: each pixel doubled at full scale.
+    The images are split once, for all seeds, into a pool for training and one for testing (`streams.digits.embedded`).
+    Every task draws its examples from the first without replacement; tasks share images, under different
+    transformations, since there are too few. Images are `(16, 16, 3)`, 8 bits a channel: each pixel doubled at full
+    scale.
 
     Raises:
         UserError: more rounds or examples are asked for than there are, or the order is unknown.
@@ -128,37 +131,29 @@ class RainbowDigits:
     rounds: int = 56
     """Tasks in the stream, 56 at most."""
     examples_per_task: int = 100
-    """Training images of each task."""
+    """Training images of each task, 1,397 at most; 997 with `held_out` validation."""
     test_examples: int = 400
-    """Held-out images, the same for every task but for the transformation."""
+    """Held-out images of each task, 400 at most."""
     order: Order = "random"
     """`random`, or grouped: all tasks of one colour (scale, rotation) before those of the next."""
+    held_out: HeldOut = "test"
+    """Which images are held out: those for testing, or, to choose settings by, a part of those to learn from."""
 
     def __post_init__(self) -> None:
         _check_order(self.order)
-        _check_between("rounds", self.rounds, 1, len(TRANSFORMATIONS))
-        _check_between("test_examples", self.test_examples, 1, 1796)
-        _check_between("examples_per_task", self.examples_per_task, 1, 1797 - self.test_examples)
+        check_between("rounds", self.rounds, 1, len(TRANSFORMATIONS))
+        check_between("test_examples", self.test_examples, 1, DIGITS_HELD_OUT)
+        pools = 2 if self.held_out == "validation" else 1
+        check_between("examples_per_task", self.examples_per_task, 1, 1797 - pools * DIGITS_HELD_OUT)
 
     def stream(self, seed: int, data_dir: Path | None = None) -> Stream:  # noqa: ARG002 - the data is at hand
-        """The stream with order, split and examples drawn by `seed`."""
-        import sklearn.datasets  # takes a second, and only this stream needs it
-
-        digits = sklearn.datasets.load_digits()
-        # Grey values of 0 to 16 on a canvas of twice the size, as the full scale of MNIST.
-        images = np.kron(np.rint(digits.images * (255 / 16)), np.ones((1, 2, 2))).astype(np.uint8)
-        labels = digits.target
-        order, split, drawn = _generators(seed)
+        """The stream with order and examples drawn by `seed`."""
+        digits = embedded(self.held_out)
+        order, held_out, drawn = _generators(seed)
         tasks = ordered(self.order, order)
-        train, test = np.split(split.permutation(len(images)), [len(images) - self.test_examples])
-        of_tasks = [drawn.choice(train, self.examples_per_task, replace=False) for _ in tasks]
-
-        def make(i: int) -> Task:
-            return Task(
-                _batch(tasks[i], images, labels, of_tasks[i]), _batch(tasks[i], images, labels, test), str(tasks[i])
-            )
-
-        return Stream(make, self.rounds)
+        of_tasks = [drawn.choice(len(digits.images), self.examples_per_task, replace=False) for _ in tasks]
+        tests = [held_out.permutation(len(digits.held_out_images))[: self.test_examples]] * len(tasks)
+        return _stream(digits, tasks, of_tasks, tests, self.rounds)
 
 
 def ordered(order: Order, random: np.random.Generator) -> Sequence[Transformation]:
@@ -173,6 +168,25 @@ def ordered(order: Order, random: np.random.Generator) -> Sequence[Transformatio
 def _generators(seed: int) -> list[np.random.Generator]:
     """Independent generators for order, split and choice, so that a change to one leaves the others."""
     return [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(3)]
+
+
+def _stream(
+    digits: Digits,
+    tasks: Sequence[Transformation],
+    of_tasks: Sequence[np.ndarray] | np.ndarray,
+    tests: Sequence[np.ndarray],
+    rounds: int,
+) -> Stream:
+    """Task by task, a transformation of the images at places of their own."""
+
+    def make(i: int) -> Task:
+        return Task(
+            _batch(tasks[i], digits.images, digits.labels, of_tasks[i]),
+            _batch(tasks[i], digits.held_out_images, digits.held_out_labels, tests[i]),
+            str(tasks[i]),
+        )
+
+    return Stream(make, rounds, digits.sources)
 
 
 def _batch(task: Transformation, images: Grey, labels: np.ndarray, places: np.ndarray) -> Batch:
@@ -191,8 +205,3 @@ def _shrunk(images: Grey) -> Grey:
 def _check_order(order: str) -> None:
     if order not in get_args(Order):
         raise UserError(unknown("order", order, get_args(Order)))
-
-
-def _check_between(name: str, value: int, low: int, high: int) -> None:
-    if not low <= value <= high:
-        raise UserError(f"{name} must be from {low} to {high}, got {value}")

@@ -237,6 +237,11 @@ class ExactFTML:
         """The update procedure in the sum that is minimised."""
         return self.update
 
+    @property
+    def adaptation(self) -> Update:
+        """U."""
+        return self.update
+
     def init(self, problem: Problem, key: Array, like: Batch, capacity: int = 1024) -> State:
         """w_1, an empty buffer."""
         check_precision()

@@ -1,6 +1,7 @@
 """Update procedures U: how parameters change on the data of one task (paper, sections 3 and 5)."""
 
 from metaleader.update.descent import GradientDescent, MetaSGD, MetaSGDParams, Reptile
+from metaleader.update.head import HeadFirst
 from metaleader.update.optimizer import InnerAdam, InnerMomentum, Optimized
 from metaleader.update.procedure import Identity, MetaParams, PullsBack, UpdateProcedure
 from metaleader.update.proximal import Proximal
@@ -8,6 +9,7 @@ from metaleader.update.steps import Steps, mask
 
 __all__ = [
     "GradientDescent",
+    "HeadFirst",
     "Identity",
     "InnerAdam",
     "InnerMomentum",
