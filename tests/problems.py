@@ -66,6 +66,7 @@ UPDATES: dict[str, UpdateProcedure] = {
     "imaml, gradient": Proximal(steps=200, strength=2.0, cg_steps=30, tolerance=1e-12),
     "reptile": Reptile(),
 }
+HEAD_FIRST = HeadFirst(20, 0.05, 5, 0.03)
 LEARNERS: dict[str, Learner] = {
     "ftml": FTML(meta_steps=2, meta_batch=2, train_size=3, validation_size=4),
     "ftml-past-only": FTML(meta_steps=2, meta_batch=2, train_size=3, validation_size=4, past_only=True),
@@ -78,10 +79,10 @@ LEARNERS: dict[str, Learner] = {
     "toe-mixed": TOE(steps=3, batch_tasks=0, batch_size=8),
     "toe-calibrated": TOE(steps=3, batch_size=8, calibration_size=4),
     "ftl": FTL(steps=3, batch_size=8),
-    "ftl-head-first": FTL(steps=3, batch_size=8, update=HeadFirst(20, 0.5, 2, 0.1)),
+    "ftl-head-first": FTL(steps=3, batch_size=8, update=HEAD_FIRST),
     "scratch": Scratch(steps=20, batch_size=8),
     "toe-multi-head": MultiHeadTOE(steps=60, batch_tasks=2, batch_size=16, tasks=40),
-    "ftl-multi-head": MultiHeadFTL(steps=20, batch_tasks=2, batch_size=16, tasks=40),
+    "ftl-multi-head": MultiHeadFTL(steps=60, batch_tasks=2, batch_size=16, tasks=40, update=HEAD_FIRST),
     "ftml-adapts-further": FTML(adapt_steps=9, meta_steps=2, meta_batch=2, train_size=3, validation_size=4),
     "streaming": Streaming(meta_steps=2, meta_batch=2, train_size=3, validation_size=4),
     "ftml-averaged": FTML(meta_steps=2, meta_batch=2, train_size=3, validation_size=4, optimizer=Adam(average=0.5)),

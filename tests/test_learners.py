@@ -18,6 +18,7 @@ from metaleader import (
     Identity,
     Learner,
     Momentum,
+    MultiHeadFTL,
     MultiHeadTOE,
     Protocol,
     Recency,
@@ -90,7 +91,7 @@ def test_every_learner_is_a_value_and_gets_better_with_its_task(name: str) -> No
     scores = [r.score for r in records if r.score is not None]
     assert len(scores) == len(records) == 30 * 2
     # A head of its own for every task starts from nothing each time: it must beat the mean of the targets, no more.
-    share = 1.0 if isinstance(learner, MultiHeadTOE) else 0.5
+    share = 1.0 if isinstance(learner, MultiHeadTOE | MultiHeadFTL) else 0.5
     assert np.mean(scores[-10:]) < share * np.var(tasks[0].test.targets)
 
 
@@ -105,8 +106,11 @@ def test_gradient_evaluations_are_counted() -> None:
     first_order = FTML(GradientDescent(first_order=True), meta_steps=2, meta_batch=3, train_size=6, validation_size=7)
     assert spent(first_order) == 4 * 2 * 3 * (5 * 6 + 7)
     assert spent(replace(first_order, past_only=True)) == 2 * 2 * 3 * (5 * 6 + 7)  # nothing to learn from in round 1
-    assert spent(TOE(steps=3, batch_size=10)) == 3 * (8 + 10 + 10 + 10)  # 8, 16, 24, 32 points are there
-    assert spent(FTL(steps=3, batch_size=10)) == 3 * (0 + 0 + 10 + 10)
+    mixed = TOE(steps=3, batch_tasks=0, batch_size=10)
+    assert spent(mixed) == 3 * (8 + 10 + 10 + 10)  # 8, 16, 24, 32 points are there
+    assert spent(FTL(steps=3, batch_tasks=0, batch_size=10)) == 3 * (0 + 0 + 10 + 10)
+    assert spent(FTL(steps=3, batch_tasks=2, batch_size=10, calibration_size=4)) == 3 * 2 * (14 + 14)
+    assert spent(TOE(steps=3, batch_tasks=2, batch_size=5, calibration_size=3)) == 3 * 2 * (8 + 8 + 8 + 8)
     assert spent(Scratch(steps=3, batch_size=10)) == 3 * (8 + 10 + 8 + 10)
     assert spent(MultiHeadTOE(steps=3, batch_tasks=2, batch_size=5, tasks=4)) == 4 * 3 * 2 * 5
 

@@ -1,0 +1,247 @@
+"""Minibatches of joint training, what normalises them, and how many gradients each learner takes."""
+
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metaleader import (
+    FTL,
+    FTML,
+    TOE,
+    Batch,
+    ConvNet,
+    CrossEntropy,
+    Experiment,
+    GradientDescent,
+    HeadFirst,
+    MetaSGD,
+    Momentum,
+    MultiHeadFTL,
+    MultiHeadTOE,
+    Preset,
+    Problem,
+    Protocol,
+    Recency,
+    Scratch,
+    Sinusoid,
+    Streaming,
+    UserError,
+    accuracy,
+)
+from metaleader.buffer import sampling_weights
+from metaleader.experiments import EXPERIMENTS
+from metaleader.learners.joint import _draws
+from metaleader.learners.state import POPULATION
+from metaleader.options import with_settings
+from metaleader.update.optimizer import InnerMomentum, Optimized
+from problems import CURVES, images, points
+
+
+def stored(learner: Any, counts: tuple[int, ...] = (30, 10, 20), problem: Problem = CURVES, data: Any = points) -> Any:
+    """A state with so many datapoints of each task, not learned from."""
+    state = learner.init(problem, jax.random.key(0), data(1))
+    buffer = state.buffer
+    for task, count in enumerate(counts):
+        buffer = learner.memory.append(buffer, task, data(count, task))
+    return state._replace(buffer=buffer)
+
+
+def drawn(learner: Any, past_only: bool = False, newest_first: bool = False) -> tuple[np.ndarray, ...]:
+    buffer = stored(learner).buffer
+    return tuple(map(np.asarray, _draws(learner, jax.random.key(1), buffer, past_only, newest_first)))
+
+
+def test_a_minibatch_holds_distinct_examples_of_each_of_its_tasks() -> None:
+    tasks, places, weights = drawn(TOE(2_000, batch_tasks=2, batch_size=12, calibration_size=3))
+    assert places.shape == weights.shape == (2_000, 2, 15)
+    starts, counts = np.array([0, 30, 40]), np.array([30, 10, 20])
+    for task, at, weight in zip(tasks.reshape(-1), places.reshape(-1, 15), weights.reshape(-1, 15), strict=True):
+        real = at[weight > 0]
+        assert len(real) == len(set(real)) == min(15, counts[task])
+        assert ((real >= starts[task]) & (real < starts[task] + counts[task])).all()
+    # In proportion to their datapoints: 4,000 draws, with a standard error of at most 0.008.
+    np.testing.assert_allclose(np.bincount(tasks.ravel()) / tasks.size, counts / 60, atol=0.035)
+
+
+def test_past_only_leaves_out_the_newest_task_and_newest_first_begins_with_it() -> None:
+    assert set(drawn(FTL(500), past_only=True)[0].ravel()) == {0, 1}
+    assert drawn(FTL(500, batch_tasks=0), past_only=True)[1].max() == 39
+    tasks, _, _ = drawn(TOE(500, batch_tasks=3), newest_first=True)
+    assert (tasks[:, 0] == 2).all()
+    assert set(tasks[:, 1:].ravel()) == {0, 1, 2}
+
+
+def test_one_step_is_along_the_mean_over_tasks_of_what_calibrated_examples_lose() -> None:
+    """Against the gradient of the loss written out for the examples that were drawn."""
+    problem = Problem(ConvNet(depth=1, filters=4, image=(16, 16, 3), norm="task"), CrossEntropy(), accuracy)
+    learner = TOE(1, batch_tasks=2, batch_size=6, calibration_size=4, optimizer=Momentum(0.1, momentum=0.0))
+    state = stored(learner, (20, 12), problem, images)
+    after = learner.observe(problem, state, 1, images(2, 9))  # one step, after two more examples of the task
+    state = state._replace(
+        buffer=learner.memory.append(stored(learner, (20, 12), problem, images).buffer, 1, images(2, 9))
+    )
+    _, places, _ = map(np.asarray, _draws(learner, jax.random.split(state.key)[1], state.buffer, False, False))
+    inputs, targets = np.asarray(state.buffer.inputs), np.asarray(state.buffer.targets)
+
+    def loss(params: Any) -> Any:
+        total = 0.0
+        for at in places[0]:
+            first, rest = at[:4], at[4:]
+            ready = problem.model.calibrate(params, Batch.of(inputs[first], targets[first]))
+            outputs = problem.model.apply(ready, inputs[rest], np.ones(6, np.float32))
+            total += jnp.mean(problem.loss(outputs, targets[rest])) / 2
+        return total
+
+    expected = jax.tree.map(lambda w, g: w - 0.1 * g, state.params, jax.grad(loss)(state.params))
+    for a, b in zip(jax.tree.leaves(after.params), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    assert int(after.gradient_evaluations) == 2 * 10
+
+
+def test_running_statistics_are_those_of_examples_of_all_tasks() -> None:
+    net = ConvNet(depth=1, filters=4, image=(16, 16, 3), norm="running")
+    problem = Problem(net, CrossEntropy(), accuracy)
+    learner = TOE(1)
+    state = stored(learner, (20, 12), problem, images)
+    adapted = learner.adapt(problem, state, images(5, 3))
+    everything = Batch.of(np.asarray(state.buffer.inputs)[:32], np.asarray(state.buffer.targets)[:32])
+    expected = replace(net, norm="task").calibrate(state.params, everything)
+    np.testing.assert_allclose(adapted["conv"][0]["mean"], expected["conv"][0]["mean"], rtol=1e-5, atol=1e-6)
+    of_task = replace(net, norm="task").calibrate(state.params, images(5, 3))
+    assert np.abs(np.asarray(adapted["conv"][0]["mean"]) - np.asarray(of_task["conv"][0]["mean"])).max() > 1e-4
+    assert POPULATION > 32
+
+
+def test_sampling_gives_the_newest_task_the_share_it_was_promised() -> None:
+    counts = np.array([5, 5, 5, 0, 5, 0, 0])
+    weights = np.asarray(sampling_weights(Recency(2.0, newest=0.4), counts, np.int32(5)))
+    shares = weights / weights.sum()
+    assert shares[4] == pytest.approx(0.4)
+    assert shares[3] == shares[5] == 0
+    assert shares[2] / shares[0] == pytest.approx(2)
+    only = np.asarray(sampling_weights(Recency(newest=0.4), np.array([5, 0]), np.int32(1)))
+    assert only[0] > 0
+    with pytest.raises(ValueError, match=r"newest must be in \[0, 1\), got 1.0"):
+        Recency(newest=1.0)
+
+
+def test_a_fresh_head_forgets_the_old_one_and_moves_alone_at_first() -> None:
+    params = CURVES.model.init(jax.random.key(0))
+    other = {**params, "head": jax.tree.map(lambda leaf: leaf + 3, params["head"])}
+    data = points(12)
+    update = HeadFirst(head_steps=7, head_step_size=0.1, steps=0)
+    one, two = (update(CURVES.objective, w, data) for w in (params, other))
+    jax.tree.map(np.testing.assert_array_equal, one, two)
+    jax.tree.map(np.testing.assert_array_equal, one["hidden"], params["hidden"])
+    # A linear regression on fixed features, by hand.
+    blank = CURVES.model.apply(
+        {**params, "head": {"kernel": np.eye(8, dtype=np.float32), "bias": np.zeros(8)}}, data.inputs, data.weights
+    )
+    features, kernel, bias = np.asarray(blank, np.float64), np.zeros((8, 1)), np.zeros(1)
+    for _ in range(7):
+        error = features @ kernel + bias - data.targets
+        kernel, bias = kernel - 0.2 * features.T @ error / 12, bias - 0.2 * error.mean(axis=0)
+    np.testing.assert_allclose(one["head"]["kernel"], kernel, rtol=1e-4, atol=1e-5)
+    then = HeadFirst(head_steps=7, head_step_size=0.1, steps=3, step_size=0.05, decay=0.0)
+    expected = Optimized(3, InnerMomentum(0.05, 0.0))(CURVES.objective, one, data)
+    for a, b in zip(jax.tree.leaves(then(CURVES.objective, params, data)), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    nothing = replace(data, weights=np.zeros(12, np.float32))
+    jax.tree.map(np.testing.assert_array_equal, then(CURVES.objective, params, nothing), params)
+
+
+SPENDING = {
+    "ftml": FTML(GradientDescent(3), meta_batch=2),
+    "first order": FTML(GradientDescent(3, first_order=True), meta_batch=2),
+    "streaming": Streaming(),
+    "toe": TOE(),
+    "mixed": TOE(batch_tasks=0, batch_size=50),
+    "calibrated": FTL(batch_tasks=3, calibration_size=5),
+    "scratch": Scratch(batch_size=20),
+    "heads": MultiHeadTOE(batch_tasks=2, tasks=4),
+    "heads, past": MultiHeadFTL(batch_tasks=2, tasks=4),
+}
+
+
+@pytest.mark.parametrize("name", SPENDING)
+def test_every_learner_spends_what_it_is_given(name: str) -> None:
+    """To half a step, once the buffer has enough of several tasks."""
+    learner: Any = SPENDING[name].spending(2_000)
+    state = learner.init(CURVES, jax.random.key(0), points(1))
+    for task in range(3):
+        before = int(state.gradient_evaluations)
+        state = learner.observe(CURVES, state, task, points(60, task))
+    assert int(state.gradient_evaluations) - before == pytest.approx(2_000, abs=200)
+    assert learner == SPENDING[name].spending(2_000)
+    least: Any = SPENDING[name].spending(1)
+    assert getattr(least, "meta_steps", None) == 1 or least.steps == 1
+
+
+def test_equal_gradients_are_a_setting_of_the_experiment() -> None:
+    preset = Preset(Sinusoid(rounds=2), CURVES.model, CURVES.loss, Protocol(chunk=5), {"toe": TOE(steps=3)}, 500)
+    experiment = Experiment("curves", "", CURVES.score, MappingProxyType({"laptop": preset}))
+    assert preset.learner("toe") == TOE(steps=10)
+    assert with_settings(experiment, preset, {"gradients": "1000"}).learner("toe") == TOE(steps=20)
+    assert with_settings(experiment, preset, {"gradients": "0", "toe.steps": "7"}).learner("toe") == TOE(steps=7)
+    with pytest.raises(UserError, match=r"toe\.steps=7 changes nothing, since steps follow from --gradients"):
+        with_settings(experiment, preset, {"toe.steps": "7"})
+    with pytest.raises(ValueError, match="gradients must be at least 0"):
+        replace(preset, gradients=-1)
+
+
+@pytest.mark.parametrize(
+    "name", ["coloured-digits", "rainbow-digits", "rainbow-mnist", "cifar100", "pose", "sinusoid", "coloured-mnist"]
+)
+def test_laptop_presets_give_all_learners_equal_gradients(name: str) -> None:
+    """To a tenth, in a minibatch that is full."""
+    preset = EXPERIMENTS[name].preset("laptop")
+    assert preset.gradients > 0
+    for each in EXPERIMENTS[name].compared:
+        learner: Any = preset.learner(each)
+        if isinstance(learner, FTML):
+            spent = learner.meta_steps * learner.meta_gradient_evaluations()
+        else:
+            tasks = max(getattr(learner, "batch_tasks", 1), 1)
+            spent = learner.steps * tasks * (learner.batch_size + getattr(learner, "calibration_size", 0))
+        assert spent == pytest.approx(preset.gradients, rel=0.1), each
+
+
+def test_every_option_that_is_searched_exists() -> None:
+    for experiment in EXPERIMENTS.values():
+        preset = experiment.preset("laptop")
+        for option, values in experiment.search.items():
+            for value in values.replace(":", "|").split("|"):
+                changed = with_settings(experiment, preset, {option: value})
+                assert changed.learners.keys() == preset.learners.keys()
+
+
+def test_adapting_further_than_meta_training_takes_more_of_the_same_steps() -> None:
+    learner = FTML(GradientDescent(2, 0.05), adapt_steps=6)
+    state = learner.init(CURVES, jax.random.key(0), points(1))
+    expected = GradientDescent(6, 0.05)(CURVES.objective, state.params, points(10))
+    for a, b in zip(jax.tree.leaves(learner.adapt(CURVES, state, points(10))), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert learner.adaptation.gradient_evaluations(10) == 60
+    assert FTML(MetaSGD(2), adapt_steps=4).adaptation == MetaSGD(4)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: TOE(batch_tasks=-1), "batch_tasks must be at least 0"),
+        (lambda: TOE(batch_tasks=0, calibration_size=3), "calibration_size must be 0 where tasks are mixed"),
+        (lambda: FTL(calibration_size=-1), "calibration_size must be at least 0"),
+        (lambda: HeadFirst(head_steps=-1), "head_steps must be at least 0"),
+        (lambda: HeadFirst(step_size=0.0), "step_size must be positive"),
+        (lambda: FTML(adapt_steps=-2), "adapt_steps must be at least 0"),
+        (lambda: Momentum(average=1.0), r"average must be in \[0, 1\)"),
+    ],
+)
+def test_impossible_settings_are_refused(build: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build()
