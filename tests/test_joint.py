@@ -82,8 +82,8 @@ def test_one_step_is_along_the_mean_over_tasks_of_what_calibrated_examples_lose(
     learner = TOE(1, batch_tasks=2, batch_size=6, calibration_size=4, optimizer=Momentum(0.1, momentum=0.0))
     state = stored(learner, (20, 12), problem, images)
     after = learner.observe(problem, state, 1, images(2, 9))  # one step, after two more examples of the task
-    state = state._replace(
-        buffer=learner.memory.append(stored(learner, (20, 12), problem, images).buffer, 1, images(2, 9))
+    buffer = stored(learner, (20, 12), problem, images).buffer
+    state = state._replace(buffer=learner.memory.append(buffer, 1, images(2, 9)))
     )
     _, places, _ = map(np.asarray, _draws(learner, jax.random.split(state.key)[1], state.buffer, False, False))
     inputs, targets = np.asarray(state.buffer.inputs), np.asarray(state.buffer.targets)
@@ -119,12 +119,12 @@ def test_running_statistics_are_those_of_examples_of_all_tasks() -> None:
 
 def test_sampling_gives_the_newest_task_the_share_it_was_promised() -> None:
     counts = np.array([5, 5, 5, 0, 5, 0, 0])
-    weights = np.asarray(sampling_weights(Recency(2.0, newest=0.4), counts, np.int32(5)))
+    weights = np.asarray(sampling_weights(Recency(2.0, newest=0.4), counts, np.asarray(5)))
     shares = weights / weights.sum()
     assert shares[4] == pytest.approx(0.4)
     assert shares[3] == shares[5] == 0
     assert shares[2] / shares[0] == pytest.approx(2)
-    only = np.asarray(sampling_weights(Recency(newest=0.4), np.array([5, 0]), np.int32(1)))
+    only = np.asarray(sampling_weights(Recency(newest=0.4), np.array([5, 0]), np.asarray(1)))
     assert only[0] > 0
     with pytest.raises(ValueError, match=r"newest must be in \[0, 1\), got 1.0"):
         Recency(newest=1.0)
@@ -155,7 +155,7 @@ def test_a_fresh_head_forgets_the_old_one_and_moves_alone_at_first() -> None:
     jax.tree.map(np.testing.assert_array_equal, then(CURVES.objective, params, nothing), params)
 
 
-SPENDING = {
+SPENDING: dict[str, Any] = {
     "ftml": FTML(GradientDescent(3), meta_batch=2),
     "first order": FTML(GradientDescent(3, first_order=True), meta_batch=2),
     "streaming": Streaming(),
@@ -214,10 +214,10 @@ def test_laptop_presets_give_all_learners_equal_gradients(name: str) -> None:
 def test_every_option_that_is_searched_exists() -> None:
     for experiment in EXPERIMENTS.values():
         preset = experiment.preset("laptop")
-        for option, values in experiment.search.items():
-            for value in values.replace(":", "|").split("|"):
-                changed = with_settings(experiment, preset, {option: value})
-                assert changed.learners.keys() == preset.learners.keys()
+        ends = {option: values.replace(":", "|").split("|") for option, values in experiment.search.items()}
+        for end in (0, -1):
+            changed = with_settings(experiment, preset, {option: values[end] for option, values in ends.items()})
+            assert changed.learners.keys() == preset.learners.keys()
 
 
 def test_adapting_further_than_meta_training_takes_more_of_the_same_steps() -> None:
