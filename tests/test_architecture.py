@@ -25,7 +25,7 @@ FLOORS = [
     {"run", "report", "options", "workers"},
     {"spaces", "tuning_page"},
     {"studies"},
-    {"found", "trials"},
+    {"found", "trials", "tuning"},
     {"sweep", "tune", "reproduce", "theory"},
     {"progress"},
     {"cli"},

@@ -23,7 +23,8 @@ from metaleader.run import Plan, RunInterrupted, run
 from metaleader.spaces import Choices, Range, Space, spaces
 from metaleader.studies import Ended, Rungs
 from metaleader.trials import TrialJob, perform
-from metaleader.tune import Pruning, Tuning, tune
+from metaleader.tune import tune
+from metaleader.tuning import Pruning, Tuning, prepare
 from metaleader.workers import LocalWorkers
 from test_tune import EXPERIMENT, account, planned, untimed
 
@@ -115,7 +116,7 @@ def test_stopped_at_rungs_and_within_trials_it_makes_the_same_journal(
         if told in stops:
             os.kill(os.getpid(), signal.SIGINT)
 
-    tuning, stopped = pruned(tmp_path), 0
+    tuning, stopped = pruned(tmp_path, learners=("guess",)), 0
     while True:
         try:
             tuned = tune(tuning, resume=stopped > 0, show=interrupt)
@@ -123,8 +124,8 @@ def test_stopped_at_rungs_and_within_trials_it_makes_the_same_journal(
         except RunInterrupted:
             stopped += 1
     assert stopped == len(stops)
-    assert untimed(tuned) == untimed(whole[0])
-    assert journal(tmp_path) == journal(whole[1])
+    assert untimed(tuned)["guess"] == untimed(whole[0])["guess"]
+    assert journal(tmp_path)["guess"] == journal(whole[1])["guess"]
     assert not list(tmp_path.rglob("checkpoints"))
 
 
@@ -134,8 +135,8 @@ def test_a_kill_between_the_end_of_a_trial_and_its_line_in_the_journal_costs_not
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt  # unlike a signal, it leaves no time to save
 
-    tuning = pruned(tmp_path)
-    for _ in range(4):
+    tuning = pruned(tmp_path, trials=4)
+    for _ in range(3):
         with monkeypatch.context() as patch:
             patch.setattr("metaleader.tune.keep", killed)
             with pytest.raises(KeyboardInterrupt):
@@ -149,21 +150,21 @@ def test_a_kill_between_the_end_of_a_trial_and_its_line_in_the_journal_costs_not
 
         with pytest.raises(KeyboardInterrupt):
             tune(tuning, resume=True, show=stop)
-    assert untimed(tune(tuning, resume=True)) == untimed(whole[0])
+    assert untimed(tune(tuning, resume=True)) == {name: trials[:4] for name, trials in untimed(whole[0]).items()}
 
 
 def test_the_folders_of_ended_trials_are_not_needed_to_go_on(
     tmp_path: Path, whole: tuple[dict[str, Any], Path]
 ) -> None:
-    tune(pruned(tmp_path, trials=5))
+    tune(pruned(tmp_path, learners=("guess",), trials=8))
     kept = {path.name: path.read_bytes() for path in (tmp_path / "tune.json", tmp_path / "optuna-journal.log")}
     bare = tmp_path / "bare"
     bare.mkdir()
     for name, content in kept.items():
         (bare / name).write_bytes(content)
-    assert untimed(tune(pruned(bare), resume=True)) == untimed(whole[0])
+    assert untimed(tune(pruned(bare, learners=("guess",)), resume=True))["guess"] == untimed(whole[0])["guess"]
     with pytest.raises(UserError, match=r"rungs = \[1, 3\], now it is \[2, 4\]"):
-        tune(replace(pruned(bare), pruning=Pruning(first=2, reduction=2)), resume=True)
+        tune(replace(pruned(bare, learners=("guess",)), pruning=Pruning(first=2, reduction=2)), resume=True)
 
 
 def test_two_workers_make_the_trials_of_one(tmp_path: Path, whole: tuple[dict[str, Any], Path]) -> None:
@@ -177,13 +178,24 @@ def test_two_workers_make_the_trials_of_one(tmp_path: Path, whole: tuple[dict[st
 
 def test_ctrl_c_stops_workers_and_resume_goes_on(tmp_path: Path, whole: tuple[dict[str, Any], Path]) -> None:
     def interrupt(_: str, done: float, __: float) -> None:
-        if done == 5:
+        if done == 3:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(RunInterrupted):
-        tune(pruned(tmp_path), show=interrupt, workers=LocalWorkers(2, 1, perform))
-    assert len(json.loads((tmp_path / "tune.json").read_text())["learners"]["guess"]["trials"]) < 12
-    assert untimed(tune(pruned(tmp_path), resume=True)) == untimed(whole[0])
+        tune(pruned(tmp_path, trials=6), show=interrupt, workers=LocalWorkers(2, 1, perform))
+    made = json.loads((tmp_path / "tune.json").read_text())["learners"]
+    assert 3 <= sum(len(of_learner["trials"]) for of_learner in made.values()) <= 5  # those under way may have ended
+    tuned = untimed(tune(pruned(tmp_path, trials=6), resume=True))
+    assert tuned == {name: trials[:6] for name, trials in untimed(whole[0]).items()}
+
+
+def test_settings_that_do_not_go_together_are_a_failed_trial(tmp_path: Path) -> None:
+    tuned = tune(planned(tmp_path, "guess.steps=1:20", "guess.most=4:5", learners=("guess",), trials=6))
+    for trial in tuned["learners"]["guess"]["trials"][1:]:
+        steps, most = trial["settings"]["guess.steps"], trial["settings"]["guess.most"]
+        message = f"steps must be at most {most}, got {steps}"
+        assert message in trial["outcome"] if steps > most else trial["outcome"] == "finished"
+    assert {trial["outcome"].partition(":")[0] for trial in tuned["learners"]["guess"]["trials"]} >= {"failed"}
 
 
 def test_a_plan_pauses_after_so_many_rounds_and_goes_on_to_the_same_records(tmp_path: Path) -> None:
@@ -217,8 +229,6 @@ def test_trials_are_judged_on_validation_data_unless_told_otherwise(tmp_path: Pa
 
 
 def pruned_of(name: str, out: Path) -> Tuning:
-    from metaleader.tune import prepare
-
     return prepare(EXPERIMENTS[name], "smoke", ["toe"], 1, 1, [], ["stream.rounds=1"], out)
 
 

@@ -22,7 +22,8 @@ from metaleader import EXPERIMENTS, UserError, tuning_figure
 from metaleader.record import RunFolder
 from metaleader.run import RunInterrupted
 from metaleader.spaces import Range, spaces
-from metaleader.tune import Pruning, Tuning, prepare, tune
+from metaleader.tune import tune
+from metaleader.tuning import Pruning, Tuning, prepare
 
 EXPERIMENT = str(Path(tunable.__file__))
 SMOKE = ["tune", EXPERIMENT, "--preset", "smoke"]
@@ -30,7 +31,6 @@ TRIALS = 12  # the first ten are drawn at random, the others from what was found
 
 
 WHOLE = Pruning(prune=False)
-RUNGS = Pruning(first=2, reduction=2)  # of 6 rounds: at 2 and 4
 
 
 def planned(
@@ -257,7 +257,7 @@ def test_failed_trials_are_named_and_the_exit_code_says_so(tmp_path: Path, capsy
         (["sinusoid", "--search", "ftml.meta-steps=few:8"], "--ftml.meta-steps: invalid literal for int"),
         (
             ["sinusoid", "--search", "ftml.meta-steps=8"],
-            "--search takes NAME=LOW:HIGH such as ftml.meta-steps=1:8; got",
+            "--search takes NAME=LOW:HIGH such as ftml.meta-steps=1:8, or NAME=A|B|... such as",
         ),
         (
             ["sinusoid", "--search", "ftml.past-only=False:True"],
@@ -265,7 +265,7 @@ def test_failed_trials_are_named_and_the_exit_code_says_so(tmp_path: Path, capsy
         ),
         (["sinusoid", "--search", "ftml.past-only=true|True"], "two of the choices true|True mean the same"),
         (["sinusoid", "--search", "ftml.past-only=true|"], "--search takes NAME=LOW:HIGH"),
-        (["sinusoid", "--search", "ftml.past-only=true|few"], "--ftml.past-only: "),
+        (["sinusoid", "--search", "ftml.past-only=true|few"], "invalid choice 'few' for argument '--ftml.past-only'"),
         (["sinusoid", "--rungs", "0"], "the first rung must be from 1 to"),
         (["sinusoid", "--reduction", "1"], "the reduction factor must be at least 2, got 1"),
         (["sinusoid", "--workers", "0"], "--workers must be at least 1, got 0"),

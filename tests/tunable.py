@@ -41,8 +41,13 @@ class Guess:
     update: GradientDescent
     steps: int = 3
     helped: bool = False
+    most: int = 100
     diverges_above: float = math.inf
     fails_below: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.steps > self.most:
+            raise ValueError(f"steps must be at most {self.most}, got {self.steps}")
 
     def init(self, problem: Any, key: Any, like: Any, capacity: int = 1024) -> State:
         return State({}, (), (), key, np.int64(0))

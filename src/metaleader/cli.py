@@ -18,13 +18,14 @@ from rich.table import Table
 from metaleader import data, devices, rendering, report, trials, tuning_page, verdicts
 from metaleader import reproduce as reproduction
 from metaleader import sweep as sweeps
-from metaleader import tune as tuning
 from metaleader.errors import UserError, unknown
 from metaleader.experiments import EXPERIMENTS, find
 from metaleader.options import parse, parse_with_settings, value_of
 from metaleader.progress import live, live_sweep, steps
 from metaleader.rendering import Rendering
 from metaleader.run import Plan, RunFailed, RunInterrupted, check, run
+from metaleader.tune import failures, tune
+from metaleader.tuning import Pruning, prepare
 from metaleader.workers import LocalWorkers
 
 MAIN_JOB = "rainbow-digits"
@@ -320,7 +321,7 @@ def _tune(arguments: list[str]) -> int:
     devices.start(options.cores)
     experiment = find(options.experiment)
     out = options.out or _folder(f"tune-{experiment.name}-{options.preset}", options.resume)
-    planned = tuning.prepare(
+    planned = prepare(
         experiment,
         options.preset,
         _chosen(options.learner),
@@ -331,7 +332,7 @@ def _tune(arguments: list[str]) -> int:
         out,
         options.data_dir,
         shlex.join(["metaleader", "tune", *arguments]),
-        tuning.Pruning(options.rungs, options.reduction, options.prune),
+        Pruning(options.rungs, options.reduction, options.prune),
         options.experiment,
     )
     slots = options.workers or max(1, len(os.sched_getaffinity(0)) // options.cores)
@@ -339,11 +340,11 @@ def _tune(arguments: list[str]) -> int:
     workers = LocalWorkers(slots, options.cores, trials.perform) if slots > 1 else None
     try:
         with steps() as show:
-            tuned = tuning.tune(planned, options.resume, show, workers)
+            tuned = tune(planned, options.resume, show, workers)
     except RunInterrupted:
         return _stopped(["tune", *arguments], options.out, out)
     table = _table(tuning_page.HEADINGS, tuning_page.rows(tuned), tuning_page.title(tuned), tuning_page.note(tuned))
-    return _told([table], tuning_page.write(tuned, out), tuning.failures(tuned, out))
+    return _told([table], tuning_page.write(tuned, out), failures(tuned, out))
 
 
 def _reproduce(arguments: list[str]) -> int:

@@ -6,11 +6,11 @@ import contextlib
 import dataclasses
 import io
 import itertools
+import operator
 import re
 import shlex
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import Any
 
 import tyro
@@ -92,7 +92,8 @@ def as_arguments(preset: Preset, setting: Mapping[str, str]) -> list[str]:
     for name, text in setting.items():
         owner, _, path = name.replace("-", "_").partition(".")
         learners = {key.replace("-", "_"): learner for key, learner in preset.learners.items()}
-        before = attrgetter(path)(learners[owner] if owner in learners else getattr(preset, owner))
+        before = learners[owner] if owner in learners else getattr(preset, owner)
+        before = operator.attrgetter(path)(before) if path else before
         if not isinstance(before, bool):
             arguments += [f"--{name}", *shlex.split(text)]
         elif (text.lower() == "true") != before:

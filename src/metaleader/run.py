@@ -148,7 +148,7 @@ def _one(
     interrupted: threading.Event,
     progress: Progress | None,
 ) -> str:
-    """Run one learner to its end, or to where the plan pauses, and say how it ended."""
+    """Run one learner to its end, and say how it ended."""
     problem, learner = plan.experiment.problem(plan.preset), plan.preset.learners[name]
     first = devices.is_first()
     try:
