@@ -379,6 +379,8 @@ def test_the_page_says_how_the_search_was_made(whole: tuple[dict[str, Any], Path
     again = tuning_page.write(tuned, tmp_path).read_text()
     assert "## Tried by hand\n\nTwo rates were tried: neither was better.\n" in again
     at_end = {**guess, "ends": {**guess["ends"], "guess.steps": "high"}}
+    # The command of the page is one that a shell reads whole.
+    assert shlex.split(text.split("With the best of every learner:\n\n```\n")[1].split("\n```")[0].replace("\\\n", ""))
     flagged = tuning_page.around({**tuned, "learners": {**tuned["learners"], "guess": at_end}})
     assert [row[-1] for row in flagged if "guess.steps" in row[1]] == ["at the high end of the range: widen it"]
 

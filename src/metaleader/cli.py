@@ -344,7 +344,9 @@ def _tune(arguments: list[str]) -> int:
     except RunInterrupted:
         return _stopped(["tune", *arguments], options.out, out)
     table = _table(tuning_page.HEADINGS, tuning_page.rows(tuned), tuning_page.title(tuned), tuning_page.note(tuned))
-    return _told([table], tuning_page.write(tuned, out), failures(tuned, out))
+    exit_code = _told([table], tuning_page.write(tuned, out), failures(tuned, out))
+    print(f"with the best of every learner:\n{tuning_page.run_command(tuned)}")
+    return exit_code
 
 
 def _reproduce(arguments: list[str]) -> int:

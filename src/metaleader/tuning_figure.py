@@ -14,35 +14,44 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from metaleader.figures import RC, style
 
+COLUMNS = 5
 OFF = 10  # times the best error: off the scale
 
 
 def search(tuned: Mapping[str, Any]) -> tuple[Figure, str]:
-    """What `tune.json` holds as a figure and its caption: score against every setting searched, a row a learner."""
+    """What `tune.json` holds as a figure and its caption: score against every setting searched."""
     spaces, score = tuned["spaces"], tuned["score"]
     higher = score["higher_is_better"]
-    columns = max(map(len, spaces.values()))
+    columns = min(COLUMNS, max(map(len, spaces.values())))
+    lines = {learner: -(-len(space) // columns) for learner, space in spaces.items()}
     with matplotlib.rc_context(RC):
         apart = ConstrainedLayoutEngine(w_pad=0.15)  # the ends of neighbouring axes
-        figure = Figure(figsize=(3.6 * columns + 0.8, 2.4 * len(spaces) + 0.7), layout=apart)
-        every = figure.subplots(len(spaces), columns, sharey="row", squeeze=False)
+        size = (3.0 * columns + 0.8, 2.4 * sum(lines.values()) + 0.7)
+        figure = Figure(figsize=size, layout=apart)
+        every = list(figure.subplots(sum(lines.values()), columns, squeeze=False))
         legend: dict[str, Any] = {}
         lost_as = "no score" if higher else "no score, or off the scale"
-        for panels, (learner, space) in zip(every, spaces.items(), strict=True):
+        for learner, space in spaces.items():
             found = tuned["learners"][learner]
             shown = _on_one_scale(found, higher)
-            for panel, (option, ends) in zip(panels, space.items(), strict=False):
-                _searched(panel, learner, option, ends, found, shown, lost_as)
-                handles, labels = panel.get_legend_handles_labels()
+            panels = [panel for _ in range(lines[learner]) for panel in every.pop(0)]
+            for i, (option, ends) in enumerate(space.items()):
+                if i > 0:
+                    panels[i].sharey(panels[0])
+                panels[i].tick_params(labelleft=i % columns == 0)
+                _searched(panels[i], learner, option, ends, found, shown, lost_as)
+                handles, labels = panels[i].get_legend_handles_labels()
                 legend.update(zip(labels, handles, strict=True))
             for panel in panels[len(space) :]:
                 panel.set_axis_off()
-            panels[0].set(title=style(learner).name, ylabel=f"held-out {score['name']}")
+            for panel in panels[: len(space) : columns]:
+                panel.set_ylabel(f"held-out {score['name']}")
+            panels[0].set_title(style(learner).name)
             scores = [trial["score"] for trial in shown]
             if scores and min(scores) > 0 and not higher:
                 panels[0].set_yscale("log")
                 _between(panels[0].yaxis, min(scores), max(scores), True)
-        figure.legend(list(legend.values()), list(legend), loc="outside upper center", ncols=2 * columns)
+        figure.legend(list(legend.values()), list(legend), loc="outside upper center", ncols=5)
     far_off = "" if higher else f", or whose error is more than {OFF} times the best"
     pruned = any(
         trial["outcome"].startswith("pruned") for each in tuned["learners"].values() for trial in each["trials"]
@@ -106,7 +115,7 @@ def _searched(
         if group:
             edge, looks = panel.get_xaxis_transform(), {"color": "black", "ms": 6, "clip_on": False}
             panel.plot(where(group), [0.0] * len(group), marker, transform=edge, label=label, **looks)
-    panel.set_xlabel(f"--{option}")
+    panel.set_xlabel(option.removeprefix(f"{learner}."))
     if choices:
         panel.set_xticks(range(len(choices)), choices)
         panel.set_xlim(-0.5, len(choices) - 0.5)
@@ -117,6 +126,8 @@ def _searched(
 
 def _between(axis: Axis, low: float, high: float, log: bool) -> None:
     """Ticks at the ends of a range and evenly between, as plain numbers; all of the range is shown."""
-    ticks = [float(f"{tick:.3g}") for tick in (np.geomspace if log else np.linspace)(low, high, 3)]
+    whole = isinstance(low, int) and isinstance(high, int)
+    evenly = (np.geomspace if log else np.linspace)(low, high, 3)
+    ticks = [float(round(tick)) if whole else float(f"{tick:.3g}") for tick in evenly]
     axis.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
     axis.set_ticks([], minor=True)

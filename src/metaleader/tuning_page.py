@@ -12,7 +12,7 @@ from metaleader.figures import style
 from metaleader.files import write_text
 from metaleader.run import writing
 
-HEADINGS = ("learner", "trials", "preset", "best", "gradients", "time", "options of the best")
+HEADINGS = ("learner", "trials", "preset", "best", "which", "gradients", "time")
 AROUND = ("learner", "setting", "searched", "best", "nearest tried", "")
 RANKS = ("learner", "rung", "reached", "with the next rung", "with the final score")
 NOTED = "by-hand.md"
@@ -35,7 +35,7 @@ def write(tuned: Mapping[str, Any], out: Path) -> Path:
             note(tuned),
             report.markdown_table(HEADINGS, rows(tuned)),
             "With the best of every learner:",
-            "```\n" + " \\\n    ".join(tuned["run"]) + "\n```",
+            f"```\n{run_command(tuned)}\n```",
             f"![Score against settings](figures/tune.png)\n\n{caption}",
             "## Around the best",
             "The trials with the next values of each setting that were tried; their other settings differ, too. Where "
@@ -53,6 +53,11 @@ def write(tuned: Mapping[str, Any], out: Path) -> Path:
         page = out / "tune.md"
         write_text(page, "\n\n".join(part.strip("\n") for part in parts) + "\n")
     return page
+
+
+def run_command(tuned: Mapping[str, Any]) -> str:
+    """The command that runs every learner with its best settings, a line for each whose best is not the preset."""
+    return " \\\n    ".join(tuned["run"])
 
 
 def title(tuned: Mapping[str, Any]) -> str:
@@ -98,7 +103,6 @@ def rows(tuned: Mapping[str, Any]) -> list[list[str]]:
         best, trials = of_learner["best"], of_learner["trials"]
         ended = Counter(_ended(trial) for trial in trials)
         numbers = ", ".join(f"{count} {outcome}" for outcome, count in ended.items() if outcome != "finished")
-        options = [f"--{option}={shown(value)}" for option, value in (best["settings"] if best else {}).items()]
         preset = trials[0]["score"] if trials else None
         table.append(
             [
@@ -106,9 +110,9 @@ def rows(tuned: Mapping[str, Any]) -> list[list[str]]:
                 f"{len(trials)}" + (f" ({numbers})" if numbers else ""),
                 "-" if preset is None else f"{preset:.3f}",
                 f"{best['score']:.3f}" if best else "-",
+                "-" if not best else f"trial {best['trial']}" if best["trial"] else "the preset",
                 report.readable(of_learner["gradient_evaluations"]),
                 report.minutes(of_learner["seconds"]),
-                "the preset" if best and best["trial"] == 0 else " ".join(options) or "-",
             ]
         )
     return table
