@@ -84,7 +84,6 @@ def test_one_step_is_along_the_mean_over_tasks_of_what_calibrated_examples_lose(
     after = learner.observe(problem, state, 1, images(2, 9))  # one step, after two more examples of the task
     buffer = stored(learner, (20, 12), problem, images).buffer
     state = state._replace(buffer=learner.memory.append(buffer, 1, images(2, 9)))
-    )
     _, places, _ = map(np.asarray, _draws(learner, jax.random.split(state.key)[1], state.buffer, False, False))
     inputs, targets = np.asarray(state.buffer.inputs), np.asarray(state.buffer.targets)
 

@@ -14,22 +14,38 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from optuna.trial import TrialState
 
 import tunable
 from command import Refused, call
-from metaleader import EXPERIMENTS, UserError, figures
+from metaleader import EXPERIMENTS, UserError, tuning_figure
 from metaleader.record import RunFolder
 from metaleader.run import RunInterrupted
 from metaleader.spaces import Range, spaces
-from metaleader.tune import Tuning, prepare, tune
+from metaleader.tune import tune
+from metaleader.tuning import Pruning, Tuning, prepare
 
 EXPERIMENT = str(Path(tunable.__file__))
 SMOKE = ["tune", EXPERIMENT, "--preset", "smoke"]
 TRIALS = 12  # the first ten are drawn at random, the others from what was found
 
 
-def planned(out: Path, *search: str, learners: tuple[str, ...] = (), trials: int = TRIALS, seeds: int = 1) -> Tuning:
-    return prepare(tunable.experiment, "smoke", learners, seeds, trials, search, ["stream.rounds=2"], out)
+WHOLE = Pruning(prune=False)
+
+
+def planned(
+    out: Path,
+    *search: str,
+    learners: tuple[str, ...] = (),
+    trials: int = TRIALS,
+    seeds: int = 1,
+    pruning: Pruning = WHOLE,
+    rounds: int = 2,
+) -> Tuning:
+    settings = [f"stream.rounds={rounds}"]
+    return prepare(
+        tunable.experiment, "smoke", learners, seeds, trials, search, settings, out, pruning=pruning, source=EXPERIMENT
+    )
 
 
 def untimed(tuned: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -40,13 +56,13 @@ def untimed(tuned: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def account(folder: Path) -> tuple[float | None, int]:
-    """Score and gradients of a trial from nothing but the lines of its records."""
+def account(folder: Path, rounds: int | None = None) -> tuple[float | None, int]:
+    """Score, after so many rounds or all, and gradients of a trial from nothing but the lines of its records."""
     means, spent = [], 0
     for path in folder.rglob("records.jsonl"):
         lines = [json.loads(line) for line in path.read_text().splitlines()]
-        planned = json.loads(path.with_name("config.json").read_text())["rounds"]
-        counted = [line["score"] for line in lines if line["round"] > planned - math.ceil(planned / 3)]
+        planned = rounds or json.loads(path.with_name("config.json").read_text())["rounds"]
+        counted = [line["score"] for line in lines if planned - math.ceil(planned / 3) < line["round"] <= planned]
         means.append(None if None in counted or not counted else sum(counted) / len(counted))
         spent += lines[-1]["gradient_evaluations"] if lines else 0
     return (None if None in means or not means else sum(means) / len(means)), spent  # type: ignore[arg-type]
@@ -104,17 +120,18 @@ def test_trials_that_diverge_or_fail_are_kept_and_count_as_the_worst(whole: tupl
         expected = "diverged" if rate > 0.05 else "failed: no room" if rate < 0.002 else "finished"
         assert trial["outcome"] == expected
         assert (trial["score"] is None) == (expected != "finished")
+    # The sampler counts what was pruned before it reported anything as the worst.
     journal = [json.loads(line) for line in (out / "optuna-journal.log").read_text().splitlines()]
-    values = [line["value"] for line in journal if line.get("user_attrs", {}).get("score", 0) is None]
-    assert values
-    assert set(values) == {-math.inf}
+    lost = [line for line in journal if line.get("user_attrs", {}).get("score", 0) is None]
+    assert len(lost) == sum(trial["score"] is None for trial in trials)
+    assert all(line["state"] == TrialState.PRUNED and not line["intermediate_values"] for line in lost)
 
 
 def test_tuning_seeds_are_none_of_the_results(tmp_path: Path) -> None:
     tune(planned(tmp_path, learners=("guess",), trials=1, seeds=2))
     configs = [json.loads(path.read_text()) for path in tmp_path.rglob("config.json")]
     assert sorted(config["seed"] for config in configs) == [1000, 1001]
-    assert all(config["setting"] == ["stream.rounds=2"] for config in configs)
+    assert all(config["setting"] == ["stream.rounds=2", "stream.held-out=validation"] for config in configs)
     score, _ = account(tmp_path / "guess" / "trial-000")
     assert json.loads((tmp_path / "tune.json").read_text())["seeds"] == [1000, 1001]
     assert score is not None
@@ -172,7 +189,8 @@ def test_what_is_searched_is_learning_rates_and_step_sizes_around_the_preset() -
         "ftml.meta-steps": Range(1, 8),
         "ftml.update.half-at": Range(0.0, 10.0),
     }
-    assert [(ends.log, ends.integer) for ends in space.values()] == [(True, False), (True, True), (False, False)]
+    ranges = [ends for ends in space.values() if isinstance(ends, Range)]
+    assert [(ends.log, ends.integer) for ends in ranges] == [(True, False), (True, True), (False, False)]
 
 
 def test_integers_stay_integers_and_the_preset_may_lie_outside(tmp_path: Path) -> None:
@@ -239,12 +257,18 @@ def test_failed_trials_are_named_and_the_exit_code_says_so(tmp_path: Path, capsy
         (["sinusoid", "--search", "ftml.meta-steps=few:8"], "--ftml.meta-steps: invalid literal for int"),
         (
             ["sinusoid", "--search", "ftml.meta-steps=8"],
-            "--search takes NAME=LOW:HIGH such as ftml.meta-steps=1:8; got",
+            "--search takes NAME=LOW:HIGH such as ftml.meta-steps=1:8, or NAME=A|B|... such as",
         ),
         (
             ["sinusoid", "--search", "ftml.past-only=False:True"],
-            "settings that are numbers, and ftml.past-only is none",
+            "takes LOW:HIGH for numbers, and ftml.past-only is none: name choices, as ftml.past-only=False|True",
         ),
+        (["sinusoid", "--search", "ftml.past-only=true|True"], "two of the choices true|True mean the same"),
+        (["sinusoid", "--search", "ftml.past-only=true|"], "--search takes NAME=LOW:HIGH"),
+        (["sinusoid", "--search", "ftml.past-only=true|few"], "invalid choice 'few' for argument '--ftml.past-only'"),
+        (["sinusoid", "--rungs", "0"], "the first rung must be from 1 to"),
+        (["sinusoid", "--reduction", "1"], "the reduction factor must be at least 2, got 1"),
+        (["sinusoid", "--workers", "0"], "--workers must be at least 1, got 0"),
         (["sinusoid", "--search", "stream.rounds=2:3"], "--search takes settings of learners"),
         (
             ["sinusoid", "--search", "streaming.meta-steps=2:3"],
@@ -275,7 +299,7 @@ def test_an_error_far_above_the_best_does_not_set_the_scale_of_the_figure() -> N
         "spaces": {"toe": {"toe.optimizer.learning-rate": {"low": 0.01, "high": 0.1, "log": True}}},
         "learners": {"toe": {"best": trials[0], "trials": trials}},
     }
-    figure, caption = figures.search(tuned)
+    figure, caption = tuning_figure.search(tuned)
     (panel,) = figure.axes
     assert panel.get_ylim()[1] < 1
     crosses = next(line for line in panel.lines if line.get_marker() == "x")

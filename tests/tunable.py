@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,27 +16,38 @@ START = Adam(0.01), GradientDescent(step_size=0.3)
 
 @dataclass(frozen=True)
 class Noise:
-    """Targets near zero, other ones for every seed and task."""
+    """Targets near zero, other ones for every seed and task; farther from it for validation."""
 
     rounds: int = 3
+    held_out: Literal["test", "validation"] = "test"
 
     def stream(self, seed: int, data_dir: Path | None = None) -> Stream:
         def make(i: int) -> Task:
             x = np.random.default_rng([seed, i]).normal(size=(12, 1)).astype(np.float32)
-            return Task.from_arrays(x[:4], 0.1 * x[:4], x[4:], 0.1 * x[4:], f"task {i}")
+            far = 0.2 if self.held_out == "validation" else 0.1
+            return Task.from_arrays(x[:4], 0.1 * x[:4], x[4:], far * x[4:], f"task {i}")
 
         return Stream(make, self.rounds)
 
 
 @dataclass(frozen=True)
 class Guess:
-    """A learner that is off by the distance of its settings from 0.05, 0.1 and 5 on logarithmic scales."""
+    """A learner that is off by the distance of its settings from 0.05, 0.1 and 5 on logarithmic scales.
+
+    If helped, it is half as far off.
+    """
 
     optimizer: Adam
     update: GradientDescent
     steps: int = 3
+    helped: bool = False
+    most: int = 100
     diverges_above: float = math.inf
     fails_below: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.steps > self.most:
+            raise ValueError(f"steps must be at most {self.most}, got {self.steps}")
 
     @property
     def adaptation(self) -> GradientDescent:
@@ -53,6 +64,7 @@ class Guess:
     def adapt(self, problem: Any, state: State, batch: Any) -> Any:
         rate, step_size = self.optimizer.learning_rate, self.update.step_size
         off = abs(math.log(rate / 0.05)) + abs(math.log(step_size / 0.1)) + abs(math.log(self.steps / 5))
+        off *= 0.5 if self.helped else 1.0
         return {"off": jnp.float32(math.nan if rate > self.diverges_above else off)}
 
 

@@ -15,16 +15,18 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from metaleader import data, devices, rendering, report, verdicts
+from metaleader import data, devices, rendering, report, trials, tuning_page, verdicts
 from metaleader import reproduce as reproduction
 from metaleader import sweep as sweeps
-from metaleader import tune as tuning
 from metaleader.errors import UserError, unknown
 from metaleader.experiments import EXPERIMENTS, find
 from metaleader.options import parse, parse_with_settings, value_of
 from metaleader.progress import live, live_sweep, steps
 from metaleader.rendering import Rendering
 from metaleader.run import Plan, RunFailed, RunInterrupted, check, run
+from metaleader.tune import failures, tune
+from metaleader.tuning import Pruning, prepare
+from metaleader.workers import LocalWorkers
 
 MAIN_JOB = "rainbow-digits"
 USAGE = """usage: metaleader COMMAND ...
@@ -106,8 +108,10 @@ class SweepOptions:
 class TuneOptions:
     """Search the settings of every learner with the same number of trials, on seeds that results never use.
 
-    Trial 0 is the preset. Learning rates are searched within a factor of 10 either way of the preset's, step sizes of
-    update procedures within a factor of 5.
+    Trial 0 is the preset, and never pruned. What is searched: learning rates within a factor of 10 either way of the
+    preset's, step sizes of update procedures within a factor of 5, and what the experiment names. Where a stream can
+    hold out a part of the training images (stream.held-out), learners are judged on that. A file by-hand.md in the
+    folder of the results, on what was tried by hand, goes into the page.
     """
 
     experiment: tyro.conf.Positional[str | None] = None
@@ -116,13 +120,21 @@ class TuneOptions:
     """Learners to tune, by name; may be given several times. None: those that the experiment compares."""
     preset: str = "laptop"
     """The settings to begin with."""
-    trials: int = 20
+    trials: int = 24
     """Trials of every learner, the preset among them."""
+    rungs: int | None = None
+    """Rounds after which trials are first compared, and most of them end; again after --reduction times as many, and so
+    on. None: a sixth of the stream."""
+    reduction: int = 3
+    """One in so many trials goes on from each rung."""
+    prune: bool = True
+    """Whether trials end early. Otherwise each takes the whole stream."""
     seeds: int = 1
     """Runs of every trial: seeds from 1000, while results have seeds from 0."""
     search: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """NAME=LOW:HIGH, as in --search ftml.meta-steps=1:8: a setting of a learner to search too, or between other ends;
-    may be given several times. NAME is an option of `metaleader run EXPERIMENT`."""
+    NAME=A|B|..., as in --search 'ftml.update.first-order=false|true': one to choose. May be given several times. NAME
+    is an option of `metaleader run EXPERIMENT`."""
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """NAME=VALUE, as in --set stream.rounds=20: a setting of all trials, which is not searched; may be given several
     times."""
@@ -130,6 +142,11 @@ class TuneOptions:
     """Folder for the results. None: a new one under runs/."""
     data_dir: Path | None = None
     """Folder with data sets, searched first."""
+    cores: int = 1
+    """CPU cores for each trial."""
+    workers: int | None = None
+    """Learners that are tuned at the same time, which does not change the trials. None: as many as there are cores
+    for."""
     resume: bool = False
     """Go on in the folder (without --out, the newest): trials that have ended are kept. More --trials may be given."""
 
@@ -285,7 +302,7 @@ def _sweep(arguments: list[str]) -> int:
         workers = sweeps.RayWorkers(options.ray_address, options.workers, options.cores, options.gpus)
     else:
         slots = options.workers or max(1, len(os.sched_getaffinity(0)) // options.cores)
-        workers = sweeps.LocalWorkers(slots, options.cores)
+        workers = LocalWorkers(slots, options.cores, sweeps.perform)
     try:
         with live_sweep(jobs) as show:
             outcomes = sweeps.sweep(jobs, workers, show)
@@ -298,13 +315,13 @@ def _tune(arguments: list[str]) -> int:
     options: TuneOptions = parse(TuneOptions, arguments, "metaleader tune")
     if options.experiment is None:
         raise UserError("name an experiment: metaleader tune EXPERIMENT")
-    for name in ("seeds", "trials"):
-        if (value := getattr(options, name)) < 1:
+    for name in ("seeds", "trials", "cores", "workers"):
+        if (value := getattr(options, name)) is not None and value < 1:
             raise UserError(f"--{name} must be at least 1, got {value}")
-    devices.start()
+    devices.start(options.cores)
     experiment = find(options.experiment)
     out = options.out or _folder(f"tune-{experiment.name}-{options.preset}", options.resume)
-    planned = tuning.prepare(
+    planned = prepare(
         experiment,
         options.preset,
         _chosen(options.learner),
@@ -315,14 +332,21 @@ def _tune(arguments: list[str]) -> int:
         out,
         options.data_dir,
         shlex.join(["metaleader", "tune", *arguments]),
+        Pruning(options.rungs, options.reduction, options.prune),
+        options.experiment,
     )
+    slots = options.workers or max(1, len(os.sched_getaffinity(0)) // options.cores)
+    slots = min(slots, len(planned.plan.learners))
+    workers = LocalWorkers(slots, options.cores, trials.perform) if slots > 1 else None
     try:
         with steps() as show:
-            tuned = tuning.tune(planned, options.resume, show)
+            tuned = tune(planned, options.resume, show, workers)
     except RunInterrupted:
         return _stopped(["tune", *arguments], options.out, out)
-    table = _table(tuning.HEADINGS, tuning.rows(tuned), tuning.title(tuned), tuning.note(tuned))
-    return _told([table], tuning.write(tuned, out), tuning.failures(tuned, out))
+    table = _table(tuning_page.HEADINGS, tuning_page.rows(tuned), tuning_page.title(tuned), tuning_page.note(tuned))
+    exit_code = _told([table], tuning_page.write(tuned, out), failures(tuned, out))
+    print(f"with the best of every learner:\n{tuning_page.run_command(tuned)}")
+    return exit_code
 
 
 def _reproduce(arguments: list[str]) -> int:

@@ -10,11 +10,9 @@ import matplotlib
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from metaleader import metrics
 from metaleader.metrics import Run
@@ -180,90 +178,6 @@ def score_at_sizes(runs: Runs) -> Figure:
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=_legend_columns(runs))
     return figure
-
-
-def search(tuned: Mapping[str, Any]) -> tuple[Figure, str]:
-    """What `tune.json` holds as a figure and its caption: score against every setting searched, a row a learner."""
-    spaces, score = tuned["spaces"], tuned["score"]
-    higher = score["higher_is_better"]
-    columns = max(map(len, spaces.values()))
-    with matplotlib.rc_context(RC):
-        apart = ConstrainedLayoutEngine(w_pad=0.15)  # the ends of neighbouring axes
-        figure = Figure(figsize=(3.6 * columns + 0.8, 2.4 * len(spaces) + 0.7), layout=apart)
-        every = figure.subplots(len(spaces), columns, sharey="row", squeeze=False)
-        legend: dict[str, Any] = {}
-        lost_as = "no score" if higher else "no score, or off the scale"
-        for panels, (learner, space) in zip(every, spaces.items(), strict=True):
-            found = tuned["learners"][learner]
-            shown = _on_one_scale(found, higher)
-            for panel, (option, ends) in zip(panels, space.items(), strict=False):
-                _searched(panel, learner, option, ends, found, shown, lost_as)
-                handles, labels = panel.get_legend_handles_labels()
-                legend.update(zip(labels, handles, strict=True))
-            for panel in panels[len(space) :]:
-                panel.set_axis_off()
-            panels[0].set(title=style(learner).name, ylabel=f"held-out {score['name']}")
-            scores = [trial["score"] for trial in shown]
-            if scores and min(scores) > 0 and not higher:
-                panels[0].set_yscale("log")
-                _between(panels[0].yaxis, min(scores), max(scores), True)
-        figure.legend(list(legend.values()), list(legend), loc="outside upper center", ncols=2 * columns)
-    far_off = "" if higher else f", or whose error is more than {OFF} times the best"
-    return figure, (
-        f"Held-out {score['name']} of every trial against each setting searched; "
-        f"{'higher' if higher else 'lower'} is better. Crosses on the axis: trials without a score, "
-        f"which diverged or failed{far_off}."
-    )
-
-
-OFF = 10  # times the best error: off the scale
-
-
-def _on_one_scale(found: Mapping[str, Any], higher_is_better: bool) -> list[Mapping[str, Any]]:
-    """The trials of a learner whose scores can be shown beside the best."""
-    scored = [trial for trial in found["trials"] if trial["score"] is not None]
-    return [trial for trial in scored if higher_is_better or trial["score"] <= OFF * found["best"]["score"]]
-
-
-def _searched(
-    panel: Axes,
-    learner: str,
-    option: str,
-    ends: Mapping[str, Any],
-    found: Mapping[str, Any],
-    shown: Sequence[Mapping[str, Any]],
-    lost_as: str,
-) -> None:
-    """The trials of a learner against one of the settings searched; those not in `shown` are crosses on the axis."""
-    look, trials = style(learner), [trial for trial in found["trials"] if trial["settings"][option] is not None]
-    scored = [trial for trial in trials if trial in shown]
-    groups: dict[str, tuple[list[Any], dict[str, Any]]] = {
-        "trial": (scored, {"marker": look.marker, "color": look.colour, "ms": 5, "mew": 0}),
-        "preset": (
-            [trial for trial in scored if trial["trial"] == 0],
-            {"marker": "o", "mfc": "none", "mec": "black", "ms": 11, "mew": 1.2},
-        ),
-        "best": (
-            [trial for trial in scored if trial["trial"] == found["best"]["trial"]],
-            {"marker": "*", "mfc": "none", "mec": "black", "ms": 17, "mew": 1.2},
-        ),
-    }
-    for label, (group, looks) in groups.items():
-        x, y = [trial["settings"][option] for trial in group], [trial["score"] for trial in group]
-        if group:
-            panel.plot(x, y, ls="none", label=label, zorder=3, clip_on=False, **looks)
-    if lost := [trial["settings"][option] for trial in trials if trial not in scored]:
-        edge, looks = panel.get_xaxis_transform(), {"color": "black", "ms": 6, "clip_on": False}
-        panel.plot(lost, [0.0] * len(lost), "x", transform=edge, label=lost_as, **looks)
-    panel.set(xlabel=f"--{option}", xscale="log" if ends["log"] else "linear")
-    _between(panel.xaxis, ends["low"], ends["high"], ends["log"])
-
-
-def _between(axis: Axis, low: float, high: float, log: bool) -> None:
-    """Ticks at the ends of a range and evenly between, as plain numbers; all of the range is shown."""
-    ticks = [float(f"{tick:.3g}") for tick in (np.geomspace if log else np.linspace)(low, high, 3)]
-    axis.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
-    axis.set_ticks([], minor=True)
 
 
 def shown_sizes(runs: Runs) -> list[int]:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import itertools
+import operator
 import re
 import shlex
 from collections.abc import Collection, Iterable, Mapping
@@ -109,6 +110,26 @@ def with_settings(experiment: Experiment, preset: Preset, setting: Mapping[str, 
     return parse_with_settings(_NoOptions, experiment, preset, arguments, f"metaleader run {experiment.name}", VALUES)[
         1
     ]
+
+
+def as_arguments(preset: Preset, setting: Mapping[str, str]) -> list[str]:
+    """What was set, by name, as arguments of `metaleader run` with that preset; flags that change nothing are left out.
+
+    Raises:
+        AttributeError: the preset has no such setting.
+    """
+    arguments = []
+    for name, text in setting.items():
+        owner, _, path = name.replace("-", "_").partition(".")
+        learners = {key.replace("-", "_"): learner for key, learner in preset.learners.items()}
+        before = learners[owner] if owner in learners else getattr(preset, owner)
+        before = operator.attrgetter(path)(before) if path else before
+        if not isinstance(before, bool):
+            arguments += [f"--{name}", *shlex.split(text)]
+        elif (text.lower() == "true") != before:
+            first, dot, last = name.rpartition(".")
+            arguments.append(f"--{first}{dot}{'no-' if before else ''}{last}")
+    return arguments
 
 
 def by_name(texts: Iterable[str], option: str, form: str) -> dict[str, str]:

@@ -29,6 +29,7 @@ from metaleader.record import Record, RunFolder
 from metaleader.streams import Stream
 
 ENDED = ("finished", "diverged")
+PAUSED = "paused"  # at `Plan.until_round`: no outcome is written, and the run can go on
 Progress = Callable[[str, int, int, Position, "Record | None"], None]
 
 
@@ -48,6 +49,8 @@ class Plan:
         checkpoint_seconds: how much time a kill may cost.
         checkpoint_rounds: checkpoint at the end of every round too, so that a kill costs the round under way at most.
         setting: what sets these runs apart from others of a sweep, each as `NAME=VALUE`.
+        until_round: pause every run, saved, once this many rounds are complete; a later plan goes on by resuming it.
+            None: run to the end.
     """
 
     experiment: Experiment
@@ -61,6 +64,7 @@ class Plan:
     checkpoint_seconds: float = 20.0
     checkpoint_rounds: bool = False
     setting: tuple[str, ...] = ()
+    until_round: int | None = None
 
 
 class RunFailed(Exception):  # noqa: N818 - with the other two ways in which a run stops
@@ -75,7 +79,7 @@ def run(plan: Plan, resume: bool = False, progress: Progress | None = None) -> d
     """Make all runs of `plan`, one after another, and return how each ended, by folder.
 
     A run that fails is noted and does not stop the others. With `resume`, runs that ended are kept, and the
-    others go on from their last checkpoint to the same records.
+    others go on from their last checkpoint to the same records. A run that stops at `plan.until_round` is `paused`.
 
     Raises:
         UserError: a learner is unknown, a folder exists (or, resuming, was made with other settings), data is
@@ -96,7 +100,8 @@ def run(plan: Plan, resume: bool = False, progress: Progress | None = None) -> d
             outcome = devices.on_first(begin)
             if outcome not in ENDED:
                 outcome = _one(plan, folder, learner, seed, streams[seed], interrupted, progress)
-                devices.on_first(partial(folder.end, outcome))
+                if outcome != PAUSED:
+                    devices.on_first(partial(folder.end, outcome))
             outcomes[str(folder.path)] = outcome
     return outcomes
 
@@ -149,6 +154,8 @@ def _one(
     try:
         position = start(problem, stream, learner, seed)
         position = folder.restore(position) or position
+        if _pauses(plan, stream, position):
+            return PAUSED
         saved = time.monotonic()
         for reached, record in advance(problem, stream, learner, plan.preset.protocol, position):
             position = reached
@@ -157,12 +164,15 @@ def _one(
             if progress is not None:
                 progress(name, seed, len(stream), position, record)
             stop = devices.any_process(interrupted.is_set())
+            pauses = _pauses(plan, stream, position)
             due = time.monotonic() - saved > plan.checkpoint_seconds
-            if first and (stop or due or (plan.checkpoint_rounds and position.datapoints == 0)):
+            if first and (stop or pauses or due or (plan.checkpoint_rounds and position.datapoints == 0)):
                 folder.save(position)
                 saved = time.monotonic()
             if stop:
                 raise RunInterrupted
+            if pauses:
+                return PAUSED
         if first and not plan.checkpoint_rounds:
             folder.save(position)
         if first and plan.experiment.illustration:
@@ -179,6 +189,12 @@ def _one(
         if first:
             folder.end(outcome)
         raise RunFailed(f"{folder.path}: {outcome}") from error
+
+
+def _pauses(plan: Plan, stream: Stream, position: Position) -> bool:
+    """Whether the plan ends here while the run can still go on."""
+    until = len(stream) if plan.until_round is None else plan.until_round
+    return until <= int(position.round) < len(stream) and not bool(position.diverged)
 
 
 def _determinants(plan: Plan, learner: str, seed: int, stream: Stream) -> dict[str, Any]:

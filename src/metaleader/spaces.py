@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, TypeAlias
 
-from metaleader.errors import UserError
+from metaleader.errors import UserError, unknown
 from metaleader.experiments import Experiment, Preset
 from metaleader.learners import Learner
 from metaleader.options import by_name, check_used, with_settings
 
 # What is searched where a learner has it, and how far either way of the preset's value.
 FACTORS = {"optimizer.learning_rate": 10, "update.step_size": 5, "update.optimizer.step_size": 5}
-FORM = "NAME=LOW:HIGH such as ftml.meta-steps=1:8"
+FORM = "NAME=LOW:HIGH such as ftml.meta-steps=1:8, or NAME=A|B|... such as 'ftml.update.first-order=false|true'"
+NEAR_END = 0.05  # of the width of a range: so near, and the best may lie beyond
 
 
 @dataclass(frozen=True)
@@ -51,45 +53,105 @@ class Range:
         """The value to three digits, so that what a table shows is what ran."""
         return value if self.integer else min(max(_rounded(value), self.low), self.high)
 
+    def stated(self, value: Any) -> Any:
+        """How a setting's value is stored: as it is."""
+        return value
 
-Space: TypeAlias = Mapping[str, Range]  # by the name of the option
+    def end(self, value: float | None) -> str:
+        """`low` or `high` where the value lies at an end of the range, `outside`, or nothing."""
+        if value is None or value not in self:
+            return "outside"
+        low, at, high = (math.log(x) if self.log else float(x) for x in (self.low, value, self.high))
+        share = (at - low) / (high - low)
+        return "low" if share < NEAR_END else "high" if share > 1 - NEAR_END else ""
+
+    def description(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return {"low": self.low, "high": self.high, "log": self.log}
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The values between which a setting is chosen, in no order.
+
+    Attributes:
+        texts: as they are given on the command line.
+        values: what each of them means.
+
+    Raises:
+        ValueError: there are fewer than two, or two mean the same.
+    """
+
+    texts: tuple[str, ...]
+    values: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.texts) < 2:
+            raise ValueError(f"give at least two choices, got {'|'.join(self.texts)}")
+        if any(value in self.values[:i] for i, value in enumerate(self.values)):
+            raise ValueError(f"two of the choices {'|'.join(self.texts)} mean the same")
+
+    def __contains__(self, text: object) -> bool:
+        return text in self.texts
+
+    def nearest(self, text: Any) -> Any:
+        """The choice itself."""
+        return text
+
+    def stated(self, value: Any) -> str:
+        """How a setting's value is stored: as the text of the choice that means it, or of the value."""
+        same = [text for text, meant in zip(self.texts, self.values, strict=True) if meant == value]
+        return same[0] if same else str(value)
+
+    def end(self, text: Any) -> str:
+        """`outside` for what is none of the choices; nothing otherwise, since choices have no ends."""
+        return "" if text in self else "outside"
+
+    def description(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return {"choices": list(self.texts)}
+
+
+Space: TypeAlias = Mapping[str, Range | Choices]  # by the name of the option
 
 
 def spaces(
     experiment: Experiment, preset: Preset, learners: Collection[str], search: Iterable[str], fixed: Collection[str]
 ) -> dict[str, Space]:
-    """What is searched of every learner: learning rates and step sizes around the preset's, and what is named.
+    """What is searched of every learner.
+
+    First learning rates and step sizes around the preset's; then what the experiment says should be searched
+    (`Experiment.search`), of the learners here; then what the user names. The later takes the place of the earlier.
 
     Args:
         experiment: what is run.
         preset: the settings around which to search.
         learners: names.
-        search: settings of learners as `NAME=LOW:HIGH`, beside the others or in their stead.
+        search: settings of learners as `NAME=LOW:HIGH` or `NAME=A|B|...`.
         fixed: settings that are not searched.
 
     Raises:
-        UserError: a name is unknown, a range is impossible, or a learner has nothing to search.
+        UserError: a name is unknown, a range or choice is impossible, or a learner has nothing to search.
     """
-    found = {name: _derived(name, preset.learners[name]) for name in learners}
-    for option, ends in by_name(search, "--search", FORM).items():
-        low, colon, high = ends.partition(":")
-        if not colon:
-            raise UserError(f"--search takes {FORM}; got {f'{option}={ends}'!r}")
-        # As `metaleader run` reads them: integers where the setting is one, and refused where it would refuse them.
-        low_value, high_value = (
-            value_of(with_settings(experiment, preset, {option: end}), option) for end in (low, high)
-        )
-        check_used([option], "--search", preset.learners, learners)
+    found: dict[str, dict[str, Range | Choices]] = {
+        name: {**_derived(name, preset.learners[name])} for name in learners
+    }
+    known = dict.fromkeys(name for each in experiment.presets.values() for name in each.learners)
+    for option, text in getattr(experiment, "search", {}).items():
+        option = option.replace("_", "-")
+        owner = option.partition(".")[0]
+        if owner not in known:
+            raise UserError(f"the search of {experiment.name}, {option}: {unknown('learner', owner, known)}")
+        if owner in found:
+            found[owner][option] = _parsed(experiment, preset, option, text, f"the search of {experiment.name}")
+    for option, text in by_name(search, "--search", FORM).items():
         if (owner := option.partition(".")[0]) not in found:
+            with_settings(experiment, preset, {option: re.split(r"[:|]", text)[0]})  # refuses what is unknown
+            check_used([option], "--search", preset.learners, learners)
             raise UserError(f"--search takes settings of learners: {option} is the same for all of them, so --set it")
         if option in fixed:
             raise UserError(f"{option} is fixed by --set: leave out that or --search {option}")
-        if isinstance(low_value, bool) or not isinstance(low_value, (int, float)):
-            raise UserError(f"--search takes settings that are numbers, and {option} is none")
-        try:
-            found[owner][option] = Range(low_value, high_value)
-        except ValueError as error:
-            raise UserError(f"--search {option}: {error}") from None
+        found[owner][option] = _parsed(experiment, preset, option, text, "--search")
     for name, space in found.items():
         for option in space.keys() & fixed:
             del space[option]
@@ -99,6 +161,28 @@ def spaces(
                 "other learners, by --learner"
             )
     return {**found}
+
+
+def _parsed(experiment: Experiment, preset: Preset, option: str, text: str, source: str) -> Range | Choices:
+    """A range or choices, each value read as `metaleader run` reads it, and refused where that would refuse it."""
+    texts = text.split("|") if "|" in text else text.split(":")
+    if len(texts) < 2 or ("|" not in text and len(texts) > 2) or not all(each.strip() for each in texts):
+        raise UserError(f"{source} takes {FORM}; got {f'{option}={text}'!r}")
+    texts = [each.strip() for each in texts]
+    values = [value_of(with_settings(experiment, preset, {option: each}), option) for each in texts]
+    if "|" not in text and any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in values):
+        raise UserError(
+            f"{source} takes LOW:HIGH for numbers, and {option} is none: name choices, as {option}={'|'.join(texts)}"
+        )
+    try:
+        return Choices(tuple(texts), tuple(values)) if "|" in text else Range(*values)
+    except ValueError as error:
+        raise UserError(f"{source} {option}: {error}") from None
+
+
+def stated(space: Space, preset: Preset) -> dict[str, Any]:
+    """The values that a preset has for what is searched, as they are stored: plain JSON."""
+    return {option: entry.stated(value_of(preset, option)) for option, entry in space.items()}
 
 
 def value_of(preset: Preset, option: str) -> Any:

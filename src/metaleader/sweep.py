@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import itertools
 import logging
-import multiprocessing
 import os
 import pickle
 import re
-import signal
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -22,8 +20,7 @@ from metaleader.experiments import find
 from metaleader.options import by_name, check_used, with_settings
 from metaleader.record import RunFolder
 from metaleader.run import ENDED, Plan, RunInterrupted, check, interrupts, run
-
-LOSSES = 3  # so many workers lost in the same round, and the run counts as failed
+from metaleader.workers import LOSSES, stop_if_asked
 
 
 @dataclass(frozen=True)
@@ -222,80 +219,15 @@ def sweep(planned: Sequence[Job], workers: Workers, show: Show | None = None) ->
     return outcomes
 
 
-# In a worker.
-
-_asked_to_stop: Callable[[], bool] = lambda: False  # noqa: E731 - replaced in a local worker
-
-
 def perform(job: Job, cores: int) -> str:
-    """Run a job to its end and say how it ended; it goes on from its last checkpoint, where there is one."""
+    """Run a job to its end, in a worker, and say how it ended; it goes on from its last checkpoint, if there is one."""
     devices.start(cores)
-
-    def watch(*_: Any) -> None:
-        if _asked_to_stop():
-            signal.raise_signal(signal.SIGINT)  # as if by Ctrl-C: save, then stop
-
     try:
-        return next(iter(run(job.plan(), resume=True, progress=watch).values()))
+        return next(iter(run(job.plan(), resume=True, progress=stop_if_asked).values()))
     except RunInterrupted:
         return "interrupted"
     except Exception as error:
         return f"failed: {' '.join(str(error).split()) or type(error).__name__}"
-
-
-def _begin_local(stop: Any) -> None:
-    global _asked_to_stop
-    parent = os.getppid()
-    os.setpgrp()  # Ctrl-C in the terminal is for the sweep, which asks its workers to stop
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    _asked_to_stop = lambda: stop.is_set() or os.getppid() != parent  # noqa: E731 - or the sweep was killed
-
-
-class LocalWorkers:
-    """Processes on this machine, each of its own pool, so that one that dies takes no other along."""
-
-    def __init__(self, slots: int, cores: int) -> None:
-        self.slots, self._cores = slots, cores
-        self._context = multiprocessing.get_context("spawn")
-        self._stop = self._context.Event()
-        self._idle: list[ProcessPoolExecutor] = []
-        self._pools: dict[Future[str], ProcessPoolExecutor] = {}
-        self._processes: set[Any] = set()
-
-    def submit(self, job: Job) -> Future[str]:
-        """Begin a job in an idle process, or a new one."""
-        for future in [future for future in self._pools if future.done()]:
-            pool = self._pools.pop(future)
-            if future.exception() is None:
-                self._idle.append(pool)
-            else:
-                pool.shutdown(wait=False)
-        pool = self._idle.pop() if self._idle else self._pool()
-        others = set(multiprocessing.active_children())
-        # A new process inherits this mask, and so does not die of a Ctrl-C while it is still starting.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            future = pool.submit(perform, job, self._cores)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        self._processes |= set(multiprocessing.active_children()) - others
-        self._pools[future] = pool
-        return future
-
-    def _pool(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(1, self._context, _begin_local, (self._stop,))
-
-    def stop(self) -> None:
-        """Ask all jobs to save and stop."""
-        self._stop.set()
-
-    def close(self) -> None:
-        """End the processes, at once where they still work."""
-        if any(not future.done() for future in self._pools):
-            for process in self._processes:
-                process.kill()
-        for pool in [*self._idle, *self._pools.values()]:
-            pool.shutdown()
 
 
 class RayWorkers:
