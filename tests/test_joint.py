@@ -88,7 +88,7 @@ def test_one_step_is_along_the_mean_over_tasks_of_what_calibrated_examples_lose(
     inputs, targets = np.asarray(state.buffer.inputs), np.asarray(state.buffer.targets)
 
     def loss(params: Any) -> Any:
-        total = 0.0
+        total: Any = 0.0
         for at in places[0]:
             first, rest = at[:4], at[4:]
             ready = problem.model.calibrate(params, Batch.of(inputs[first], targets[first]))

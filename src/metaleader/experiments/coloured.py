@@ -14,7 +14,7 @@ from metaleader.update import GradientDescent, HeadFirst
 _LEARNERS = learners(
     FTML(
         GradientDescent(steps=2, step_size=0.4),
-        adapt_steps=2,
+        adapt_steps=20,
         meta_batch=4,
         validation_size=25,
         optimizer=Adam(3e-3, average=0.99),
