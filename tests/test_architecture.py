@@ -9,7 +9,7 @@ ROOT = Path(metaleader.__file__).parent
 
 # From the ground up: a module imports only from floors below its own, or its own folder.
 FLOORS = [
-    {"errors", "files"},
+    {"errors", "files", "source"},
     {"batch", "data", "devices"},
     {"objective", "rendering"},
     {"streams"},

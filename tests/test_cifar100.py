@@ -64,6 +64,15 @@ def test_images_for_testing_are_held_out_only_and_none_comes_twice_in_a_task(mar
         assert {kind for *_, kind, _, _ in test} == {1}  # from the official test set alone
 
 
+def test_validation_images_are_the_last_of_the_training_images_of_each_class(marked: None) -> None:
+    for task in FiveWayCifar100(rounds=2, held_out="validation").stream(1):
+        for images, numbers in ((task.train.inputs, range(400)), (task.test.inputs, range(400, 500))):
+            assert {kind for *_, kind, _, _ in identities(images)} == {0}  # none from the test set
+            assert set(images[:, 0, 1, :2].astype(int) @ [256, 1]) <= set(numbers)
+    with pytest.raises(UserError, match="examples_per_class must be from 1 to 400"):
+        FiveWayCifar100(examples_per_class=401, held_out="validation")
+
+
 def test_labels_are_permuted_for_every_task(marked: None) -> None:
     labels_of: dict[int, list[int]] = {}
     newest_labels = set()

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,15 @@ def test_a_stream_of_poses(rendered: Path) -> None:
         np.testing.assert_allclose(np.hypot(targets[:, 2], targets[:, 3]), 1, atol=1e-6)
         assert np.abs(targets[:, :2]).max() <= scene.REACH
     assert {task.name for task in first} == {task.name for task in other}
+    tuning = Pose(rounds=2, examples_per_task=3, test_examples=1, rendering=TINY, held_out="validation")
+    with pytest.raises(UserError, match="test_examples must be below 4"):
+        Pose(rounds=2, examples_per_task=3, test_examples=4, rendering=replace(TINY, held_out=4), held_out="validation")
+    for task in tuning.stream(0, rendered.parents[1]):
+        kept = [np.load(rendered / render.task_file(i)) for i in range(2)]
+        of = next(each for each in kept if str(each["name"]) == task.name)
+        images = [image.tobytes() for image in of["inputs"]]
+        assert [image.tobytes() for image in task.test.inputs] == images[3:4]  # the last to learn from
+        assert {image.tobytes() for image in task.train.inputs} == set(images[:3])
     assert [name for name, _ in first.sources] == [f"pose/{TINY.folder}/manifest.json"]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from metaleader import EXPERIMENTS, TOE, Adam, UserError
+from metaleader import EXPERIMENTS, TOE, Adam, UserError, source
 from metaleader import run as run_module
 from metaleader.record import RunFolder
 from metaleader.run import Plan, RunInterrupted, describe, run
@@ -187,3 +187,12 @@ def test_settings_are_described_as_plain_json() -> None:
                 described = json.loads(json.dumps(describe(value), allow_nan=False))
                 assert described
     assert run_module.describe(float("inf")) == "inf"
+
+
+def test_a_run_says_which_commit_made_it(tmp_path: Path) -> None:
+    here = Path(source.__file__).parent
+    head = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True)
+    expected = head.stdout.strip() if head.returncode == 0 else None
+    found = source.commit()
+    assert found == expected if expected is None else str(found).partition(" ")[0] == expected
+    assert source._git(tmp_path, "rev-parse", "HEAD") is None

@@ -28,10 +28,10 @@ from metaleader.tune import failures, tune
 from metaleader.tuning import Pruning, prepare
 from metaleader.workers import LocalWorkers
 
-MAIN_JOB = "rainbow-digits"
+MAIN_JOB = "coloured-digits"
 USAGE = """usage: metaleader COMMAND ...
 
-  run [EXPERIMENT]   run learners on an experiment, then report (rainbow-digits, if none is named)
+  run [EXPERIMENT]   run learners on an experiment, then report (coloured-digits, if none is named)
   sweep EXPERIMENT.. many runs at once: experiments, settings, learners and seeds, in processes or on Ray
   tune EXPERIMENT    search the settings of learners, each with the same number of trials
   reproduce          every experiment of the paper, and a verdict on each of its claims

@@ -21,7 +21,7 @@ from typing import Any
 
 import jax
 
-from metaleader import devices, illustrations
+from metaleader import devices, illustrations, source
 from metaleader.errors import UserError, unknown
 from metaleader.experiments import Experiment, Preset
 from metaleader.protocol import Position, advance, start
@@ -213,6 +213,7 @@ def _determinants(plan: Plan, learner: str, seed: int, stream: Stream) -> dict[s
             "protocol": describe(preset.protocol),
             "learner": describe(preset.learner(learner)),
         },
+        "gradients": preset.gradients,
         "score": {
             "name": plan.experiment.score.name,
             "higher_is_better": plan.experiment.score.higher_is_better,
@@ -230,6 +231,7 @@ def _config(plan: Plan, learner: str, seed: int, stream: Stream) -> dict[str, An
         "setting": list(plan.setting),
         "command": plan.command,
         "made": datetime.now(UTC).isoformat(),
+        "commit": source.commit(),
         "versions": {
             "python": platform.python_version(),
             **{package: metadata.version(package) for package in ("metaleader", "jax", "jaxlib", "numpy", "optax")},
