@@ -9,7 +9,7 @@ ROOT = Path(metaleader.__file__).parent
 
 # From the ground up: a module imports only from floors below its own, or its own folder.
 FLOORS = [
-    {"errors", "files"},
+    {"errors", "files", "statistics"},
     {"batch", "data", "devices"},
     {"objective", "rendering"},
     {"streams"},
@@ -17,15 +17,18 @@ FLOORS = [
     {"meta", "buffer"},
     {"memory"},
     {"learners", "record"},
-    {"protocol", "metrics"},
-    {"figures", "verdicts"},
-    {"illustrations"},
+    {"protocol", "metrics", "claims", "formats"},
+    {"figures", "advantage"},
+    {"illustrations", "overtaking", "verdicts"},
+    {"words"},
     {"experiments"},
-    {"run", "report", "options"},
+    {"run", "provenance", "options"},
+    {"report"},
     {"spaces"},
     {"studies"},
-    {"sweep", "tune", "reproduce", "theory"},
-    {"progress"},
+    {"sweep", "tune", "theory"},
+    {"progress", "reproduce"},
+    {"verdict_page"},
     {"cli"},
     {"__main__"},
 ]
