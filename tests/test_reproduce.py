@@ -155,6 +155,7 @@ def test_notes_stand_with_their_experiment(tmp_path: Path, monkeypatch: pytest.M
     assert (tmp_path / "sinusoid" / "report.md").read_text().startswith(f"# {parts[0][3:]}")
     # One run is under way.
     assert {v.claim.worse: v.seeds for v in judged[0][1]} == {"ftl": (0, 1, 2), "toe": (0, 1), "scratch": (0, 1, 2)}
+    assert "FTML ends better than TOE (2 of 3 seeds)" in text
     assert "1 of 12 runs have not ended and are left out." in text
 
 

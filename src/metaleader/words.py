@@ -33,10 +33,11 @@ NOTE = (
 
 
 def rows(verdicts: Sequence[Verdict]) -> list[list[str]]:
-    """A row of text for every verdict, under `HEADINGS`."""
+    """A row of text for every verdict, under `HEADINGS`; a claim with fewer seeds than others says so."""
+    most = max((len(v.seeds) for v in verdicts), default=0)
     return [
         [
-            v.claim.text,
+            v.claim.text + (f" ({len(v.seeds)} of {most} seeds)" if len(v.seeds) < most else ""),
             v.claim.source,
             v.claim.measure,
             *_cells(v.readings.get(LAST_THIRD)),
