@@ -1,46 +1,18 @@
 """Statistics against hand-made cases and an independent account on random records."""
 
+import hashlib
 import json
 import statistics
 from pathlib import Path
-from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from metaleader import Record, UserError, figures, metrics, report
-from metaleader.metrics import Run
-
-SIZES = (10, 20, 40)
-
-
-def config(learner: str = "ftml", seed: int = 0, rounds: int = 3, threshold: float = 0.5, higher: bool = True) -> Any:
-    return {
-        "experiment": "made-up",
-        "preset": "laptop",
-        "learner": learner,
-        "seed": seed,
-        "rounds": rounds,
-        "command": "metaleader run made-up",
-        "made": f"2026-01-01T00:00:0{seed}",
-        "settings": {"protocol": {"threshold": threshold}, "learner": {"steps": 5, "<name>": learner}},
-        "score": {"name": "accuracy" if higher else "squared error", "higher_is_better": higher},
-        "data": {},
-        "versions": {"metaleader": "0"},
-        "machine": {"devices": ["cpu"]},
-    }
-
-
-def made(scores: Any, outcome: str | None = "finished", **settings: Any) -> Run:
-    """A run with the score of every round and size; None: not finite."""
-    records = [
-        Record(t, f"task {t}", size, score, score, score is None, 100 * t + size, float(t), 0.5 * t)
-        for t, row in enumerate(scores, start=1)
-        for size, score in zip(SIZES, row, strict=False)
-    ]
-    return Run(config(**settings), tuple(records), outcome)
+from made_up import SIZES, folder, made
+from metaleader import UserError, figures, metrics, report
+from metaleader.formats import significant, with_interval
 
 
 def test_a_summary_by_hand() -> None:
@@ -50,7 +22,9 @@ def test_a_summary_by_hand() -> None:
     numbers = summary["learners"]["ftml"]
     assert numbers["score_at"]["20"] == [pytest.approx(0.525), None, None]  # the mean of 0.6 and 0.45
     assert numbers["final_score"] == [pytest.approx(0.595), None, None]
-    assert numbers["datapoints_to_proficiency"] == {"median": None, "reached": 1, "tasks": 2}  # 20 and never
+    # (10, 20], and never by 40: the middle of two is their mean.
+    assert numbers["datapoints_to_proficiency"] == {"above": 25, "median": None, "reached": 1, "tasks": 2}
+    assert (summary["tasks"], summary["tasks_at"]) == (2, {"10": 2, "20": 2, "40": 2})
     assert (numbers["seeds"], numbers["rounds"]) == (1, 6)
     assert numbers["gradient_evaluations"] == 640
     assert numbers["seconds"] == 9.0
@@ -79,21 +53,52 @@ def test_a_summary_equals_an_independent_account(scores: list[list[list[float]]]
     assert mean == pytest.approx(statistics.mean(per_seed))
     if len(scores) == 1:
         assert low is None
-    else:
-        assert min(per_seed) - 1e-9 <= low <= mean + 1e-9
-        assert mean - 1e-9 <= high <= max(per_seed) + 1e-9
+    elif low is not None:
+        t = {2: 12.7062, 3: 4.30265}[len(scores)]  # from a table
+        assert high - mean == pytest.approx(t * statistics.stdev(per_seed) / len(scores) ** 0.5, rel=1e-4)
+        assert mean - low == pytest.approx(high - mean)
 
 
-def test_the_bootstrap_is_seeded_and_covers() -> None:
-    draws = [np.random.default_rng(i).normal(1.0, 2.0, 20) for i in range(200)]
-    assert metrics.interval(draws[0]) == metrics.interval(draws[0])
-    covered = 0
-    for values in draws:
-        _, low, high = metrics.interval(values)
-        assert low is not None
-        assert high is not None
-        covered += low <= 1.0 <= high
-    assert 0.86 <= covered / 200 <= 0.99  # 95 %, less a little as percentile intervals of 20 values are narrow
+def test_a_column_counts_the_same_tasks_for_every_learner() -> None:
+    whole, short = [[0.1, 0.2, 0.3], [0.2, 0.4, 0.6]], [[0.1, 0.2, 0.3], [0.8]]
+    rounds = [[0.0, 0.0, 0.0]] * 4
+    runs = [made([*rounds, *whole]), made([*rounds, *short], learner="toe")]
+    summary = metrics.summary(runs)
+    assert summary["tasks_at"] == {"10": 2, "20": 1, "40": 1}
+    assert summary["tasks"] == 2
+    assert [summary["learners"][name]["score_at"]["40"][0] for name in ("ftml", "toe")] == [0.3, 0.3]
+    assert [summary["learners"][name]["final_score"][0] for name in ("ftml", "toe")] == pytest.approx([0.45, 0.55])
+    headings, _ = report.table_rows(summary)
+    assert "at 20 (n = 1)" in headings
+    assert "at 10" in headings
+
+
+def test_learners_that_have_not_played_a_round_do_not_take_it_from_the_others() -> None:
+    done, behind = made([[0.1, 0.2, 0.3]] * 6), made([[0.5, 0.6, 0.7]] * 3, None, rounds=6, learner="toe")
+    summary = metrics.summary([done, behind])
+    assert summary["learners"]["ftml"]["score_at"]["20"][0] == pytest.approx(0.2)
+    assert summary["learners"]["toe"]["score_at"]["20"][0] == pytest.approx(0.6)
+    assert summary["tasks_at"]["20"] == 2
+
+
+def test_a_score_that_is_not_finite_leaves_no_mean() -> None:
+    numbers = metrics.summary([made([[0.1, 0.2, 0.3], [None, 0.2, 0.3]] * 3)])["learners"]["ftml"]
+    assert numbers["score_at"]["10"] == [None, None, None]
+    assert numbers["score_at"]["20"][0] == pytest.approx(0.2)
+
+
+@given(st.floats(1e-30, 1e30), st.booleans())
+def test_three_significant_digits(value: float, negative: bool) -> None:
+    value = -value if negative else value
+    assert abs(float(significant(value)) - value) <= 0.00501 * abs(value)
+    assert significant(value, sign=True) == ("" if negative else "+") + significant(value)
+
+
+def test_small_numbers_are_not_nothing() -> None:
+    assert significant(1e-5) == "1.00e-05"
+    assert with_interval([0.05, 0.00123, 1200]) == "0.0500 [0.00123, 1200]"
+    assert with_interval([0.0, None, None], sign=True) == "0"
+    assert with_interval([None, None, None]) == "-"
 
 
 def test_a_learner_that_diverged_has_no_mean_score_and_its_missing_rounds_count_as_not_reached() -> None:
@@ -101,7 +106,7 @@ def test_a_learner_that_diverged_has_no_mean_score_and_its_missing_rounds_count_
     numbers = metrics.summary(runs)["learners"]["ftml"]
     assert numbers["diverged"]
     assert numbers["score_at"]["10"] == [None, None, None]
-    assert numbers["datapoints_to_proficiency"] == {"median": None, "reached": 2, "tasks": 4}
+    assert numbers["datapoints_to_proficiency"] == {"above": 20, "median": None, "reached": 2, "tasks": 4}
 
 
 def test_a_partial_run_counts_the_rounds_it_completed() -> None:
@@ -110,7 +115,7 @@ def test_a_partial_run_counts_the_rounds_it_completed() -> None:
     assert numbers["partial"]
     assert numbers["rounds"] == 3
     assert numbers["score_at"]["40"][0] == pytest.approx(0.8)
-    assert numbers["datapoints_to_proficiency"] == {"median": 10.0, "reached": 1, "tasks": 1}
+    assert numbers["datapoints_to_proficiency"] == {"above": 0, "median": 10, "reached": 1, "tasks": 1}
 
 
 def test_a_round_that_moved_on_ends_with_its_last_record() -> None:
@@ -125,16 +130,6 @@ def test_running_statistics_skip_what_is_missing() -> None:
 
 
 # Folders and reports.
-
-
-def folder(path: Path, run: Run, tail: str = "") -> Path:
-    path.mkdir(parents=True)
-    (path / "config.json").write_text(json.dumps(run.config))
-    lines = "".join(json.dumps(record.__dict__) + "\n" for record in run.records)
-    (path / "records.jsonl").write_text(lines + tail)
-    if run.outcome:
-        (path / "outcome.json").write_text(json.dumps({"outcome": run.outcome}))
-    return path
 
 
 def test_runs_are_loaded_as_they_were_written_also_while_a_line_is_being_written(tmp_path: Path) -> None:
@@ -188,12 +183,12 @@ def test_a_report_is_whole_and_needs_no_other_file(tmp_path: Path, seeds: int, h
     page, (summary,) = report.write_report([tmp_path], tmp_path)
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
     assert set(summary["learners"]) == {"ftml", "scratch", "my-own", "toe", "ftl"}
-    names = {"learning-curves", "datapoints-to-proficiency", "score-after-few-and-all"}
+    names = {"learning-curves", "datapoints-to-proficiency", "score-after-few-and-all", "overtaking"}
     assert {p.name for p in (tmp_path / "figures").iterdir()} == {
         f"{n}.{kind}" for n in names for kind in ("png", "svg")
     }
     text = page.read_text()
-    assert text.count("data:image/png;base64,") == 3
+    assert text.count("data:image/png;base64,") == 4
     assert "http://" not in text
     assert "https://" not in text
     assert "&lt;name&gt;" in text  # what comes from settings is escaped
@@ -207,6 +202,28 @@ def test_a_report_is_whole_and_needs_no_other_file(tmp_path: Path, seeds: int, h
     svg = (tmp_path / "figures" / "learning-curves.svg").read_bytes()
     report.write_report([tmp_path], tmp_path)
     assert (tmp_path / "figures" / "learning-curves.svg").read_bytes() == svg
+
+
+def test_the_records_behind_a_report_can_be_told(tmp_path: Path) -> None:
+    path = folder(tmp_path / "ftml" / "seed-0", made([[0.1, 0.2, 0.3]]), extra={"commit": "0123abc"})
+    page, _ = report.write_report([tmp_path], tmp_path)
+    checksum = hashlib.sha256((path / "records.jsonl").read_bytes()).hexdigest()
+    for text in (page.read_text(), page.with_suffix(".md").read_text()):
+        assert checksum in text
+        assert "ftml/seed-0" in text
+        assert "0123abc" in text
+
+
+@pytest.mark.parametrize("scores", [[[-2.0, -3.0, -4.0]] * 3, [[0.0, 0.0, 0.0]] * 3])
+def test_errors_of_at_most_zero_are_drawn(scores: list[list[float]]) -> None:
+    figure = figures.score_at_sizes({"ftml": [made(scores, higher=False)]})
+    for panel in figure.axes:
+        assert panel.get_yscale() == "linear"
+        low, high = panel.get_ylim()
+        drawn = np.concatenate([np.asarray(line.get_ydata(), float) for line in panel.lines[:-1]])
+        assert ((low < drawn) & (drawn < high)).all()
+        assert len(drawn) > 3
+    assert figures.score_at_sizes({"ftml": [made([[0.1, 0.2, 0.3]], higher=False)]}).axes[0].get_yscale() == "log"
 
 
 def test_the_schema_of_the_summary(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_a_stream_of_poses(rendered: Path) -> None:
     with pytest.raises(UserError, match="test_examples must be below 4"):
         Pose(rounds=2, examples_per_task=3, test_examples=4, rendering=replace(TINY, held_out=4), held_out="validation")
     for task in tuning.stream(0, rendered.parents[1]):
-        kept = [np.load(rendered / render.task_file(i)) for i in range(2)]
+        kept = [np.load(rendered / rendering.task_file(i)) for i in range(2)]
         of = next(each for each in kept if str(each["name"]) == task.name)
         images = [image.tobytes() for image in of["inputs"]]
         assert [image.tobytes() for image in task.test.inputs] == images[3:4]  # the last to learn from

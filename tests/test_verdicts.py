@@ -1,133 +1,245 @@
-"""Verdicts on the paper's claims: by hand on records with known answers, and the command that makes them."""
+"""Verdicts on the paper's claims: by hand on records with known answers, and how often they err."""
 
-import json
-import re
+import math
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from command import call
-from metaleader import EXPERIMENTS, Record, figures, metrics, verdicts
+from made_up import made
+from metaleader import EXPERIMENTS, words
+from metaleader.advantage import LAST_THIRD, WHOLE
+from metaleader.claims import CLAIMS, EFFICIENCY, FEW, FINAL, Claim, Kind
 from metaleader.experiments import find
 from metaleader.metrics import Run
-from metaleader.verdicts import EFFICIENCY, FEW, FINAL, Claim, judge
+from metaleader.statistics import holm, t_test
+from metaleader.verdicts import judge, reading
 
-CLAIM = Claim("made-up", "a ends better than b", "nowhere", FINAL, "a", "b")
+CLAIM = Claim("made-up", "nowhere", FINAL, "a", "b")
+EQUAL = replace(CLAIM, kind="about_equal", margin=0.1)
+NO_BETTER = replace(CLAIM, kind="no_better", margin=0.1)
 
 
-def run_of(learner: str, seed: int, finals: list[float], cost: int = 1, outcome: str | None = "finished") -> Run:
-    """Rounds of two sizes, 10 and 20; the score at 10 is half of that at 20, and a round costs `cost` gradients."""
-    config: Any = {
-        "experiment": "made-up",
-        "learner": learner,
-        "seed": seed,
-        "rounds": len(finals),
-        "settings": {"protocol": {"threshold": 0.5}},
-        "score": {"name": "accuracy", "higher_is_better": True},
-    }
-    records = [
-        Record(t, "", size, 0.0, final * size / 20, False, cost * t, 0.0, 0.0)
-        for t, final in enumerate(finals, start=1)
-        for size in (10, 20)
+def runs(finals: dict[str, list[float]], **settings: Any) -> list[Run]:
+    """Three rounds that end with the same score, for every learner and seed; a score at 10 is half of that at 40."""
+    return [
+        made([[score / 2, score * 0.75, score]] * 3, learner=name, seed=seed, **settings)
+        for name, scores in finals.items()
+        for seed, score in enumerate(scores)
     ]
-    return Run(config, tuple(records), outcome)
+
+
+def both(values: list[float]) -> np.ndarray:
+    return np.repeat(np.array(values)[:, None], 2, axis=1)
 
 
 def test_the_paired_difference_over_seeds_decides() -> None:
-    a = [run_of("a", seed, [0, 0, 0.6 + 0.1 * seed]) for seed in range(3)]
-    b = [run_of("b", seed, [0, 0, 0.4 + 0.1 * seed]) for seed in range(3)]
-    verdict = judge(CLAIM, [*a, *b])
-    assert verdict is not None
+    # Seeds differ by more than the learners do, and still each pair differs by about 0.2: pairing makes it certain.
+    finals = {"a": [0.40, 0.61, 0.79], "b": [0.2, 0.4, 0.6]}
+    (verdict,) = judge([CLAIM], runs(finals))
     assert verdict.seeds == (0, 1, 2)
-    # Seeds differ by more than the learners do, and still each pair differs by 0.2: pairing makes it certain.
-    np.testing.assert_allclose(np.array(verdict.equal_datapoints.difference, float), 0.2)
-    assert verdict.equal_datapoints.verdict == "holds"
-    swapped = judge(replace(CLAIM, better="b", worse="a"), [*a, *b])
-    assert swapped is not None
-    assert swapped.equal_datapoints.verdict == "does not hold"
-    mixed = judge(CLAIM, [run_of("a", 0, [0.5]), run_of("b", 0, [0.4]), run_of("a", 1, [0.4]), run_of("b", 1, [0.5])])
-    assert mixed is not None
-    assert mixed.equal_datapoints.verdict == "undecided"
+    for span in (LAST_THIRD, WHOLE):
+        found = verdict.readings[span]
+        assert found.answer == "holds"
+        assert found.least == found.most
+        # By hand: 0.2 -+ 4.303 * 0.01 / sqrt(3).
+        assert found.least == pytest.approx([0.2, 0.2 - 0.0248, 0.2 + 0.0248], rel=1e-2)
+        assert found.sign_flip == 0.25
+    (swapped,) = judge([replace(CLAIM, better="b", worse="a")], runs(finals))
+    assert swapped.readings[LAST_THIRD].answer == "does not hold"
+    (mixed,) = judge([CLAIM], runs({"a": [0.5, 0.4, 0.45], "b": [0.4, 0.5, 0.45]}))
+    assert mixed.readings[LAST_THIRD].answer == "undecided"
 
 
-def test_no_better_holds_unless_it_is_better() -> None:
-    runs = [run_of(name, seed, [score]) for seed in range(2) for name, score in (("a", 0.5), ("b", 0.6))]
-    claim = replace(CLAIM, no_better=True)
-    for tested, expected in ((claim, "holds"), (replace(claim, better="b", worse="a"), "does not hold")):
-        verdict = judge(tested, runs)
-        assert verdict is not None
-        assert verdict.equal_datapoints.verdict == expected
+def test_the_whole_stream_is_judged_beside_its_end() -> None:
+    late = [
+        made([[0.0, 0.0, score] for score in finals], learner=name, seed=seed)
+        for seed in range(3)
+        for name, finals in (("a", [0.1] * 6 + [0.6 + 0.01 * seed] * 3), ("b", [0.4] * 9))
+    ]
+    (verdict,) = judge([CLAIM], late)
+    assert verdict.readings[LAST_THIRD].answer == "holds"
+    assert verdict.readings[WHOLE].answer == "does not hold"
+    assert "over the whole stream: does not hold" in words.believed([verdict])[0]
 
 
-def test_equal_compute_stops_the_dearer_learner_early() -> None:
-    dear, cheap = [0.1, 0.2, 0.3, 0.4, 0.5, 0.9], [0.1, 0.2, 0.3, 0.4, 0.4, 0.6]
-    runs = [run_of("a", seed, dear, cost=2) for seed in (0, 1)] + [run_of("b", seed, cheap) for seed in (0, 1)]
-    verdict = judge(CLAIM, runs)
-    assert verdict is not None
-    assert verdict.equal_datapoints.difference[0] == pytest.approx((0.5 + 0.9) / 2 - (0.4 + 0.6) / 2)
-    # With six gradients `a` has completed three rounds, of which the last third is one: 0.3.
-    assert verdict.equal_compute.difference[0] == pytest.approx(0.3 - (0.4 + 0.6) / 2)
-    assert verdict.equal_compute.verdict == "does not hold"
-    assert verdict.gradient_evaluations == (12, 6)
+@pytest.mark.parametrize(
+    ("values", "equal", "no_better", "better"),
+    [
+        ([0.0, 0.01, -0.01], "holds", "holds", "undecided"),
+        ([0.05, 0.051, 0.049], "holds", "holds", "holds"),
+        ([-0.05, -0.051, -0.049], "holds", "holds", "does not hold"),
+        ([0.2, 0.21, 0.19], "does not hold", "does not hold", "holds"),
+        ([-0.2, -0.21, -0.19], "does not hold", "holds", "does not hold"),
+        ([0.09, 0.12, 0.07], "undecided", "undecided", "holds"),
+        ([0.5, -0.5, 0.0], "undecided", "undecided", "undecided"),
+    ],
+)
+def test_kinds_of_claims_and_their_margins(values: list[float], equal: str, no_better: str, better: str) -> None:
+    expected = {EQUAL: equal, NO_BETTER: no_better, CLAIM: better}
+    for claim, answer in expected.items():
+        found = reading(claim, both(values))
+        assert found.answer == answer, claim.kind
+        low, high = found.least[1:]
+        assert low is not None
+        assert high is not None
+        # The same, read off the interval.
+        outside = low > 0.1 or high < -0.1 if claim is EQUAL else low > 0.1
+        inside = low > -0.1 and high < 0.1 if claim is EQUAL else high < 0.1
+        if claim is not CLAIM:
+            assert (answer == "holds", answer == "does not hold") == (inside, outside)
 
 
-def test_efficiency_counts_censored_tasks_with_all_their_datapoints() -> None:
-    runs = [run_of("a", 0, [0.1, 0.1, 1.0]), run_of("b", 0, [0.1, 0.1, 0.1])]  # a reaches 0.5 at 10, b never does
-    verdict = judge(replace(CLAIM, measure=EFFICIENCY), runs)
-    assert verdict is not None
-    assert verdict.equal_datapoints.difference == [10.0, None, None]
-    assert verdict.equal_datapoints.verdict == "not judged"
-    itself = judge(replace(CLAIM, measure=EFFICIENCY, worse=None), runs)
-    assert itself is not None
-    assert itself.equal_datapoints.difference[0] == 10  # 20 datapoints in the first third, 10 in the last
-    few = judge(replace(CLAIM, measure=FEW), runs)
-    assert few is not None
-    assert few.equal_datapoints.difference[0] == pytest.approx(0.45)
+@pytest.mark.parametrize(("kind", "margin"), [("better", 0.1), ("no_better", 0.0), ("about_equal", -1.0)])
+def test_a_claim_without_a_sensible_margin_is_refused(kind: Kind, margin: float) -> None:
+    with pytest.raises(ValueError, match="give `better` none"):
+        replace(CLAIM, kind=kind, margin=margin)
 
 
-def test_unfinished_runs_and_other_experiments_are_not_judged() -> None:
-    assert judge(CLAIM, [run_of("a", 0, [0.5]), run_of("b", 1, [0.5])]) is None
-    assert judge(CLAIM, [run_of("a", 0, [0.5], outcome=None), run_of("b", 0, [0.5])]) is None
-    assert judge(replace(CLAIM, experiment="other"), [run_of("a", 0, [0.5]), run_of("b", 0, [0.5])]) is None
-    lost = judge(CLAIM, [run_of("a", 0, [0.5], outcome="diverged"), run_of("b", 0, [0.5])])
-    assert lost is not None
-    assert lost.equal_datapoints.difference[0] is None
+def test_needing_fewer_datapoints_must_hold_at_the_unfavourable_ends() -> None:
+    claim = replace(CLAIM, measure=EFFICIENCY)
+    sure = np.array([[100.0, 150], [110, 150], [105, 150]])
+    assert reading(claim, sure).answer == "undecided"  # all highest ends agree to the last digit: p is that of signs
+    sure[:, 1] += [0, 10, 5]
+    assert reading(claim, sure).answer == "holds"
+    assert reading(claim, sure - [101, 0]).answer == "undecided"  # least about 4, in about two of three
+    assert reading(claim, sure * [-1, 1]).p == 1
+    assert reading(claim, -sure[:, ::-1]).answer == "does not hold"
+    text = words.advantage_text(reading(claim, sure))
+    assert text.startswith("+105 to +155 [+")
+    found = reading(claim, sure)
+    assert found.least[1] is not None
+    assert found.most[2] is not None
+    assert found.least[1] < 105 < 155 < found.most[2]
+
+
+def test_seeds_that_agree_to_the_last_digit_are_not_certain() -> None:
+    assert reading(CLAIM, both([0.2] * 3)).answer == "undecided"
+    assert reading(CLAIM, both([0.2] * 5)).answer == "undecided"
+    found = reading(CLAIM, both([0.2] * 6))
+    assert (found.answer, found.p, found.least[1:]) == ("holds", 0.03125, [None, None])
+    assert reading(CLAIM, both([0.0] * 6)).p == 1
+
+
+def test_what_cannot_be_judged() -> None:
+    assert judge([CLAIM], [made([[0.5]], learner="a", seed=0), made([[0.5]], learner="b", seed=1)]) == []
+    assert judge([CLAIM], [made([[0.5]], None, learner="a"), made([[0.5]], learner="b")]) == []
+    (one,) = judge([CLAIM], runs({"a": [0.5], "b": [0.4]}))
+    assert one.readings[LAST_THIRD].answer == "not judged"
+    assert one.readings[LAST_THIRD].least == [pytest.approx(0.1), None, None]
+    lost = runs({"a": [0.5, 0.6, 0.7], "b": [0.1, 0.2, 0.4]})
+    lost[-1] = replace(lost[-1], outcome="diverged")
+    verdicts = judge([CLAIM, replace(CLAIM, measure=EFFICIENCY)], lost)
+    assert verdicts[0].readings[WHOLE].least == [None, None, None]
+    assert [v.readings[WHOLE].answer for v in verdicts] == ["not judged", "undecided"]
+    assert words.rows(verdicts)[0][3] == "-"
+
+
+def test_a_learner_is_compared_with_itself_at_the_beginning() -> None:
+    never, first = [0.1, 0.1, 0.1], [0.9, 0.9, 0.9]
+    improving = [made([never, never, first if seed else [0.1, 0.9, 0.9]], learner="a", seed=seed) for seed in range(3)]
+    (verdict,) = judge([replace(CLAIM, measure=EFFICIENCY, worse=None)], improving)
+    assert list(verdict.readings) == [LAST_THIRD]
+    assert verdict.readings[LAST_THIRD].least[0] == pytest.approx((20 + 30 + 30) / 3)
+    assert verdict.compute is None
+    assert verdict.claim.text == "a needs fewer datapoints as rounds pass"
+
+
+def test_holm_is_over_the_claims_of_the_experiment_that_are_judged() -> None:
+    finals = {"a": [0.6, 0.65, 0.7], "b": [0.5, 0.56, 0.57], "c": [0.3, 0.5, 0.2], "d": [0.5]}
+    claims = [replace(CLAIM, worse=other) for other in "bcd"]
+    verdicts = judge(claims, runs(finals))
+    p = [v.readings[LAST_THIRD].p for v in verdicts]
+    assert p[2] is None
+    assert [v.readings[LAST_THIRD].adjusted for v in verdicts[:2]] == holm([p[0] or 0, p[1] or 0])
+    alone = judge(claims[:1], runs(finals))[0].readings[LAST_THIRD]
+    assert (alone.p, alone.answer) == (p[0], "holds")
+    many = judge([claims[0]] * 5, runs(finals))[0].readings[LAST_THIRD]
+    assert many.adjusted == pytest.approx(5 * (alone.p or 0))
+    assert many.answer == "undecided"
+
+
+def test_words_say_what_is_shown_what_is_false_and_at_what_compute() -> None:
+    finals = {"a": [0.60, 0.65, 0.70], "b": [0.40, 0.46, 0.49], "c": [0.9, 0.96, 0.99], "d": [0.6, 0.7, 0.6]}
+    claims = [replace(CLAIM, worse=other) for other in "bcd"]
+    each = [run for name in finals for run in runs({name: finals[name]}, learning=[30 if name == "b" else 20] * 3)]
+    verdicts = judge(claims, each)
+    assert words.believed(verdicts) == [
+        "Shown, but not at equal compute: "
+        "a ends better than b (b takes 1.50 times the gradients of a, which favours b).",
+        "Shown to be false: a ends better than c.",
+        "Not shown, nor its opposite: a ends better than d.",
+    ]
+    assert words.rows(verdicts)[1][-1] == "1.00 to 1.00: equal"
+    assert [entry["learning_gradients"]["equal"] for entry in words.as_json(verdicts)] == [False, True, True]
 
 
 def test_every_claim_is_about_learners_that_its_experiment_compares() -> None:
-    for claim in verdicts.CLAIMS:
-        if claim.experiment in EXPERIMENTS:
-            compared = find(claim.experiment).compared
-            assert {claim.better, claim.worse or claim.better} <= set(compared), claim
+    for claim in CLAIMS:
+        compared = find(claim.experiment).compared
+        assert {claim.better, claim.worse or claim.better} <= set(compared), claim
+        assert claim.experiment in EXPERIMENTS
+    assert len(set(CLAIMS)) == len(CLAIMS)
+    texts = {claim.text for claim in CLAIMS if claim.experiment == "cifar100"}
+    assert "training from scratch ends about equal (within 0.01) to FTML" in texts
+    assert {claim.measure for claim in CLAIMS if claim.worse == "scratch" and claim.experiment == "sinusoid"} == {
+        FEW,
+        FINAL,
+    }
 
 
-def test_reproduce_ends_in_a_page_of_verdicts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "out"
-    arguments = ["--experiment", "sinusoid", "--preset", "smoke", "--seeds", "2", "--out", str(out)]
-    assert call("reproduce", *arguments) == 0
-    (out / "notes.md").write_text("Three rounds are too few.\n\nSee a < b.\n")  # written once the verdicts were seen
-    assert call("reproduce", *arguments, "--resume") == 0
-    found = json.loads((out / "verdicts.json").read_text())
-    assert [(v["experiment"], v["seeds"]) for v in found] == [("sinusoid", [0, 1])] * 2
-    page = (out / "index.html").read_text()
-    assert 'href="sinusoid/report.html"' in page
-    assert "<p>Three rounds are too few.</p><p>See a &lt; b.</p>" in page
-    text = (out / "verdicts.md").read_text()
-    assert all(v["claim"] in page and v["claim"] in text for v in found)
-    assert "## Looked into\n\nThree rounds are too few.\n\nSee a < b.\n\n" in text
-    (link,) = re.findall(r"\]\((.*\.md)\)", text)
-    pictures = re.findall(r"!\[.*\]\((.*)\)", (out / link).read_text())
-    assert len(pictures) == 4
-    assert all((out / link).with_name("figures").joinpath(Path(picture).name).exists() for picture in pictures)
-    assert (out / "sinusoid" / "report.html").exists()
-    assert "index.html" in capsys.readouterr().out
-    runs = metrics.load([out])
-    assert figures.style(runs[0].learner).name == "FTML"
+# Errors of judgement: seeds whose scores differ by chance alone, and seeds with an effect.
 
 
-def test_reproduce_refuses_what_it_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("reproduce", "--experiment", "sinusoids") == 2
-    assert "unknown experiment 'sinusoids': did you mean sinusoid" in capsys.readouterr().err
+def simulated(seeds: int, effect: float, random: np.random.Generator) -> list[Run]:
+    """All learners of Rainbow MNIST; scores have a part that a seed's learners share, and FTML's an effect on top.
+
+    Standard deviations, of a mean over the last third (two rounds): about 0.1 shared and 0.01 of each learner.
+    """
+    shared = random.normal(0, 0.1, (seeds, 1, 1))
+    made_runs = []
+    for name in EXPERIMENTS["rainbow-mnist"].compared:
+        own = random.normal(0, 0.014, (seeds, 6, 1)) + (effect if name == "ftml" else 0)
+        scores = 0.5 + shared + own + [-0.05, 0.0, 0.05]
+        made_runs += [
+            made(each.tolist(), learner=name, seed=seed, experiment="rainbow-mnist") for seed, each in enumerate(scores)
+        ]
+    return made_runs
+
+
+OF_RAINBOW = [claim for claim in CLAIMS if claim.experiment == "rainbow-mnist"]
+
+
+@pytest.mark.parametrize("seeds", [3, 6, 10])
+def test_without_any_effect_at_most_one_experiment_in_twenty_has_a_false_verdict(seeds: int) -> None:
+    many, wrong = {3: 80, 6: 60, 10: 40}[seeds], {LAST_THIRD: 0, WHOLE: 0}
+    random = np.random.default_rng(seeds)
+    for _ in range(many):
+        verdicts = judge(OF_RAINBOW, simulated(seeds, 0.0, random))
+        for span in wrong:
+            answers = {v.readings[span].answer for v in verdicts if span in v.readings}
+            wrong[span] += bool(answers & {"holds", "does not hold"})
+    for span, count in wrong.items():
+        assert count / many <= 0.05 + 2.6 * math.sqrt(0.05 * 0.95 / many), span
+
+
+@pytest.mark.parametrize("seeds", [3, 6, 10])
+def test_the_correction_keeps_a_family_of_claims_at_one_in_twenty(seeds: int) -> None:
+    """The same on the statistics alone, often enough to tell: claims share FTML, and err together or not at all."""
+    random, many, false = np.random.default_rng(seeds), 1000, 0
+    for _ in range(many):
+        learners = random.normal(size=(7, seeds))
+        p = [t_test(learners[0] - other) for other in learners[1:]]
+        false += min(holm([value for value in p if value is not None])) < 0.05
+    assert false / many <= 0.05 + 2.6 * math.sqrt(0.05 * 0.95 / many)
+
+
+@pytest.mark.parametrize(("seeds", "effect", "found"), [(3, 0.2, 0.9), (6, 0.04, 0.9), (10, 0.03, 0.9)])
+def test_true_effects_are_found(seeds: int, effect: float, found: float) -> None:
+    """Of 20, 4 and 3 standard deviations of a learner's own score, with all claims of the experiment corrected."""
+    random, many, seen = np.random.default_rng(seeds), 12, []
+    for _ in range(many):
+        verdicts = judge(OF_RAINBOW, simulated(seeds, effect, random))
+        seen += [v.readings[LAST_THIRD].answer == "holds" for v in verdicts if v.claim.measure == FINAL]
+    assert np.mean(seen) >= found

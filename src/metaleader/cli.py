@@ -15,7 +15,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from metaleader import data, devices, rendering, report, trials, tuning_page, verdicts
+from metaleader import data, devices, rendering, report, trials, tuning_page, verdict_page, words
 from metaleader import reproduce as reproduction
 from metaleader import sweep as sweeps
 from metaleader.errors import UserError, unknown
@@ -23,7 +23,7 @@ from metaleader.experiments import EXPERIMENTS, find
 from metaleader.options import parse, parse_with_settings, value_of
 from metaleader.progress import live, live_sweep, steps
 from metaleader.rendering import Rendering
-from metaleader.run import Plan, RunFailed, RunInterrupted, check, run
+from metaleader.run import Plan, RunFailed, RunInterrupted, run
 from metaleader.tune import failures, tune
 from metaleader.tuning import Pruning, prepare
 from metaleader.workers import LocalWorkers
@@ -155,21 +155,30 @@ class TuneOptions:
 class ReproduceOptions:
     """Run every experiment of the paper with all its learners, and judge each of the paper's claims.
 
-    Paragraphs in a file notes.md in the folder of the results go into the page, below the verdicts.
+    Runs go on side by side, each on one core. Paragraphs in a file notes.md in the folder of the results go into the
+    page: those below a heading such as `## rainbow-mnist` with that experiment, others at its end.
     """
 
     experiment: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
     """Experiments to run, by name; may be given several times. None: all about which the paper claims something."""
     preset: str = "laptop"
     """The preset of every experiment."""
-    seeds: int = 3
-    """Number of seeds, from 0; a verdict needs at least two."""
+    seeds: int | None = None
+    """Number of seeds, from 0, of every experiment; a verdict needs at least two. None: what each asks for, 6 or 3."""
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """NAME=VALUE, a setting of all learners alike, as in --set model.norm=batch, the authors' normalisation. Runs go
+    into a folder of their own beside those of the preset, and the page shows both; experiments in which it changes
+    nothing are left out. May be given several times."""
+    workers: int | None = None
+    """Runs at a time, each on one core. None: as many as there are cores."""
     out: Path | None = None
     """Folder for the results. None: a new one under runs/."""
     data_dir: Path | None = None
     """Folder with data sets, searched first."""
     resume: bool = False
     """Go on in the folder (without --out, the newest): what has ended is kept, the rest goes on."""
+    report_only: bool = False
+    """Run nothing: make the pages again from what is in the folder (without --out, the newest)."""
 
 
 @dataclass(frozen=True)
@@ -351,29 +360,29 @@ def _tune(arguments: list[str]) -> int:
 
 def _reproduce(arguments: list[str]) -> int:
     options: ReproduceOptions = parse(ReproduceOptions, arguments, "metaleader reproduce")
-    if options.seeds < 1:
-        raise UserError(f"--seeds must be at least 1, got {options.seeds}")
-    known = reproduction.experiments()
-    names = _chosen(options.experiment) or known
-    for name in names:
-        if name not in known:
-            raise UserError(unknown("experiment", name, known))
-    out = options.out or _folder(f"reproduce-{options.preset}", options.resume)
-    command = shlex.join(["metaleader", "reproduce", *arguments])
-    devices.start()
-    plans = reproduction.plans(names, options.preset, options.seeds, out, options.data_dir, command)
-    for plan in plans:  # before anything runs
-        check(plan, options.resume)
+    for name in ("seeds", "workers"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise UserError(f"--{name} must be at least 1, got {value}")
+    out = options.out or _folder(f"reproduce-{options.preset}", options.resume or options.report_only)
     outcomes: dict[str, str] = {}
-    for plan in plans:
+    if not options.report_only:
+        command = shlex.join(["metaleader", "reproduce", *arguments])
+        data_dir = options.data_dir and options.data_dir.absolute()
+        chosen = _chosen(options.experiment)
+        jobs = reproduction.jobs(chosen, options.preset, options.seeds, options.set, out, data_dir, command)
+        reproduction.check(jobs, options.resume)
+        workers = LocalWorkers(options.workers or len(os.sched_getaffinity(0)), 1, sweeps.perform)
         try:
-            with live(plan) as progress:
-                outcomes |= run(plan, options.resume, progress)
+            with live_sweep(jobs) as show:
+                outcomes = sweeps.sweep(jobs, workers, show)
         except RunInterrupted:
             return _stopped(["reproduce", *arguments], options.out, out)
-    page, judged = reproduction.conclude(out)
-    headings, *rows = [[row[i] for i in verdicts.BRIEF] for row in (verdicts.HEADINGS, *verdicts.rows(judged))]
-    return _told([_table(headings, rows)], page, outcomes)
+    page, judged = verdict_page.conclude(out)
+    tables = []
+    for title, of_section in judged:
+        headings, *rows = [[row[i] for i in words.BRIEF] for row in (words.HEADINGS, *words.rows(of_section))]
+        tables.append(_table(headings, rows, title))
+    return _told(tables, page, outcomes)
 
 
 def _finish(out: Path, outcomes: Mapping[str, str]) -> int:

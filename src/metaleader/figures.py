@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from metaleader import metrics
 from metaleader.metrics import Run
+from metaleader.statistics import t_interval
 
 Runs = Mapping[str, Sequence[Run]]  # by learner
 WINDOW = 7  # rounds in a running mean or median
@@ -88,15 +89,16 @@ def all_figures(runs: Runs) -> dict[str, tuple[Figure, str]]:
             ),
             "datapoints-to-proficiency": (
                 efficiency(runs),
-                f"Learning efficiency: datapoints until held-out {score} was first at least as good as {threshold:g}. "
-                f"Points are tasks, lines running medians over {WINDOW} rounds; hollow points on the top line are "
-                "tasks that never got there.",
+                f"Learning efficiency: datapoints until held-out {score} was first judged at least as good as "
+                f"{threshold:g}. Points are tasks, lines running medians over {WINDOW} rounds, bands go down to the "
+                "running median of the last sizes judged before: what a task needs lies between. Hollow points on the "
+                "top line are tasks that never got there.",
             ),
             "score-after-few-and-all": (
                 score_at_sizes(runs),
                 f"Held-out {score} after {' and after '.join(map(str, at))} datapoints of each task. Points are tasks, "
                 f"lines running means over {WINDOW} rounds; with several seeds, lines are means over seeds and bands "
-                "their 95 % bootstrap intervals.",
+                "95 % t intervals of the running means, each round by itself.",
             ),
         }
 
@@ -118,8 +120,7 @@ def learning_curves(runs: Runs) -> Figure:
         panel.set(title=style(learner).name, xlabel="datapoints of the task", xscale="log")
         _plain_ticks(panel, at)
     panels[0].set_ylabel(f"held-out {_score(runs)}")
-    if not _higher(runs):
-        panels[0].set_yscale("log")
+    _error_axis(runs, panels[0], metrics.scores([each[0] for each in runs.values()], metrics.sizes(_every(runs))))
     figure.colorbar(colours, ax=list(panels), label="round", pad=0.01)
     return figure
 
@@ -128,10 +129,11 @@ def efficiency(runs: Runs) -> Figure:
     """Datapoints to proficiency against round, learners overlaid; censored tasks on a line of their own."""
     figure = Figure(figsize=(7.4, 4.2), layout="constrained")
     panel = figure.subplots()
-    at = metrics.sizes([run for each in runs.values() for run in each])
+    at = metrics.sizes(_every(runs))
     never = at[-1] * 1.6 if at else 1.0
     for learner, each in runs.items():
-        look, values = style(learner), metrics.datapoints_to_proficiency(each)
+        look, both = style(learner), metrics.proficiency(each)
+        before, values = both[:, :, 0], both[:, :, 1]
         rounds = np.arange(1, values.shape[1] + 1)
         for row in values:
             reached, censored = np.isfinite(row), np.isinf(row)
@@ -141,6 +143,8 @@ def efficiency(runs: Runs) -> Figure:
         known = ~np.isnan(middle)
         line = np.where(np.isinf(middle), never, middle)[known]
         panel.plot(rounds[known], line, color=look.colour, ls=look.dashes, lw=2, label=look.name)
+        least = np.maximum(running(before, np.median)[known], at[0] / 1.6 if at else 1.0)  # 0 is not on the axis
+        panel.fill_between(rounds[known], least, line, np.isfinite(middle[known]), color=look.colour, alpha=0.12, lw=0)
     panel.axhline(never, color="0.8", lw=0.8, zorder=0)
     panel.set(xlabel="round", ylabel=f"datapoints until {_score(runs)} reaches {_threshold(runs):g}", yscale="log")
     ticks = [*thinned(at, 8), never]
@@ -167,14 +171,13 @@ def score_at_sizes(runs: Runs) -> Figure:
             for row in values:
                 panel.plot(rounds, row, look.marker, color=look.colour, ms=3.5, alpha=0.3, mew=0)
             smooth = np.array([running(row[None], np.mean) for row in values])
-            mean, low, high = np.array([metrics.interval(column) for column in smooth.T], dtype=float).T
+            mean, low, high = np.array([t_interval(column) for column in smooth.T], dtype=float).T
             panel.plot(rounds, mean, color=look.colour, ls=look.dashes, lw=2, label=look.name)
             panel.fill_between(rounds, low, high, color=look.colour, alpha=0.15, lw=0)
         panel.axhline(_threshold(runs), color="black", ls="--", lw=1, zorder=0)
         panel.set(xlabel="round", title=f"after {size} datapoints")
     panels[0].set_ylabel(f"held-out {_score(runs)}")
-    if not _higher(runs):
-        panels[0].set_yscale("log")
+    _error_axis(runs, panels[0], metrics.scores(_every(runs), at))
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=_legend_columns(runs))
     return figure
@@ -182,7 +185,7 @@ def score_at_sizes(runs: Runs) -> Figure:
 
 def shown_sizes(runs: Runs) -> list[int]:
     """The sizes that the experiment names, as far as they were evaluated; otherwise the smallest and the largest."""
-    at = metrics.sizes([run for each in runs.values() for run in each])
+    at = metrics.sizes(_every(runs))
     named = [size for size in _first(runs).config.get("shown_at", []) if size in at]
     return named or list(dict.fromkeys([at[0], at[-1]] if at else [0]))
 
@@ -209,6 +212,21 @@ def thinned(at: Sequence[int], most: int) -> list[int]:
         return list(at)
     wanted = np.geomspace(at[0], at[-1], most)
     return sorted({min(at, key=lambda size: abs(np.log(size / target))) for target in wanted})
+
+
+def _error_axis(runs: Runs, panel: Axes, shown: Float[np.ndarray, "runs rounds sizes"]) -> None:
+    """A logarithmic axis for errors, as far as their values, not the bands around them; linear if any is not positive.
+
+    Scores that are better the lower they are may be zero or negative, such as log losses of densities.
+    """
+    known = shown[np.isfinite(shown)]
+    if not _higher(runs) and known.size and known.min() > 0:
+        panel.set_yscale("log")
+        panel.set_ylim(known.min() / 1.5, known.max() * 1.5)
+
+
+def _every(runs: Runs) -> list[Run]:
+    return [run for each in runs.values() for run in each]
 
 
 def _first(runs: Runs) -> Run:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -16,10 +15,11 @@ import matplotlib
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from metaleader import figures, illustrations, metrics
+from metaleader import figures, illustrations, metrics, overtaking, provenance
 from metaleader.figures import style
 from metaleader.files import write_text, write_whole
-from metaleader.metrics import Interval, Run
+from metaleader.formats import with_interval
+from metaleader.metrics import Run
 from metaleader.record import write_json
 
 PAGE, SECTION = (Template(Path(__file__).with_name(f"{name}.html").read_text()) for name in ("report", "section"))
@@ -38,26 +38,40 @@ def write_report(paths: Sequence[Path], out: Path) -> tuple[Path, list[dict[str,
         UserError: see `metrics.load`.
     """
     runs = metrics.load(paths)
-    sections = {name: [run for run in runs if run.section == name] for name in dict.fromkeys(r.section for r in runs)}
+    sections = sectioned(runs)
     summaries = [metrics.summary(each) for each in sections.values()]
     (out / "figures").mkdir(parents=True, exist_ok=True)
     write_json(out / "summary.json", summaries[0] if len(summaries) == 1 else summaries)
     bodies, texts = [], []
-    for each, summary in zip(sections.values(), summaries, strict=True):
-        prefix = re.sub(r"\W+", "-", f"{summary['title']}-") if len(sections) > 1 else ""
+    for (name, each), summary in zip(sections.items(), summaries, strict=True):
+        prefix = prefix_of(name, sections)
         drawn = _drawn(each, summary)
         pictures = []
-        every = {**_illustration(drawn), **figures.all_figures(drawn)} if drawn else {}
-        for name, (figure, caption) in every.items():
-            png = save_figure(figure, out / "figures" / f"{prefix}{name}")
-            pictures.append((f"{prefix}{name}", png, caption))
-        bodies.append(_section(each, summary, pictures))
-        texts.append(_markdown(each, summary, pictures))
+        every = {**_illustration(drawn), **figures.all_figures(drawn), **_overtaking(drawn)} if drawn else {}
+        for figure_name, (figure, caption) in every.items():
+            png = save_figure(figure, out / "figures" / f"{prefix}{figure_name}")
+            pictures.append((f"{prefix}{figure_name}", png, caption))
+        bodies.append(_section(each, summary, pictures, out))
+        texts.append(_markdown(each, summary, pictures, out))
     page = out / "report.html"
     title = escape(", ".join(sections))
     write_text(page, PAGE.substitute(title=title, sections="\n".join(bodies)))
     write_text(page.with_suffix(".md"), "\n".join(texts))
     return page, summaries
+
+
+def sectioned(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """The runs by `Run.section`, of every experiment the preset as it is first."""
+    experiments = list(dict.fromkeys(run.config["experiment"] for run in runs))
+    ordered = sorted(runs, key=lambda run: (experiments.index(run.config["experiment"]), bool(run.setting[0])))
+    return {name: [run for run in runs if run.section == name] for name in dict.fromkeys(r.section for r in ordered)}
+
+
+def prefix_of(section: str, sections: Iterable[str]) -> str:
+    """What the names of a section's figures begin with: nothing for the first, in which nothing or all else is set."""
+    first = next(iter(sections))
+    alone = all(other.startswith(first) for other in sections)
+    return "" if alone and section == first else re.sub(r"\W+", "-", f"{section}-")
 
 
 def _drawn(runs: Sequence[Run], summary: dict[str, Any]) -> dict[str, list[Run]]:
@@ -81,21 +95,29 @@ def _illustration(by_learner: figures.Runs) -> dict[str, tuple[Figure, str]]:
     return {"what-was-learned": drawn} if drawn else {}
 
 
+def _overtaking(by_learner: figures.Runs) -> dict[str, tuple[Figure, str]]:
+    drawn = overtaking.figure([run for each in by_learner.values() for run in each])
+    return {"overtaking": drawn} if drawn else {}
+
+
 def table_rows(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Headings and a row for each learner, as text."""
     at = _columns(summary)
     also = list(dict.fromkeys(name for numbers in summary["learners"].values() for name in numbers["final_also"]))
-    headings = ["learner", *(f"at {size}" for size in at), "final", *also, f"to {summary['threshold']:g}", "reached"]
+    counted = {size: summary["tasks_at"][size] for size in at}
+    few = {size: f" (n = {n})" if n < summary["tasks"] else "" for size, n in counted.items()}
+    to = f"to {summary['threshold']:g}"
+    headings = ["learner", *(f"at {size}{few[size]}" for size in at), "final", *also, to, "reached"]
     rows = []
     for name, numbers in summary["learners"].items():
         efficiency = numbers["datapoints_to_proficiency"]
         row = [
             style(name).short + (" (diverged)" if numbers["diverged"] else " (partial)" if numbers["partial"] else "")
         ]
-        row += [_number(numbers["score_at"].get(size, [None] * 3)) for size in at]
-        row += [_number(numbers["final_score"])]
-        row += [_number(numbers["final_also"].get(name, [None] * 3)) for name in also]
-        row += ["censored" if efficiency["median"] is None else f"{efficiency['median']:g}"]
+        row += [with_interval(numbers["score_at"].get(size, [None] * 3)) for size in at]
+        row += [with_interval(numbers["final_score"])]
+        row += [with_interval(numbers["final_also"].get(name, [None] * 3)) for name in also]
+        row += [_between(efficiency["above"], efficiency["median"])]
         row += [f"{efficiency['reached']} of {efficiency['tasks']}"]
         row += [readable(numbers["gradient_evaluations"]), minutes(numbers["seconds"])]
         rows.append(row)
@@ -120,29 +142,41 @@ def terminal_table(summary: dict[str, Any]) -> Table:
     return table
 
 
-def _markdown(runs: Sequence[Run], summary: dict[str, Any], pictures: Iterable[tuple[str, bytes, str]]) -> str:
+def _markdown(
+    runs: Sequence[Run], summary: dict[str, Any], pictures: Iterable[tuple[str, bytes, str]], out: Path
+) -> str:
     return "\n\n".join(
         [
-            f"# {_title(summary)}",
+            f"# {provenance.title(runs[0])}",
             markdown_table(*table_rows(summary)).rstrip(),
             _note(summary),
             *(f"**{name}: {failure}**" for name, failure in _failures(summary)),
             *(f"![{name}](figures/{name}.png)\n\n{caption}" for name, _, caption in pictures),
+            *_overtaken_markdown(runs),
             "## How this was made",
-            *(f"{name}:\n\n```\n{text}\n```" for name, text in _made(runs).items()),
+            *(f"{name}:\n\n```\n{text}\n```" for name, text in provenance.made(runs).items()),
+            markdown_table(provenance.HEADINGS, provenance.rows(runs, out)),
         ]
     )
 
 
-def _section(runs: Sequence[Run], summary: dict[str, Any], pictures: Iterable[tuple[str, bytes, str]]) -> str:
+def _overtaken_markdown(runs: Sequence[Run]) -> list[str]:
+    table = markdown_table(overtaking.headings(runs), overtaking.rows(runs)).rstrip()
+    return [table, overtaking.NOTE] if overtaking.rivals(runs) else []
+
+
+def _section(
+    runs: Sequence[Run], summary: dict[str, Any], pictures: Iterable[tuple[str, bytes, str]], out: Path
+) -> str:
     headings, rows = table_rows(summary)
     first = runs[0].config
     common = {key: value for key, value in first["settings"].items() if key != "learner"}
     learners = {run.line: run.config["settings"]["learner"] for run in runs}
     return SECTION.substitute(
-        title=escape(_title(summary)),
+        title=escape(provenance.title(runs[0])),
         note=escape(_note(summary)),
-        table=html_table(headings, [[escape(cell) for cell in row] for row in rows]),
+        table=text_table(headings, rows),
+        overtaking=overtaken_html(runs),
         failures="".join(
             f"<p class=warning>{escape(name)}: {escape(failure)}</p>" for name, failure in _failures(summary)
         ),
@@ -151,7 +185,8 @@ def _section(runs: Sequence[Run], summary: dict[str, Any], pictures: Iterable[tu
             f"<figcaption>{escape(caption)}</figcaption></figure>"
             for name, png, caption in pictures
         ),
-        made="".join(f"<dt>{name}</dt><dd><pre>{escape(text)}</pre></dd>" for name, text in _made(runs).items()),
+        made=made_html(runs),
+        runs=text_table(provenance.HEADINGS, provenance.rows(runs, out)),
         common=_settings_table({"": common}),
         learners=_settings_table({style(name).name: settings for name, settings in learners.items()}),
     )
@@ -164,16 +199,18 @@ def _failures(summary: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _made(runs: Sequence[Run]) -> dict[str, str]:
-    """What it takes to make the runs again."""
-    first = runs[0].config
-    return {
-        "commands": "\n".join(dict.fromkeys(run.config["command"] for run in runs)),
-        "versions": _pairs(first["versions"]),
-        "machine": _pairs(first["machine"]),
-        "data": _pairs(first["data"]) if first["data"] else "embedded or generated; no files",
-        "seeds": ", ".join(sorted({str(run.config["seed"]) for run in runs})),
-    }
+def overtaken_html(runs: Sequence[Run]) -> str:
+    """When FTML overtakes each of the others, as a table; empty where there is nothing to compare."""
+    if not overtaking.rivals(runs):
+        return ""
+    table = text_table(overtaking.headings(runs), overtaking.rows(runs))
+    return f'<div class="scroll">{table}</div><p class="words">{escape(overtaking.NOTE)}</p>'
+
+
+def made_html(runs: Sequence[Run]) -> str:
+    """How the runs were made, as terms of a list."""
+    made = provenance.made(runs)
+    return "".join(f"<dt>{name}</dt><dd><pre>{escape(text)}</pre></dd>" for name, text in made.items())
 
 
 def _title(summary: dict[str, Any]) -> str:
@@ -182,13 +219,15 @@ def _title(summary: dict[str, Any]) -> str:
 
 def _note(summary: dict[str, Any]) -> str:
     score, several = summary["score"], any(numbers["seeds"] > 1 for numbers in summary["learners"].values())
+    fewer = any(summary["tasks_at"][size] < summary["tasks"] for size in _columns(summary))
     side = "at least" if score["higher_is_better"] else "at most"
     return (
         f"Held-out {score['name']} over the last third of the rounds at so many datapoints of a task and at the end "
-        f"of its round; median of the datapoints to proficiency ({side} {summary['threshold']:g}), and tasks that "
-        f"reached it. Gradients are per-example gradient evaluations, a "
-        f"Hessian-vector product counting as two."
-        + (" In brackets: 95 % bootstrap intervals over seeds." if several else "")
+        f"of its round; datapoints to proficiency ({side} {summary['threshold']:g}) of the median task, more than the "
+        "last size judged before it and at most the first judged at it, and tasks that reached it. Gradients are "
+        "per-example gradient evaluations in learning and adapting, a Hessian-vector product counting as two."
+        + (" In brackets: 95 % t intervals over seeds." if several else "")
+        + (f" Columns with n count the n of {summary['tasks']} tasks that were judged there for all." if fewer else "")
         + (" Figures show each learner in the setting whose final score is best." if _settings(summary) else "")
     )
 
@@ -206,11 +245,11 @@ def _columns(summary: dict[str, Any]) -> list[str]:
     return [str(size) for size in named or figures.thinned(at[:-1], 3)]
 
 
-def _number(interval: Interval) -> str:
-    mean, low, high = interval
-    if mean is None:
+def _between(above: float | None, most: float | None) -> str:
+    """An interval of datapoints, open below; no upper end is infinity."""
+    if above is None:
         return "-"
-    return f"{mean:.3f}" if low is None or high is None else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+    return f"> {above:g}" if most is None else f"({above:g}, {most:g}]"
 
 
 def readable(count: int) -> str:
@@ -233,6 +272,11 @@ def html_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
+def text_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table in HTML, of cells that are text."""
+    return html_table(headings, [[escape(cell) for cell in row] for row in rows])
+
+
 def markdown_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """A table of text."""
     headings = list(headings)
@@ -241,22 +285,8 @@ def markdown_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> st
 
 def _settings_table(settings: dict[str, Any]) -> str:
     """A row for every setting, a column for every learner."""
-    flat = {name: dict(_flat(value)) for name, value in settings.items()}
-    keys = dict.fromkeys(key for values in flat.values() for key in values)
-    rows = ([f"<code>{escape(key)}</code>", *(escape(values.get(key, "")) for values in flat.values())] for key in keys)
-    return html_table(["setting", *flat], rows)
-
-
-def _flat(value: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _flat(inner, f"{prefix}.{key}" if prefix else key)
-    else:
-        yield prefix, value if isinstance(value, str) else json.dumps(value)
-
-
-def _pairs(values: dict[str, Any]) -> str:
-    return "\n".join(f"{key}  {', '.join(v) if isinstance(v, list) else v}" for key, v in values.items())
+    rows = provenance.settings_rows(settings)
+    return html_table(["setting", *settings], [[f"<code>{escape(r[0])}</code>", *map(escape, r[1:])] for r in rows])
 
 
 def _base64(content: bytes) -> str:

@@ -1,18 +1,22 @@
-"""Every experiment of the paper in one go, ending in a page of verdicts."""
+"""Every experiment of the paper in one go: which runs that takes. The page of verdicts: `verdict_page`."""
 
 from __future__ import annotations
 
-import json
+import dataclasses
+import pickle
+import re
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
+from typing import Any
 
-from metaleader import metrics, report, verdicts
-from metaleader.experiments import EXPERIMENTS
-from metaleader.files import write_text
-from metaleader.record import write_json
-from metaleader.run import Plan
-from metaleader.verdicts import CLAIMS, Verdict
+from metaleader import sweep
+from metaleader.claims import CLAIMS
+from metaleader.errors import UserError, unknown
+from metaleader.experiments import EXPERIMENTS, Experiment, Preset
+from metaleader.options import by_name, with_settings
+from metaleader.sweep import Job
+
+SEEDS = 6
 
 
 def experiments() -> list[str]:
@@ -20,77 +24,83 @@ def experiments() -> list[str]:
     return list(dict.fromkeys(claim.experiment for claim in CLAIMS if claim.experiment in EXPERIMENTS))
 
 
-def plans(
-    names: Sequence[str], preset_name: str, seeds: int, out: Path, data_dir: Path | None, command: str
-) -> list[Plan]:
-    """A plan for each experiment, with the learners that it compares.
+def seeds_of(experiment: Experiment) -> int:
+    """How many seeds its verdicts rest on, if no number is asked for."""
+    return experiment.seeds
+
+
+def jobs(
+    names: Sequence[str],
+    preset_name: str,
+    seeds: int | None,
+    settings: Sequence[str],
+    out: Path,
+    data_dir: Path | None,
+    command: str,
+) -> list[Job]:
+    """A run for each experiment, learner that it compares, and seed.
+
+    Args:
+        names: experiments; none: all about which the paper claims something.
+        preset_name: the settings of every experiment.
+        seeds: how many; None: as many as each experiment asks for.
+        settings: `NAME=VALUE`, in all learners' runs alike; experiments in which they change nothing are left out.
+        out: the folder; a run lies in EXPERIMENT/LEARNER/seed-SEED, with settings in EXPERIMENT/SETTINGS/LEARNER/...
+        data_dir: where to look for data first.
+        command: the command that would make these runs again.
 
     Raises:
-        UserError: an experiment has no preset of that name.
+        UserError: an experiment, preset or setting is unknown or impossible, a setting is of one learner, or the
+            settings change nothing in any experiment.
     """
-    return [
-        Plan(
-            EXPERIMENTS[name],
-            preset_name,
-            EXPERIMENTS[name].preset(preset_name),
-            EXPERIMENTS[name].compared,
-            tuple(range(seeds)),
-            out / name,
-            data_dir,
-            command,
-        )
-        for name in names
-    ]
+    known = experiments()
+    for name in names:
+        if name not in known:
+            raise UserError(unknown("experiment", name, known))
+    given = by_name(settings, "--set", "NAME=VALUE such as model.norm=batch")
+    setting = tuple(f"{key}={value}" for key, value in given.items())
+    planned = []
+    for name in names or known:
+        experiment = EXPERIMENTS[name]
+        began = experiment.preset(preset_name)
+        for key in given:
+            if (owner := key.partition(".")[0]) in began.learners:
+                raise UserError(
+                    f"--set {key} is a setting of {owner}, and verdicts compare learners in the same settings: "
+                    f"set what belongs to stream, model, loss or protocol, or use `metaleader sweep {name}`"
+                )
+        if not all(_has(began, key) for key in given):
+            continue
+        preset = with_settings(experiment, began, given)
+        if given and preset == began:
+            continue
+        folder = out.absolute() / name / re.sub(r"[^\w.,=+-]", "_", ",".join(setting))
+        planned += [
+            Job(name, preset_name, pickle.dumps(preset), setting, learner, seed, folder, data_dir, command)
+            for learner in experiment.compared
+            for seed in range(seeds_of(experiment) if seeds is None else seeds)
+        ]
+    if not planned:
+        raise UserError(f"--set {' '.join(setting)} changes nothing in {', '.join(names or known)}: give another value")
+    return planned
 
 
-def conclude(out: Path) -> tuple[Path, list[Verdict]]:
-    """Report on every experiment in `out`, finished or not, and judge the claims.
+def _has(preset: Preset, option: str) -> bool:
+    """Whether an option such as `model.norm` is a setting of the preset."""
+    value: Any = preset
+    for name in option.replace("-", "_").split("."):
+        fields = {f.name for f in dataclasses.fields(value)} if dataclasses.is_dataclass(value) else set()
+        if name not in fields:
+            return False
+        value = getattr(value, name)
+    return True
 
-    Writes a report into each experiment's folder, and `verdicts.json`, `index.html` and `verdicts.md` into `out`; both
-    pages lead to the reports. What a person has found out about a verdict, in paragraphs in `notes.md` of that folder,
-    is shown below the verdicts.
+
+def check(planned: Sequence[Job], resume: bool) -> None:
+    """Make sure, before anything runs, that all of it can; see `sweep.check_all`.
 
     Raises:
-        UserError: see `metrics.load`.
+        UserError: an experiment has runs in the folder already (or, resuming, with other settings), or data is missing.
     """
-    folders = [out / name for name in experiments() if any((out / name).rglob("config.json"))]
-    runs = metrics.load(folders or [out])
-    pages = {folder.name: report.write_report([folder], folder)[0] for folder in folders}
-    judged = [verdict for claim in CLAIMS if (verdict := verdicts.judge(claim, runs)) is not None]
-    write_json(out / "verdicts.json", verdicts.as_json(judged))
-    rows = verdicts.rows(judged)
-    made = "\n".join(dict.fromkeys(str(run.config["command"]) for run in runs))
-    machine = json.dumps(runs[0].config["machine"])
-    table = report.markdown_table(verdicts.HEADINGS, rows)
-    listed = "".join(f"- [{EXPERIMENTS[n].summary}]({n}/{page.stem}.md)\n" for n, page in pages.items())
-    notes = (out / NOTES).read_text().strip() if (out / NOTES).exists() else "Nothing is noted."
-    how = f"## How this was made\n\n```\n{made}\n```\n\nMachine: `{machine}`"
-    text = f"# {TITLE}\n\n{NOTE}\n\n{table}\n## Looked into\n\n{notes}\n\n## The experiments\n\n{listed}\n{how}\n"
-    write_text(out / "verdicts.md", text)
-    links = "".join(
-        f'<li><a href="{n}/{page.name}">{escape(EXPERIMENTS[n].summary)}</a></li>' for n, page in pages.items()
-    )
-    explained = "".join(f"<p>{escape(paragraph)}</p>" for paragraph in notes.split("\n\n"))
-    body = (
-        f"<h1>{TITLE}</h1>"
-        f'<p class="lead">{escape(NOTE)}</p>'
-        f'<div class="scroll">{report.html_table(verdicts.HEADINGS, [[escape(c) for c in row] for row in rows])}</div>'
-        f"<h2>Looked into</h2>{explained}"
-        f"<h2>The experiments</h2><ul>{links}</ul>"
-        f"<h2>How this was made</h2><dl><dt>commands</dt><dd><pre>{escape(made)}</pre></dd>"
-        f"<dt>machine</dt><dd><pre>{escape(machine)}</pre></dd></dl>"
-    )
-    page = out / "index.html"
-    write_text(page, report.PAGE.substitute(title="The paper's claims", sections=body))
-    return page, judged
-
-
-NOTES = "notes.md"
-TITLE = "Online meta-learning: the paper's claims"
-NOTE = (
-    "Each claim of the paper as a paired difference over seeds (task order, split and weights), with its 95 % "
-    "bootstrap interval: datapoints saved, or score gained, by the learner said to be better, over the last third of "
-    "the rounds. A task that never became proficient counts with all datapoints of its round. At equal compute, the "
-    "learner that took more gradients is judged at the rounds it had completed with the other's number. Gradients: "
-    "per-example gradient evaluations of the two learners, a Hessian-vector product counting as two."
-)
+    for folder in dict.fromkeys(job.out for job in planned):
+        sweep.check_all([job for job in planned if job.out == folder], folder, resume)
