@@ -181,6 +181,22 @@ def test_every_learner_spends_what_it_is_given(name: str) -> None:
     assert getattr(least, "meta_steps", None) == 1 or least.steps == 1
 
 
+def test_from_scratch_few_datapoints_make_cheaper_steps_and_more_of_them() -> None:
+    learner = Scratch(batch_size=20, optimizer=Momentum(0.01, momentum=0.0)).spending(400)
+    state, spent = learner.init(CURVES, jax.random.key(0), points(1)), [0]
+    for _ in range(4):
+        state = learner.observe(CURVES, state, 0, points(8))
+        spent.append(int(state.gradient_evaluations))
+    assert np.diff(spent).tolist() == [50 * 8, 25 * 16, 20 * 20, 20 * 20]
+    one = replace(learner, batch_size=8, steps=1, gradients=8)  # full batches: gradient descent
+    start = one.init(CURVES, jax.random.key(0), points(1))
+    after = one.observe(CURVES, start, 0, points(8))
+    fresh = jax.random.split(start.key)[1]
+    expected = GradientDescent(1, 0.01)(CURVES.objective, CURVES.model.init(fresh), points(8))
+    for a, b in zip(jax.tree.leaves(after.params), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 def test_equal_gradients_are_a_setting_of_the_experiment() -> None:
     preset = Preset(Sinusoid(rounds=2), CURVES.model, CURVES.loss, Protocol(chunk=5), {"toe": TOE(steps=3)}, 500)
     experiment = Experiment("curves", "", CURVES.score, MappingProxyType({"laptop": preset}))

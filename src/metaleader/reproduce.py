@@ -16,8 +16,6 @@ from metaleader.experiments import EXPERIMENTS, Experiment, Preset
 from metaleader.options import by_name, with_settings
 from metaleader.sweep import Job
 
-SEEDS = 6
-
 
 def experiments() -> list[str]:
     """The experiments about which the paper claims something, in its order."""

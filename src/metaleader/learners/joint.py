@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
@@ -138,8 +139,9 @@ def train(
     past_only: bool = False,
     of_task: OfTask = everywhere,
     newest_first: bool = False,
+    steps: int | None = None,
 ) -> State:
-    """`training.steps` optimiser steps on minibatches from the buffer; none if there is nothing to learn from.
+    """Optimiser steps on minibatches from the buffer; none if there is nothing to learn from.
 
     Args:
         problem: the model and its loss.
@@ -148,6 +150,7 @@ def train(
         past_only: leave out the newest task.
         of_task: the model's parameters for a task, from all parameters and the task's row in the buffer.
         newest_first: make the newest task the first of every minibatch.
+        steps: how many of `training.steps` to take; None: all.
     """
     if (state.buffer.past if past_only else state.buffer.size) == 0:
         return state
@@ -163,6 +166,7 @@ def train(
         past_only,
         newest_first,
         state.buffer,
+        np.int32(training.steps if steps is None else steps),
     )
     total = states.count(state.gradient_evaluations + int(spent))
     return State(params, opt_state, state.buffer, key, total)
@@ -179,8 +183,9 @@ def _train(
     past_only: bool,
     newest_first: bool,
     buffer: TaskBuffer,
+    count: Any,
 ) -> tuple[Params, Any, Array, Float[Array, ""]]:
-    """The steps; also how many examples they took."""
+    """The first `count` of the steps; also how many examples they took."""
     transformation = training.optimizer()
     key, data_key = jax.random.split(key)
     tasks, places, weights = _draws(training, data_key, buffer, past_only, newest_first)
@@ -193,14 +198,15 @@ def _train(
             own = problem.model.calibrate(own, batch[:first])
         return problem.objective(own, batch[first:])
 
-    def step(carry: tuple[Params, Any], drawn: Any) -> tuple[tuple[Params, Any], None]:
-        params, opt_state = carry
+    def step(i: Array, carry: tuple[Params, Any, Array]) -> tuple[Params, Any, Array]:
+        params, opt_state, spent = carry
+        drawn = jax.tree.map(lambda leaf: leaf[i], (tasks, places, weights))
         gradient = jax.grad(lambda params: jnp.mean(jax.vmap(partial(loss_of_task, params))(*drawn)))(params)
         changes, opt_state = transformation.update(gradient, opt_state, params)
-        return (optax.apply_updates(params, changes), opt_state), None
+        return optax.apply_updates(params, changes), opt_state, spent + jnp.sum(drawn[2])
 
-    carry, _ = jax.lax.scan(step, (params, opt_state), (tasks, places, weights))
-    return *carry, key, jnp.sum(weights)
+    params, opt_state, spent = jax.lax.fori_loop(0, count, step, (params, opt_state, jnp.zeros(())))
+    return params, opt_state, key, spent
 
 
 def _draws(
