@@ -35,7 +35,7 @@ _DIGITS_LAPTOP = Preset(
     stream=ColouredDigits(),
     model=ConvNet(depth=3, image=(16, 16, 3), classes=5, norm="task"),
     loss=CrossEntropy(),
-    protocol=Protocol(chunk=10, threshold=0.9),
+    protocol=Protocol(chunk=10, evaluate_at=(10, 20, 30, 40, 60, 80, 100), threshold=0.9),
     learners=_LEARNERS,
     gradients=1600,
 )

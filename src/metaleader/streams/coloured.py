@@ -64,7 +64,7 @@ class ColouredDigits:
         UserError: a number is not positive, or more images are asked for than there are.
     """
 
-    rounds: int = 56
+    rounds: int = 35
     """Tasks in the stream: each colour comes every seventh round."""
     examples_per_task: int = 100
     """Training images of each task, a fifth of each digit."""
