@@ -30,7 +30,6 @@ from metaleader import (
     Scratch,
     Sinusoid,
     Streaming,
-    UserError,
     accuracy,
 )
 from metaleader.buffer import sampling_weights
@@ -188,7 +187,7 @@ def test_from_scratch_few_datapoints_make_cheaper_steps_and_more_of_them() -> No
         state = learner.observe(CURVES, state, 0, points(8))
         spent.append(int(state.gradient_evaluations))
     assert np.diff(spent).tolist() == [50 * 8, 25 * 16, 20 * 20, 20 * 20]
-    one = replace(learner, batch_size=8, steps=1, gradients=8)  # full batches: gradient descent
+    one = replace(learner, batch_size=8, steps=1)  # full batches: gradient descent
     start = one.init(CURVES, jax.random.key(0), points(1))
     after = one.observe(CURVES, start, 0, points(8))
     fresh = jax.random.split(start.key)[1]
@@ -198,13 +197,23 @@ def test_from_scratch_few_datapoints_make_cheaper_steps_and_more_of_them() -> No
 
 
 def test_equal_gradients_are_a_setting_of_the_experiment() -> None:
-    preset = Preset(Sinusoid(rounds=2), CURVES.model, CURVES.loss, Protocol(chunk=5), {"toe": TOE(steps=3)}, 500)
+    both: dict[str, Any] = {"toe": TOE(steps=3), "scratch": Scratch(batch_size=25)}
+    preset = Preset(Sinusoid(rounds=2), CURVES.model, CURVES.loss, Protocol(chunk=5), both, 500)
     experiment = Experiment("curves", "", CURVES.score, MappingProxyType({"laptop": preset}))
-    assert preset.learner("toe") == TOE(steps=10)
-    assert with_settings(experiment, preset, {"gradients": "1000"}).learner("toe") == TOE(steps=20)
-    assert with_settings(experiment, preset, {"gradients": "0", "toe.steps": "7"}).learner("toe") == TOE(steps=7)
-    with pytest.raises(UserError, match=r"toe\.steps=7 changes nothing, since steps follow from --gradients"):
-        with_settings(experiment, preset, {"toe.steps": "7"})
+    assert dict(preset.learners) == {"toe": TOE(steps=10), "scratch": Scratch(20, 25, equal_gradients=True)}
+
+    def steps(**settings: str) -> list[int]:
+        given = {name.replace("_", "."): value for name, value in settings.items()}
+        learners: Any = with_settings(experiment, preset, given).learners
+        return [learners["toe"].steps, learners["scratch"].steps]
+
+    assert steps() == [10, 20]
+    assert steps(gradients="1000") == [20, 40]
+    assert steps(toe_steps="7") == [7, 20]  # a number of steps that is set holds
+    assert steps(gradients="1000", toe_steps="7") == [7, 40]
+    assert steps(gradients="0") == [10, 20]
+    twice = with_settings(experiment, with_settings(experiment, preset, {"toe.steps": "7"}), {"gradients": "1000"})
+    assert twice.learners["toe"] == TOE(steps=7)
     with pytest.raises(ValueError, match="gradients must be at least 0"):
         replace(preset, gradients=-1)
 
@@ -217,7 +226,7 @@ def test_laptop_presets_give_all_learners_equal_gradients(name: str) -> None:
     preset = EXPERIMENTS[name].preset("laptop")
     assert preset.gradients > 0
     for each in EXPERIMENTS[name].compared:
-        learner: Any = preset.learner(each)
+        learner: Any = preset.learners[each]
         if isinstance(learner, FTML):
             spent = learner.meta_steps * learner.meta_gradient_evaluations()
         else:

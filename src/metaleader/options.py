@@ -60,36 +60,27 @@ def parse_with_settings(
     parsed = parse(options_type, arguments, program, config)
     settings.update({key: getattr(parsed, key) for key in settable})
     learners = {name: settings[name.replace("-", "_")] for name in preset.learners}
-    if parsed.gradients:
-        _check_steps(preset, learners)
+    own_steps = {name for name in learners if _steps(learners[name]) != _steps(preset.learners[name])}
     given = Preset(
-        settings["stream"], settings["model"], settings["loss"], settings["protocol"], learners, parsed.gradients
+        settings["stream"],
+        settings["model"],
+        settings["loss"],
+        settings["protocol"],
+        learners,
+        parsed.gradients,
+        tuple(sorted(own_steps.union(preset.own_steps))),
     )
     return base(**{key: getattr(parsed, key) for key in own}), given
 
 
 _GRADIENTS = (
     "Per-example gradients that every learner takes to learn whenever datapoints arrive: its steps are as many as that "
-    "pays for. 0: as many as the settings of each learner say."
+    "pays for, but for learners whose steps are set. 0: as many as the settings of each learner say."
 )
-_STEPS = ("steps", "meta_steps")
 
 
-def _check_steps(preset: Preset, learners: Mapping[str, Learner]) -> None:
-    """Refuse a number of steps that would not be used.
-
-    Raises:
-        UserError: naming the first.
-    """
-    for name, learner in learners.items():
-        for field_name in _STEPS:
-            value = getattr(learner, field_name, None)
-            if value != getattr(preset.learners[name], field_name, None):
-                option = f"{name}.{field_name.replace('_', '-')}"
-                raise UserError(
-                    f"{option}={value} changes nothing, since steps follow from --gradients: add --gradients 0, or set "
-                    "--gradients instead"
-                )
+def _steps(learner: Learner) -> tuple[Any, Any]:
+    return getattr(learner, "steps", None), getattr(learner, "meta_steps", None)
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,7 @@ def _one(
     progress: Progress | None,
 ) -> str:
     """Run one learner to its end, and say how it ended."""
-    problem, learner = plan.experiment.problem(plan.preset), plan.preset.learner(name)
+    problem, learner = plan.experiment.problem(plan.preset), plan.preset.learners[name]
     first = devices.is_first()
     try:
         position = start(problem, stream, learner, seed)
@@ -211,7 +211,7 @@ def _determinants(plan: Plan, learner: str, seed: int, stream: Stream) -> dict[s
             "model": describe(preset.model),
             "loss": describe(preset.loss),
             "protocol": describe(preset.protocol),
-            "learner": describe(preset.learner(learner)),
+            "learner": describe(preset.learners[learner]),
         },
         "gradients": preset.gradients,
         "score": {

@@ -59,6 +59,7 @@ class Preset:
         gradients: per-example gradients that every learner takes to learn whenever datapoints arrive, a Hessian-vector
             product counting as two: its number of steps is what that pays for, to the nearest whole step, at least one.
             0, or a learner that cannot be told (`learners.Spends`): as many steps as its own settings say.
+        own_steps: learners, by name, whose own number of steps holds all the same.
 
     Raises:
         ValueError: `gradients` is negative.
@@ -70,20 +71,18 @@ class Preset:
     protocol: Protocol
     learners: Mapping[str, Learner]
     gradients: int = 0
+    own_steps: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_not_negative(self, "gradients")
-
-    def learner(self, name: str) -> Learner:
-        """The learner of that name, with the steps that `gradients` pays for.
-
-        Raises:
-            UserError: there is none.
-        """
-        if name not in self.learners:
-            raise UserError(unknown("learner", name, self.learners))
-        learner = self.learners[name]
-        return learner.spending(self.gradients) if self.gradients and isinstance(learner, Spends) else learner
+        if self.gradients:
+            equal = {
+                name: learner.spending(self.gradients)
+                if isinstance(learner, Spends) and name not in self.own_steps
+                else learner
+                for name, learner in self.learners.items()
+            }
+            object.__setattr__(self, "learners", MappingProxyType(equal))
 
 
 @dataclass(frozen=True)

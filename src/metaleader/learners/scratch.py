@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from metaleader import buffer as buffers
 from metaleader.batch import Batch
-from metaleader.errors import check_not_negative, check_positive
+from metaleader.errors import check_positive
 from metaleader.learners import state as states
 from metaleader.learners.joint import JointTraining, start, train
 from metaleader.learners.state import Adam, Momentum, Optimizer, State
@@ -33,13 +33,12 @@ class Scratch:
     """Examples in a minibatch, all there are if fewer."""
     optimizer: Adam | Momentum | Optimizer = Adam()
     """A function that gives an optax transformation."""
-    gradients: int = 0
-    """Per-example gradients whenever datapoints arrive: a minibatch of few datapoints costs less than a full one, and
-    more steps are taken, up to `MORE` times `steps`. 0: `steps` steps."""
+    equal_gradients: bool = False
+    """Take as many per-example gradients whenever datapoints arrive: a minibatch of fewer than `batch_size` datapoints
+    costs less, and more steps are taken, up to `MORE` times `steps`."""
 
     def __post_init__(self) -> None:
         check_positive(self, "steps", "batch_size")
-        check_not_negative(self, "gradients")
 
     @property
     def adaptation(self) -> UpdateProcedure:
@@ -58,15 +57,14 @@ class Scratch:
             forgotten = state.buffer._replace(counts=0 * state.buffer.counts, tasks=state.buffer.tasks * 0 + task)
             state = state._replace(params=params, opt_state=self.optimizer().init(params), buffer=forgotten, key=key)
         state = state._replace(buffer=buffers.append(state.buffer, task, batch))
-        most = self.steps * MORE if self.gradients else self.steps
+        most = self.steps * MORE if self.equal_gradients else self.steps
         one_task = JointTraining(most, batch_tasks=0, batch_size=self.batch_size, optimizer=self.optimizer)
         a_step = min(state.buffer.size, self.batch_size)
-        steps = min(round(self.gradients / a_step), most) if self.gradients else most
-        return train(problem, one_task, state, steps=max(steps, 1))
+        return train(problem, one_task, state, steps=min(round(self.steps * self.batch_size / a_step), most))
 
     def spending(self, gradients: int) -> Scratch:
         """The same learner with as many steps, at least one, as take about so many per-example gradients."""
-        return replace(self, steps=max(round(gradients / self.batch_size), 1), gradients=gradients)
+        return replace(self, steps=max(round(gradients / self.batch_size), 1), equal_gradients=True)
 
     def adapt(self, problem: Problem, state: State, batch: Batch) -> Params:
         """The parameters trained on this round's data."""
