@@ -37,13 +37,13 @@ def test_every_experiment_runs_at_smoke_from_command_to_report(
 def test_hyperparameters_learners_and_seeds_by_name(tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ["--learner", "ftml-last-layer", "toe", "--learner", "ftl", "--seeds", "2", "--out", str(out)]
-    settings = ["--ftml-last-layer.meta-steps", "3", "--ftl.update.step-size", "0.02", "--stream.rounds", "2"]
+    settings = ["--ftml-last-layer.meta-steps", "3", "--ftl.update.optimizer.step-size", "0.02", "--stream.rounds", "2"]
     assert call(*SMOKE, *options, *settings, "--toe.optimizer.learning-rate", "1e-4", "--protocol.move-on") == 0
     configs = {path.parent.parent.name: json.loads(path.read_text()) for path in out.rglob("config.json")}
     assert set(configs) == {"ftml-last-layer", "toe", "ftl"}
     assert configs["ftml-last-layer"]["settings"]["learner"]["meta_steps"] == 3
     assert configs["ftml-last-layer"]["settings"]["learner"]["update"]["only"] == ["head"]
-    assert configs["ftl"]["settings"]["learner"]["update"]["step_size"] == 0.02
+    assert configs["ftl"]["settings"]["learner"]["update"]["optimizer"]["step_size"] == 0.02
     assert configs["toe"]["settings"]["learner"]["optimizer"]["learning_rate"] == 1e-4
     assert configs["toe"]["settings"]["protocol"]["move_on"] is True
     assert configs["toe"]["settings"]["stream"]["rounds"] == 2
@@ -60,7 +60,7 @@ def test_hyperparameters_learners_and_seeds_by_name(tmp_path: Path) -> None:
         (["run", "rainbow-mnits"], "unknown experiment 'rainbow-mnits': did you mean rainbow-mnist"),
         (["run", "nowhere.py"], "there is no file nowhere.py"),
         (["run", "sinusoid", "--preset", "labtop"], "unknown preset 'labtop': did you mean laptop?"),
-        ([*SMOKE, "--learner", "ftlm"], "unknown learner 'ftlm': did you mean ftl or ftml?"),
+        ([*SMOKE, "--learner", "ftlm"], "unknown learner 'ftlm': did you mean ftl or ftml"),
         ([*SMOKE, "--ftml.meta-stps", "3"], "did you mean --ftml.meta-steps"),
         ([*SMOKE, "--ftml.meta-steps", "many"], "--ftml.meta-steps: invalid literal for int"),
         ([*SMOKE, "--ftml.meta-steps", "0"], "meta_steps must be positive and finite, got 0"),

@@ -138,7 +138,8 @@ class Recency:
     """Sampling weight `2 ** (-age / half_life)` for a task seen `age` rounds ago.
 
     The default, an infinite half-life, is the uniform distribution over the tasks seen (the paper's nu_t).
-    Any function of the ages, an array `(tasks,)`, to weights of the same shape serves as well.
+    Any function of the ages, an array `(tasks,)`, to weights of the same shape serves as well; the age of a task without
+    datapoints is infinite, and its weight does not count.
 
     Raises:
         ValueError: `half_life` is not positive, or `newest` is not in [0, 1).
@@ -157,7 +158,7 @@ class Recency:
 
     def __call__(self, ages: Float[Array, " tasks"]) -> Float[Array, " tasks"]:
         """The weights, up to a constant factor."""
-        weights = jnp.exp2(-ages / self.half_life)
+        weights = jnp.where(jnp.isinf(ages), 0, jnp.exp2(-ages / self.half_life))
         if not self.newest:
             return weights
         others = jnp.sum(jnp.where(ages > 0, weights, 0))
@@ -176,8 +177,8 @@ def sampling_weights(
     `rounds` are the tasks that the counts are of; 0, 1, ... unless given.
     """
     ages = (tasks - 1 - (jnp.arange(len(counts)) if rounds is None else rounds)).astype(jnp.float32)
-    weights = sampling(jnp.maximum(ages, 0))
-    return jnp.where((counts > 0) & (ages >= 0), weights, 0)
+    has_data = (counts > 0) & (ages >= 0)
+    return jnp.where(has_data, sampling(jnp.where(has_data, ages, jnp.inf)), 0)
 
 
 def sample_index(key: Array, weights: Float[AnyArray, " capacity"], shape: tuple[int, ...]) -> Int[Array, ...]:
