@@ -41,7 +41,7 @@ def figures(found: Findings) -> dict[str, tuple[Figure, str]]:
                 "Eigenvalues of the Hessian of f(U(w)), the worst of 16 tasks at points sought out, against the step "
                 "size alpha as a multiple of Theorem 1's bound. Shaded: where the theorem speaks, and the range it "
                 "gives. Beyond the bound convexity does not go at once, but it goes for the logistic loss; quadratics "
-                "stay convex, and lose smoothness.",
+                "stay convex, though not strongly so, and lose smoothness.",
             ),
             "regret": (
                 _regret(found),
@@ -76,7 +76,7 @@ def _eigenvalues(found: Findings) -> Figure:
         panel.axhline(0, color="black", lw=0.8)
         panel.set(xscale="log", title=f"{kind} loss", xlabel=r"$\alpha$ / bound of Theorem 1", ylabel="eigenvalue")
         panel.set_yscale("symlog", linthresh=0.1)
-        panel.legend(loc="upper left", fontsize=9)
+        panel.legend(loc="lower left", fontsize=9, frameon=True, facecolor="white", edgecolor="none", framealpha=1)
     return figure
 
 
@@ -145,9 +145,9 @@ def _mistakes(found: Findings) -> Figure:
                     ms=4,
                     markevery=4,
                     lw=1.6,
-                    label=mistake or "right",
+                    label=mistake or "no mistake",
                 )
-        panel.set_ylim(bottom=1e-2)
+    panels[0].set_ylim(bottom=1e-2)  # after all is drawn: the panels share it
     for panel in panels[len(names) :]:
         panel.set_axis_off()
     _legend(figure, [(panel, "") for panel in panels])
