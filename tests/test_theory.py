@@ -203,7 +203,13 @@ def test_wrong_constants_and_a_violated_alpha_are_found_out() -> None:
     points = theorem.random_points(0, RADIUS, 4, 40)
     least, largest = th.worst_range(right, stream.pool, points, steps=6)
     assert right.constants.strong_convexity / 8 <= least <= largest <= 9 / 8 * right.constants.smoothness
-    assert least <= th.random_range(right, stream.pool, points).least
+    # As convex and as curved as at any of some other points, by the Hessian of the engine.
+    for w in theorem.random_points(1, RADIUS, 4, 10):
+        for counts in np.eye(16):
+            update = one_step(right.update.step_size)  # type: ignore[union-attr]
+            hessian = derivatives(stream.problem, update, stream.pool, counts, w)[2]
+            assert least <= np.linalg.eigvalsh(hessian)[0] + 1e-9
+            assert largest >= np.linalg.eigvalsh(hessian)[-1] - 1e-9
     for name, factor in (
         ("lipschitz", 0.4),
         ("smoothness", 0.8),
@@ -218,6 +224,16 @@ def test_wrong_constants_and_a_violated_alpha_are_found_out() -> None:
     found = th.worst_range(beyond, stream.pool, points, steps=6)
     assert found.least < 0  # no longer convex
     assert found.largest > 9 / 8 * beyond.constants.smoothness
+
+
+def test_the_last_step_of_the_proof_is_tight_and_needs_its_alpha() -> None:
+    least, largest = th.margins()
+    assert 1 - 1e-9 <= least <= 1 + 1e-6
+    assert 0.99 <= largest <= 1 + 1e-9
+    for multiple in (1.01, 1.5):
+        beyond = th.margins(multiple)
+        assert beyond.least < 1 - 1e-3
+    assert beyond.largest > 1 + 1e-3
 
 
 def test_the_hessian_is_that_of_the_engine_and_of_finite_differences() -> None:
@@ -277,6 +293,7 @@ def test_violated_assumptions_are_refused_with_the_inequality_and_its_values() -
         ({"order": "drift"}, "unknown order of convex stream 'drift': did you mean drifting?"),
         ({"examples": 4}, "examples above dimension"),
         ({"rounds": 0}, "must be at least 1"),
+        ({"kind": "logistic", "order": "trap"}, "order trap is for kind quadratic"),
     ],
 )
 def test_impossible_streams_are_refused(settings: Any, message: str) -> None:

@@ -1,19 +1,27 @@
 """The theory of the paper, checked: convex streams, exact leaders, Theorem 1, regret and its bounds (section 4)."""
 
 from metaleader.theory.checks import run_checks
-from metaleader.theory.claims import Claim, Findings, TheoryOptions
+from metaleader.theory.claims import Claim, Findings, RegretCheck, TheoryOptions
 from metaleader.theory.deep import Offline, RegretEstimate, estimate_regret, train_offline
+from metaleader.theory.domains import Ball, Box
 from metaleader.theory.exact import ExactFTL, ExactFTML, lead, leader
+from metaleader.theory.games import MISTAKES, judge, mistaken
+from metaleader.theory.hindsight import Best, best_on
+from metaleader.theory.mirrors import Entropic, Euclidean, PNorm
 from metaleader.theory.page import check_free, terminal_table, write
 from metaleader.theory.problems import Constants, Pool, Setting, constants, convex_problem, enlarged, setting, with_step
 from metaleader.theory.regret import RegretCurve, checkpoints, follow, play_convex, regret
-from metaleader.theory.streaming import STREAMING, AdaGrad, Entropic, Euclidean, Frozen, Leader, MirrorDescent, PNorm
+from metaleader.theory.streaming import STREAMING, AdaGrad, Frozen, Leader, MirrorDescent, Unadapted
 from metaleader.theory.streams import ConvexStream, as_tasks
-from metaleader.theory.theorem import inequalities, random_range, worst_range
+from metaleader.theory.theorem import inequalities, margins, worst_range
 
 __all__ = [
+    "MISTAKES",
     "STREAMING",
     "AdaGrad",
+    "Ball",
+    "Best",
+    "Box",
     "Claim",
     "Constants",
     "ConvexStream",
@@ -28,11 +36,14 @@ __all__ = [
     "Offline",
     "PNorm",
     "Pool",
+    "RegretCheck",
     "RegretCurve",
     "RegretEstimate",
     "Setting",
     "TheoryOptions",
+    "Unadapted",
     "as_tasks",
+    "best_on",
     "check_free",
     "checkpoints",
     "constants",
@@ -41,10 +52,12 @@ __all__ = [
     "estimate_regret",
     "follow",
     "inequalities",
+    "judge",
     "lead",
     "leader",
+    "margins",
+    "mistaken",
     "play_convex",
-    "random_range",
     "regret",
     "run_checks",
     "setting",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,28 +61,84 @@ class Claim:
     outside: str | None = None
 
 
+@dataclass(frozen=True)
+class RegretCheck:
+    """The regret of a learner on a stream, judged by its bounds, and what the same judgement says of mistakes.
+
+    Attributes:
+        stream: its name.
+        learner: its name.
+        source: where the bounds stand.
+        rounds: T, of the stream.
+        regret: after T rounds, of the seed in which it is the largest part of the bound from the gradients seen.
+        bounds: of that seed after T rounds, by name.
+        holds: by bound, whether it holds in every seed at every number of rounds looked at.
+        caught: by mistake, the bounds that whoever makes it breaks, in every seed.
+        pays: by mistake, its regret after T rounds, the least over seeds.
+        trap: whether the stream is made so that every mistake must break every bound.
+        outside: the assumption that fails, if one does.
+    """
+
+    stream: str
+    learner: str
+    source: str
+    rounds: int
+    regret: float
+    bounds: Mapping[str, float]
+    holds: Mapping[str, bool]
+    caught: Mapping[str, tuple[str, ...]]
+    pays: Mapping[str, float]
+    trap: bool = False
+    outside: str | None = None
+
+    @property
+    def tested(self) -> set[str]:
+        """The bounds that some mistake breaks: a regret below any other shows nothing on this stream."""
+        return {name for names in self.caught.values() for name in names}
+
+    @property
+    def missed(self) -> list[str]:
+        """In a trap, the mistakes that a bound did not catch, with that bound."""
+        every = [(mistake, name) for mistake in self.caught for name in self.bounds] if self.trap else []
+        return [f"{mistake} ({name})" for mistake, name in every if name not in self.caught[mistake]]
+
+    @property
+    def claim(self) -> str:
+        """The check in words, with what failed if something did."""
+        broken = [name for name, holds in self.holds.items() if not holds]
+        failed = [f"bound broken: {', '.join(broken)}"] * bool(broken)
+        failed += [f"not caught: {', '.join(self.missed)}"] * bool(self.missed)
+        return "; ".join([f"regret of {self.learner} on {self.stream}", *failed])
+
+    @property
+    def passed(self) -> bool:
+        """Whether every bound holds and, in a trap, catches every mistake."""
+        return all(self.holds.values()) and not self.missed
+
+
 @dataclass
 class Findings:
     """All claims, and what the figures show.
 
     Attributes:
         claims: the table.
-        curves: regret by stream and learner, one a seed.
-        kept: bytes that a learner keeps after the longest stream.
+        regrets: the table of regret checks.
+        curves: regret by stream and learner, one a seed; mistakes are called "learner: mistake".
         sweep: the range of eigenvalues against alpha, by kind of loss.
         estimates: regret of deep learners.
     """
 
     claims: list[Claim] = field(default_factory=list)
+    regrets: list[RegretCheck] = field(default_factory=list)
     curves: dict[tuple[str, str], list[RegretCurve]] = field(default_factory=dict)
-    kept: dict[str, int] = field(default_factory=dict)
     sweep: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     estimates: dict[str, RegretEstimate] = field(default_factory=dict)
 
     @property
-    def failed(self) -> list[Claim]:
-        """Claims inside the theory that do not hold."""
-        return [claim for claim in self.claims if claim.holds is False and claim.outside is None]
+    def failed(self) -> list[Claim | RegretCheck]:
+        """Claims and regret checks inside the theory that do not hold."""
+        claims: list[Claim | RegretCheck] = [c for c in self.claims if c.holds is False and c.outside is None]
+        return claims + [check for check in self.regrets if not check.passed and check.outside is None]
 
     def add(
         self,

@@ -1,48 +1,29 @@
-"""The table, the figures and the page of `metaleader theory`."""
+"""The tables and the page of `metaleader theory`."""
 
 from __future__ import annotations
 
 import math
 import os
 import platform
-from collections.abc import Mapping
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from string import Template
 from typing import Any
 
-import matplotlib
-import numpy as np
-from matplotlib.figure import Figure
 from rich.markup import escape
 from rich.table import Table
 
 from metaleader.errors import UserError
-from metaleader.figures import RC
 from metaleader.files import write_text
 from metaleader.record import write_json
 from metaleader.report import save_figure
 from metaleader.run import describe
-from metaleader.theory.claims import Claim, Findings, TheoryOptions
+from metaleader.theory.claims import Claim, Findings, RegretCheck, TheoryOptions
+from metaleader.theory.games import MISTAKES, TRAP_RADIUS, TRAP_ROUNDS
+from metaleader.theory.plots import figures
 
 PAGE = Template(Path(__file__).with_name("page.md").read_text())
-LOOKS: Mapping[str, tuple[str, str, Any]] = {  # colour, marker, dashes: told apart in grey too
-    "FTML": ("#0072B2", "o", "-"),
-    "joint training": ("#009E73", "s", "--"),
-    "OGD, step 8/(mu t)": ("#D55E00", "^", "-."),
-    "AdaGrad": ("#CC79A7", "v", (0, (5, 2))),
-    "mirror, p-norm": ("#E69F00", "X", (0, (3, 1, 1, 1))),
-    "mirror, entropic": ("#56B4E9", "P", (0, (1, 1))),
-    "frozen": ("#555555", "D", ":"),
-}
-NAMES = {"OGD, step 8/(mu t)": "OGD, step $8/(\\mu t)$", "mirror, p-norm": "mirror descent, p-norm"}
-NAMES |= {
-    "mirror, entropic": "mirror descent, entropic",
-    "frozen": "$w_1$ for ever",
-    "joint training": "joint training, adapted",
-}
-SHOWN = ("regression, iid", "regression, adversarial", "logistic, iid")
 
 
 def check_free(out: Path) -> None:
@@ -72,7 +53,14 @@ def write(found: Findings, options: TheoryOptions, out: Path, command: str, seco
             shown.append(f"![{caption}](figures/theory/{name}.png)\n\n{caption}")
         write_json(out / "theory.json", _json(found, options, command, seconds))
         page = PAGE.substitute(
+            summary=_summary(found),
+            trap=_regrets([check for check in found.regrets if check.trap]),
+            regrets=_regrets([check for check in found.regrets if not check.trap]),
             table=_markdown(found),
+            gap=f"{max(float(c.gap.max()) for kept in found.curves.values() for c in kept):.1g}",
+            rounds=options.rounds,
+            trap_rounds=f"{TRAP_ROUNDS:,}",
+            trap_radius=f"{TRAP_RADIUS:g}",
             figures="\n\n".join(shown),
             command=command,
             seconds=f"{seconds:.0f}",
@@ -103,7 +91,81 @@ def terminal_table(found: Findings) -> Table:
         table.add_column(heading, justify="right")
     for claim in found.claims:
         table.add_row(*map(escape, _row(claim)))  # brackets are not markup
+    for check in found.regrets:
+        for name, bound in check.bounds.items():
+            outside = "outside, " if check.outside else ""
+            holds = outside + ("holds" if outside else "yes") if check.holds[name] else outside + "NO"
+            table.add_row(
+                escape(f"regret of {check.learner}; {check.stream}; bound: {name}"),
+                check.source,
+                f"<= {_number(bound)}",
+                _number(check.regret),
+                holds,
+            )
+        for mistake, caught in check.caught.items():
+            if check.trap:
+                table.add_row(
+                    escape(f"... {mistake} breaks every bound"),
+                    check.source,
+                    f"> {_number(max(check.bounds.values()))}",
+                    _number(check.pays[mistake]),
+                    "yes" if len(caught) == len(check.bounds) else "NO",
+                )
     return table
+
+
+def _summary(found: Findings) -> str:
+    """What a reader may believe, in a few lines."""
+    inside = [check for check in found.regrets if check.outside is None]
+    traps, claims = [c for c in inside if c.trap], [c for c in found.claims if c.holds is not None and not c.outside]
+    caught = sum(len(names) for c in traps for names in c.caught.values())
+    pairs = sum(len(c.caught) * len(c.bounds) for c in traps)
+    bounds = [(c, name) for c in inside for name in c.bounds]
+    return "\n".join(
+        [
+            f"- {sum(bool(c.holds) for c in claims)} of {len(claims)} inequalities and closed forms hold.",
+            f"- {sum(c.holds[name] for c, name in bounds)} of {len(bounds)} regret bounds hold, of which "
+            f"{sum(name in c.tested for c, name in bounds)} on streams where one of the mistakes breaks them.",
+            f"- On the trap, {caught} of {pairs} pairs of a mistake and a bound end as they must: the mistake breaks "
+            "the bound in every seed.",
+            f"- No bound is tight: FTML's regret is at most {_share(inside, 'gradients')} of its bound from the "
+            f"gradients and at most {_share(inside, 'paper')} of the paper's. That it stays below the paper's on the "
+            "other streams says little; that joint training does not stay below it in the trap says more.",
+        ]
+    )
+
+
+def _share(checks: list[RegretCheck], bound: str) -> str:
+    """The largest part of a bound that FTML's regret is on any stream."""
+    parts = [check.regret / check.bounds[bound] for check in checks if check.learner == "FTML"]
+    return f"{100 * max(parts, default=math.nan):.2g} %"
+
+
+def _regrets(checks: list[RegretCheck]) -> str:
+    """One line a check: the regret, its bounds, and what each mistake pays and breaks."""
+    names = ("gradients", "constants", "paper")
+    heads = ["stream", "learner", "regret", *names, "holds", *MISTAKES]
+    lines = [f"| {' | '.join(heads)} |", "|---|---|" + "--:|" * (1 + len(names)) + "---|" * (1 + len(MISTAKES))]
+    for check in checks:
+        cells = [check.stream, check.learner, _number(check.regret)]
+        for name in names:
+            bound = _number(check.bounds[name]) if name in check.bounds else "-"
+            cells.append(bound if name in check.tested or name not in check.bounds else f"({bound})")
+        broken = [name for name, holds in check.holds.items() if not holds]
+        cells.append("outside" if check.outside else f"NO: {', '.join(broken)}" if broken else "yes")
+        for mistake in MISTAKES:
+            if mistake not in check.caught:
+                cells.append("no mistake here")
+                continue
+            caught = check.caught[mistake]
+            breaks = "all" if len(caught) == len(check.bounds) else ", ".join(caught) or "none"
+            cells.append(f"{_number(check.pays[mistake])}: {breaks}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _row(claim: Claim) -> list[str]:
@@ -121,127 +183,21 @@ def _markdown(found: Findings) -> str:
     return "\n".join([*lines, "", *(f"Outside the theory: {reason}." for reason in failing)])
 
 
-def figures(found: Findings) -> dict[str, tuple[Figure, str]]:
-    """Every figure by name, each with a caption."""
-    with matplotlib.rc_context(RC):
-        return {
-            "eigenvalues": (
-                _eigenvalues(found),
-                "Eigenvalues of the Hessian of f(U(w)), the worst of 16 tasks at points sought out, against the step "
-                "size alpha as a multiple of Theorem 1's bound. Shaded: where the theorem speaks, and the range it "
-                "gives. Beyond the bound convexity does not go at once, but it goes for the logistic loss; quadratics "
-                "stay convex, and lose smoothness.",
-            ),
-            "regret": (
-                _regret(found),
-                "Regret against the best meta-learner in hindsight, mean over seeds. Dashed black: FTML's bound from "
-                "the gradients it saw; dotted black: from the constants alone. Regret below 0 is not drawn.",
-            ),
-            "regret-over-log": (
-                _over_log(found),
-                "Regret over log T, mean over seeds: level where regret is logarithmic.",
-            ),
-        }
-
-
-def _eigenvalues(found: Findings) -> Figure:
-    figure = Figure(figsize=(9.4, 3.8), layout="constrained")
-    for panel, (kind, sweep) in zip(figure.subplots(1, 2), found.sweep.items(), strict=True):
-        factors = np.array([each["factor"] for each in sweep])
-        low, high = sweep[0]["mu"] / 8, 9 * sweep[0]["beta"] / 8
-        panel.fill_between([factors[0], 1], low, high, color="0.88", lw=0, label="Theorem 1: $\\mu/8$ to $9\\beta/8$")
-        for key, name, marker, dashes in (("largest", "largest", "^", "-"), ("least", "least", "v", "--")):
-            panel.plot(
-                factors, [each[key] for each in sweep], color="#0072B2", ls=dashes, marker=marker, ms=4, label=name
-            )
-        panel.axvline(1, color="black", lw=0.8)
-        panel.axhline(0, color="black", lw=0.8)
-        panel.set(xscale="log", title=f"{kind} loss", xlabel=r"$\alpha$ / bound of Theorem 1", ylabel="eigenvalue")
-        panel.set_yscale("symlog", linthresh=0.1)
-        panel.legend(loc="upper left", fontsize=9)
-    return figure
-
-
-def _panels() -> tuple[Figure, list[tuple[Any, str]]]:
-    figure = Figure(figsize=(11.4, 4.2), layout="constrained")
-    panels = figure.subplots(1, len(SHOWN))
-    for panel, label in zip(panels, SHOWN, strict=True):
-        panel.set(title=label.replace("iid", "i.i.d."), xlabel="rounds T", xscale="log", yscale="log")
-    return figure, list(zip(panels, SHOWN, strict=True))
-
-
-def _learners(found: Findings, label: str) -> dict[str, Any]:
-    return {name: found.curves[label, name] for name in LOOKS if (label, name) in found.curves}
-
-
-def _regret(found: Findings) -> Figure:
-    figure, panels = _panels()
-    for panel, label in panels:
-        for name, curves in _learners(found, label).items():
-            mean = np.mean([curve.regret for curve in curves], axis=0)
-            _line(panel, name, curves[0].rounds, mean)
-        ours = found.curves[label, "FTML"]
-        for key, dashes, name in (
-            ("observed", "--", "bound of FTML, gradients seen"),
-            ("bound", ":", "bound of FTML, constants"),
-        ):
-            panel.plot(
-                ours[0].rounds,
-                np.mean([getattr(c, key) for c in ours], axis=0),
-                color="black",
-                ls=dashes,
-                lw=1.3,
-                label=name,
-            )
-        panel.set_ylim(bottom=1e-3)
-    panels[0][0].set_ylabel("regret (loss)")
-    _legend(figure, panels)
-    return figure
-
-
-def _over_log(found: Findings) -> Figure:
-    figure, panels = _panels()
-    for panel, label in panels:
-        for name, curves in _learners(found, label).items():
-            rounds = curves[0].rounds
-            late = rounds >= 10
-            mean = np.mean([curve.regret for curve in curves], axis=0)[late] / np.log(rounds[late])
-            _line(panel, name, rounds[late], mean)
-        panel.set_ylim(bottom=3e-3)
-    panels[0][0].set_ylabel("regret / log T (loss)")
-    _legend(figure, panels)
-    return figure
-
-
-def _line(panel: Any, name: str, rounds: Any, values: Any) -> None:
-    colour, marker, dashes = LOOKS[name]
-    shown = np.where(values > 0, values, np.nan)
-    panel.plot(
-        rounds, shown, color=colour, ls=dashes, marker=marker, ms=4, markevery=4, lw=1.6, label=NAMES.get(name, name)
-    )
-
-
-def _legend(figure: Figure, panels: Any) -> None:
-    known: dict[str, Any] = {}
-    for panel, _ in panels:
-        known |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
-    figure.legend(known.values(), known.keys(), loc="outside lower center", ncols=5, fontsize=9)
-
-
 def _json(found: Findings, options: TheoryOptions, command: str, seconds: float) -> dict[str, Any]:
     return {
         "command": command,
         "seconds": round(seconds, 1),
         "settings": describe(replace(options, out=None)),
         "claims": [_finite({**vars(claim)}) for claim in found.claims],
+        "checks": [{**vars(check)} for check in found.regrets],
         "regret": [
             {
                 "stream": label,
                 "learner": name,
                 "seed": seed,
-                "growth": curve.growth if math.isfinite(curve.growth) else None,
+                "bounds": {key: _finite(bound.tolist()) for key, bound in curve.bounds.items()},
             }
-            | {key: _finite(getattr(curve, key).tolist()) for key in ("rounds", "regret", "observed", "bound")}
+            | {key: getattr(curve, key).tolist() for key in ("rounds", "regret", "gap")}
             for (label, name), curves in found.curves.items()
             for seed, curve in enumerate(curves)
         ],

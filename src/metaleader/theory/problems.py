@@ -129,6 +129,12 @@ def constants(problem: Problem, pool: Pool, radius: float) -> Constants:
         UserError: the radius is not positive and finite (a strongly convex f has no Lipschitz constant on an
             unbounded domain).
     """
+    gradient, beta, rho, mu = _of_each(problem, pool, radius)
+    return Constants(float(gradient.max()), float(beta.max()), float(rho.max()), float(mu.min()))
+
+
+def _of_each(problem: Problem, pool: Pool, radius: float) -> Constants:
+    """The same of every task for itself, arrays `(tasks,)`."""
     if not 0 < radius < math.inf:
         raise UserError(
             f"G < inf fails: with mu > 0, ||grad f|| grows without bound on the domain ||w|| <= {radius}; "
@@ -147,7 +153,23 @@ def constants(problem: Problem, pool: Pool, radius: float) -> Constants:
         beta, mu = eigenvalues[:, -1] / 4 + ridge, flattest * eigenvalues[:, 0] + ridge
         gradient = np.minimum(at_zero + np.abs(beta) * radius, norms.mean(axis=1) + abs(ridge) * radius)
         rho = np.linalg.eigvalsh(np.einsum("tn,tni,tnj->tij", norms, x, x) / n)[:, -1] / (6 * math.sqrt(3))
-    return Constants(float(gradient.max()), float(beta.max()), float(rho.max()), float(mu.min()))
+    return Constants(gradient, beta, rho, mu)
+
+
+def steepest(problem: Problem, pool: Pool, radius: float, update: GradientDescent | Identity) -> float:
+    """A bound L of `||grad f~||` on the ball `||w|| <= radius`, with `f~(w) = f(U(w))`.
+
+    Along a step, `grad f(U(w)) = (I - alpha H') grad f(w)` with a mean H' of Hessians, and `grad f~(w) = (I - alpha H)
+    grad f(U(w))`. With `q_i = max(|1 - alpha mu_i|, |1 - alpha beta_i|)` of task i, on the ball that holds U(w), and
+    `G_i >= ||grad f_i||` on the domain, k steps give `L = max_i q_i^(2k) G_i`. Without adaptation it is `max_i G_i`.
+    """
+    inside = _of_each(problem, pool, radius).lipschitz
+    if isinstance(update, Identity):
+        return float(inside.max())
+    wide = _of_each(problem, pool, enlarged(problem, pool, radius, update))
+    alpha = update.step_size
+    q = np.maximum(np.abs(1 - alpha * wide.strong_convexity), np.abs(1 - alpha * wide.smoothness))
+    return float((q ** (2 * update.steps) * inside).max())
 
 
 def gradient_at_zero(problem: Problem, pool: Pool) -> Float[np.ndarray, " tasks"]:
@@ -182,6 +204,7 @@ class Setting(NamedTuple):
         update: U.
         reach: radius of the ball that holds the domain and U of it.
         constants: G, beta, rho and mu on the ball of radius `reach`.
+        steepest: L, a bound of `||grad f(U(w))||` on the domain.
     """
 
     problem: Problem
@@ -189,6 +212,7 @@ class Setting(NamedTuple):
     update: GradientDescent | Identity
     reach: float
     constants: Constants
+    steepest: Any
 
     @property
     def outside(self) -> str | None:
@@ -232,8 +256,7 @@ def setting(
         widest = GradientDescent(steps, 1 / (2 * first.smoothness), derivative="plain")
         alpha = constants(problem, pool, enlarged(problem, pool, radius, widest)).largest_step
     update = GradientDescent(steps, step * alpha, derivative="plain")
-    reach = enlarged(problem, pool, radius, update)
-    found = Setting(problem, radius, update, reach, constants(problem, pool, reach))
+    found = _with(problem, radius, pool, update)
     if found.outside and not outside_theory:
         raise UserError(f"{found.outside}; to run all the same, and have it marked so, ask for outside_theory")
     return found
@@ -242,9 +265,18 @@ def setting(
 def with_step(given: Setting, pool: Pool, alpha: float) -> Setting:
     """The same with another alpha, and the constants on the ball that it needs; inside the theory or not."""
     steps = 1 if isinstance(given.update, Identity) else given.update.steps
-    update = GradientDescent(steps, alpha, derivative="plain")
-    reach = enlarged(given.problem, pool, given.radius, update)
-    return given._replace(update=update, reach=reach, constants=constants(given.problem, pool, reach))
+    return _with(given.problem, given.radius, pool, GradientDescent(steps, alpha, derivative="plain"))
+
+
+def without_adaptation(given: Setting, pool: Pool) -> Setting:
+    """The same with U the identity, and the constants on the domain itself."""
+    return _with(given.problem, given.radius, pool, Identity())
+
+
+def _with(problem: Problem, radius: float, pool: Pool, update: GradientDescent | Identity) -> Setting:
+    reach = radius if isinstance(update, Identity) else enlarged(problem, pool, radius, update)
+    known = constants(problem, pool, reach)
+    return Setting(problem, radius, update, reach, known, steepest(problem, pool, radius, update))
 
 
 def _logistic_slope(margin: Any) -> Any:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,10 +14,14 @@ from jaxtyping import Array, Float, Int
 
 from metaleader.meta import meta_objective
 from metaleader.objective import Problem
-from metaleader.theory.exact import TOLERANCE, Quadratic, Update, derivatives, leader, minimise_on_ball, quadratics
-from metaleader.theory.problems import Constants, Pool, Setting, SquareLoss
-from metaleader.theory.streaming import OnlineLearner, Seen, convexity
+from metaleader.theory.domains import Ball, Domain
+from metaleader.theory.exact import TOLERANCE, Update, derivatives
+from metaleader.theory.hindsight import best_on, hindsight, smoothness
+from metaleader.theory.problems import Constants, Pool, Setting
+from metaleader.theory.streaming import OnlineLearner, Seen, convexity, paper_bound
 from metaleader.theory.streams import ConvexTasks
+
+AT_ONCE = 256  # leaders that are sought together
 
 
 class Game(NamedTuple):
@@ -29,14 +32,14 @@ class Game(NamedTuple):
         order: which task of the pool came, `(rounds,)`.
         bound: of the regret after each round, known before play, `(rounds,)`.
         observed: the bound from the gradients seen, `(rounds,)`.
-        state_bytes: size of w_t and of all else that the learner keeps.
+        domain: K, where every w_t is.
     """
 
     losses: Any
     order: Any
     bound: Any
     observed: Any
-    state_bytes: int
+    domain: Domain
 
 
 def play_convex(
@@ -47,39 +50,25 @@ def play_convex(
     The f_t are those of the engine: `meta_objective` and its gradient. Where a stream has no order, an adversary
     chooses the task with the largest `f(U(w_t))`.
     """
-    state, *curves = jax.tree.map(np.asarray, _play(*_table(settings, streams, learner, rounds)))
-    size = sum(leaf[0].nbytes for leaf in jax.tree.leaves(state))
-    losses, order, bound, observed = curves
-    return [Game(losses[i], order[i], bound[i], observed[i], size) for i in range(len(streams))]
-
-
-def state_bytes(setting: Setting, stream: ConvexTasks, learner: OnlineLearner, rounds: int) -> int:
-    """The size of w and of all else that a learner keeps after so many rounds, from the shapes of the program alone."""
-    shared, _, fixed, *arrays = _table([setting], [stream], learner, rounds)
-    state = jax.eval_shape(partial(_play, shared, learner, fixed), *arrays)[0]
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-
-
-def _table(
-    settings: Sequence[Setting], streams: Sequence[ConvexTasks], learner: OnlineLearner, rounds: int
-) -> tuple[Setting, OnlineLearner, bool, Constants, Pool, Array]:
-    """The arguments of `_play`: what all streams share, and arrays with an axis of streams."""
     pools = Pool(*(jnp.stack(leaf) for leaf in zip(*(s.pool for s in streams), strict=True)))
     orders = jnp.stack([jnp.asarray(s.order[:rounds]) if s.order is not None else jnp.arange(rounds) for s in streams])
-    known = Constants(*(jnp.asarray(leaf) for leaf in zip(*(s.constants for s in settings), strict=True)))
-    shared = settings[0]._replace(constants=Constants(0.0, 0.0, 0.0, 0.0), reach=0.0)  # the same for all that compiles
-    return shared, learner, streams[0].order is not None, known, pools, orders
+    known = jax.tree.map(lambda *leaves: jnp.asarray(leaves), *((s.constants, s.steepest) for s in settings))
+    # What is left is the same for all streams, and compiles once.
+    shared = settings[0]._replace(constants=Constants(0.0, 0.0, 0.0, 0.0), reach=0.0, steepest=0.0)
+    curves = (np.asarray(c) for c in _play(shared, learner, streams[0].order is not None, known, pools, orders))
+    domain = learner.domain(shared)
+    return [Game(*each, domain) for each in zip(*curves, strict=True)]  # type: ignore[call-arg]
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _play(shared: Setting, learner: OnlineLearner, fixed: bool, of_streams: Constants, pools: Pool, orders: Any) -> Any:
+def _play(shared: Setting, learner: OnlineLearner, fixed: bool, of_streams: Any, pools: Pool, orders: Any) -> Any:
     problem, update = shared.problem, shared.update
 
     def loss_at(w: Array, batch: Any) -> Array:
         return meta_objective(problem, update, {"w": w}, batch, batch)
 
-    def one(known: Constants, pool: Pool, order: Array) -> Any:
-        setting = shared._replace(constants=known)
+    def one(known: tuple[Constants, Any], pool: Pool, order: Array) -> Any:
+        setting = shared._replace(constants=known[0], steepest=known[1])
 
         def step(carry: Any, given: Any) -> Any:
             w, memory = carry
@@ -93,30 +82,50 @@ def _play(shared: Setting, learner: OnlineLearner, fixed: bool, of_streams: Cons
 
         start = problem.model.init(jax.random.key(0))["w"], learner.start(setting)
         rounds = jnp.arange(1, len(order) + 1, dtype=float)
-        state, curves = jax.lax.scan(step, start, (rounds, order))
-        return (state, *curves)
+        return jax.lax.scan(step, start, (rounds, order))[1]
 
     return jax.vmap(one)(of_streams, pools, orders)
 
 
-def follow(setting: Setting, pool: Pool, order: Int[np.ndarray, " rounds"], leads_through: Update) -> Game:
+def follow(
+    setting: Setting, pool: Pool, order: Int[np.ndarray, " rounds"], leads_through: Update, factor: float = 1.0
+) -> Game:
     """FTML, or joint training, on a stream in a given order whose f are no quadratics.
 
     From round to round Newton's method follows the leader to a gradient norm of 1e-10; rounds where it does not get
-    there, or leaves the ball, are left to `leader`. A leader keeps how often each task came.
+    there, or leaves the ball, are left to `best_on`. `factor` is that of `Leader`.
+
+    Raises:
+        UserError: a leader was not found, as happens where f(U(w)) is not convex.
     """
-    ws, norms = map(np.array, _newton(setting.problem, leads_through, pool, jnp.asarray(order)))
-    lost = ~(norms <= TOLERANCE) | (np.linalg.norm(ws, axis=1) > setting.radius)
-    for t in np.flatnonzero(lost):
-        counts = np.bincount(order[:t], minlength=len(pool.inputs)).astype(float)
-        if t > 0:  # w_1 = 0 is no leader
-            ws[t] = leader(setting.problem, leads_through, pool, counts, setting.radius, ws[t - 1]).w
+    domain = Ball(setting.radius)
+    leaders, norms = map(np.array, _newton(setting.problem, leads_through, pool, jnp.asarray(order)))
+    lost = ~(norms <= TOLERANCE) | (np.linalg.norm(leaders, axis=1) > setting.radius)
+    lost[0] = False  # w_1 = 0 is no leader
+    for some in np.array_split(np.flatnonzero(lost), -(-lost.sum() // AT_ONCE) or 1):
+        if len(some):
+            counts = np.stack([np.bincount(order[:t], minlength=len(pool.inputs)) for t in some])
+            counts = np.pad(counts, [(0, AT_ONCE - len(some)), (0, 0)], constant_values=1)  # so that one shape compiles
+            largest = smoothness(setting._replace(update=leads_through))
+            leaders[some] = best_on(setting.problem, leads_through, pool, counts, domain, largest).w[: len(some)]
+    ws = leaders if factor == 1 else np.asarray(_overdone(domain, factor, jnp.asarray(leaders)))
     losses, gradients = map(np.asarray, _losses(setting.problem, setting.update, pool, jnp.asarray(order), ws))
     sigma, lipschitz = (float(value) for value in convexity(setting))
     odd = 2 * np.arange(1, len(order) + 1) - 1
     bound = 2 * lipschitz**2 / sigma * (1 + np.log(odd) / 2)
     observed = np.cumsum(2 * np.sum(gradients**2, axis=1) / (sigma * odd))
-    return Game(losses, order, bound, observed, ws[0].nbytes + len(pool.inputs) * 8)
+    return Game(losses, order, bound, observed, domain)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _overdone(domain: Domain, factor: float, leaders: Any) -> Array:
+    """`w_{t+1} = projection(w_t + factor (leader - w_t))`, from w_1."""
+
+    def step(w: Array, leader: Array) -> tuple[Array, Array]:
+        return domain.project(w + factor * (leader - w)), w
+
+    start = leaders[0]
+    return jax.lax.scan(step, start, jnp.concatenate([leaders[1:], leaders[-1:]]))[1]
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -164,33 +173,20 @@ class RegretCurve:
 
     Attributes:
         rounds: T, `(points,)`.
-        regret: `sum_{t<=T} f_t(U_t(w_t)) - min_{||w|| <= radius} sum_{t<=T} f_t(U_t(w))`.
-        bound: from the constants.
-        observed: from the gradients seen.
+        regret: `sum_{t<=T} f_t(U_t(w_t)) - min_{w in K} sum_{t<=T} f_t(U_t(w))` with the learner's domain K; where the
+            minimum is not exact, an upper bound of it.
+        gap: how much of that may be due to the minimum.
+        bounds: by name, each `(points,)`: "gradients", from the gradients seen, "constants", and for FTML "paper".
     """
 
     rounds: Int[np.ndarray, " points"]
     regret: Float[np.ndarray, " points"]
-    bound: Float[np.ndarray, " points"]
-    observed: Float[np.ndarray, " points"]
+    gap: Float[np.ndarray, " points"]
+    bounds: Mapping[str, Float[np.ndarray, " points"]]
 
-    @property
-    def holds(self) -> bool:
-        """Whether the regret is below both bounds everywhere."""
-        return bool((self.regret <= self.bound).all() and (self.regret <= self.observed * (1 + 1e-9) + 1e-9).all())
-
-    @property
-    def growth(self) -> float:
-        """`Regret_T / log T` at the end, over the same a decade before: 1 where it has levelled off.
-
-        It is 0.75 `10^a` for regret that grows as T^a up to T = 10,000: 2.4 for the square root, 7.5 for linear growth.
-        It is 0 for a learner that does better than any fixed w.
-        """
-        early = int(np.argmin(np.abs(self.rounds - self.rounds[-1] / 10)))
-        if self.regret[-1] <= 0:
-            return 0.0
-        before = max(float(self.regret[early]), 0.0) / np.log(self.rounds[early])
-        return float(self.regret[-1] / np.log(self.rounds[-1])) / before if before > 0 else math.inf
+    def holds(self, name: str) -> bool:
+        """Whether the regret is at most that bound at every T, but for rounding (1e-9, relative and absolute)."""
+        return bool((self.regret <= self.bounds[name] * (1 + 1e-9) + 1e-9).all())
 
 
 def checkpoints(rounds: int, points: int = 33) -> Int[np.ndarray, " points"]:
@@ -198,29 +194,18 @@ def checkpoints(rounds: int, points: int = 33) -> Int[np.ndarray, " points"]:
     return np.unique(np.round(np.geomspace(1, rounds, points)).astype(int))
 
 
-def regret(setting: Setting, pool: Pool, game: Game, at: Int[np.ndarray, " points"]) -> RegretCurve:
-    """The regret of a game at the rounds `at`, against the best of the whole ball, found anew for each."""
-    best = hindsight(setting, pool, game.order, at)
-    return RegretCurve(at, np.cumsum(game.losses)[at - 1] - best, game.bound[at - 1], game.observed[at - 1])
+def regret(
+    setting: Setting, pool: Pool, game: Game, at: Int[np.ndarray, " points"], paper: bool = False
+) -> RegretCurve:
+    """The regret of a game at the rounds `at`, against the best of the learner's own domain, found anew for each.
 
+    `paper` adds the bound of Corollary 2, `32 G^2 / mu (1 + log T)`.
 
-def hindsight(
-    setting: Setting, pool: Pool, order: Int[np.ndarray, " rounds"], at: Int[np.ndarray, " points"]
-) -> Float[np.ndarray, " points"]:
-    """`min_{||w|| <= radius} sum_{t<=T} f_t(U_t(w))` for every T in `at`."""
-    counts = [np.bincount(order[:t], minlength=len(pool.inputs)).astype(float) for t in at]
-    if isinstance(setting.problem.loss, SquareLoss):
-        each = quadratics(setting.problem, setting.update, pool)
-        return np.asarray(_least(each, jnp.asarray(np.stack(counts)), setting.radius))
-    values, w = [], None
-    for t, seen in zip(at, counts, strict=True):
-        found = leader(setting.problem, setting.update, pool, seen, setting.radius, w)
-        values.append(t * found.value)
-        w = found.w
-    return np.array(values)
-
-
-@jax.jit
-def _least(each: Quadratic, counts: Any, radius: Any) -> Array:
-    total = jax.tree.map(lambda leaf: jnp.tensordot(counts, leaf, 1), each)
-    return total(jax.vmap(minimise_on_ball, in_axes=(0, None))(total, radius))
+    Raises:
+        UserError: the best in hindsight was not found, as happens where f(U(w)) is not convex.
+    """
+    best, gap = hindsight(setting, pool, game.order, at, game.domain)
+    bounds = {"gradients": game.observed[at - 1], "constants": game.bound[at - 1]}
+    if paper:
+        bounds["paper"] = np.asarray(paper_bound(setting, at))
+    return RegretCurve(at, np.cumsum(game.losses)[at - 1] - best, gap, bounds)

@@ -15,7 +15,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from metaleader.batch import Batch
+from metaleader.theory.domains import Ball, Domain
 from metaleader.theory.exact import Quadratic, adapted, minimise_on_ball, quadratic_of
+from metaleader.theory.mirrors import Entropic, Euclidean, PNorm
 from metaleader.theory.problems import Setting
 from metaleader.update import Identity
 
@@ -25,7 +27,7 @@ class Convexity(NamedTuple):
 
     Attributes:
         sigma: strong convexity, `mu / 8`; mu itself where U is the identity.
-        lipschitz: L, `||grad f~|| = ||(I - alpha H) grad f(U(w))|| <= (1 - alpha mu) G`; G where U is the identity.
+        lipschitz: L, a bound of `||grad f~||`, see `steepest`.
     """
 
     sigma: Any
@@ -34,12 +36,8 @@ class Convexity(NamedTuple):
 
 def convexity(setting: Setting) -> Convexity:
     """Both, of the losses that are incurred."""
-    g, beta, _, mu = setting.constants
-    if isinstance(setting.update, Identity):
-        return Convexity(mu, g)
-    alpha = setting.update.step_size
-    contraction = jnp.maximum(jnp.abs(1 - alpha * mu), jnp.abs(1 - alpha * beta)) ** setting.update.steps
-    return Convexity(mu / 8, contraction * g)
+    mu = setting.constants.strong_convexity
+    return Convexity(mu if isinstance(setting.update, Identity) else mu / 8, setting.steepest)
 
 
 class Seen(NamedTuple):
@@ -60,6 +58,10 @@ class Seen(NamedTuple):
 class OnlineLearner(Protocol):
     """A frozen dataclass; `memory` is all it keeps beside w_t."""
 
+    def domain(self, setting: Setting) -> Domain:
+        """Where every w_t is, and the best in hindsight that the bound compares it with."""
+        ...
+
     def start(self, setting: Setting) -> Any:
         """The memory before the first round."""
         ...
@@ -76,6 +78,10 @@ class OnlineLearner(Protocol):
 @dataclass(frozen=True)
 class Frozen:
     """w_1 for ever: what not learning costs. No bound."""
+
+    def domain(self, setting: Setting) -> Domain:
+        """The whole ball."""
+        return Ball(setting.radius)
 
     def start(self, setting: Setting) -> Any:  # noqa: ARG002
         """Nothing."""
@@ -111,18 +117,27 @@ class Leader:
     """
 
     meta: bool = True
+    factor: float = 1.0
+    """Of the way from w_t to the leader, how much is gone. The bound holds for 1; others are mistakes to be caught."""
+
+    def domain(self, setting: Setting) -> Domain:
+        """The whole ball."""
+        return Ball(setting.radius)
 
     def start(self, setting: Setting) -> Sums:
         """Zeros."""
         d = setting.problem.model.dimension  # type: ignore[attr-defined]
         return Sums(Quadratic(jnp.zeros((d, d)), jnp.zeros(d), jnp.zeros(())), jnp.zeros(()))
 
-    def learn(self, setting: Setting, w: Any, memory: Sums, seen: Seen) -> tuple[Any, Sums]:  # noqa: ARG002
+    def learn(self, setting: Setting, w: Any, memory: Sums, seen: Seen) -> tuple[Any, Sums]:
         """The leader of all rounds so far."""
         new = adapted(quadratic_of(setting.problem, seen.batch), setting.update if self.meta else Identity())
         total = jax.tree.map(jnp.add, memory.total, new)
         observed = memory.observed + seen.gradient @ seen.gradient / (2 * seen.round - 1)
-        return minimise_on_ball(total, setting.radius), Sums(total, observed)
+        leader = minimise_on_ball(total, setting.radius)
+        if self.factor != 1:
+            leader = self.domain(setting).project(w + self.factor * (leader - w))
+        return leader, Sums(total, observed)
 
     def bound(self, setting: Setting, memory: Sums, round: Any) -> tuple[Any, Any]:  # noqa: A002
         """See the class."""
@@ -135,101 +150,7 @@ def paper_bound(setting: Setting, rounds: Any) -> Any:
     return 32 * setting.constants.lipschitz**2 / setting.constants.strong_convexity * (1 + jnp.log(rounds))
 
 
-@dataclass(frozen=True)
-class Euclidean:
-    """`R(w) = ||w||_2^2 / 2` on `||w||_2 <= radius`: mirror descent is projected gradient descent."""
-
-    def dual(self, w: Array, radius: float) -> Array:  # noqa: ARG002
-        """`grad R(w)`."""
-        return w
-
-    def primal(self, theta: Array, radius: float) -> Array:
-        """The projection on the domain, in the divergence of R, of the point whose gradient is theta."""
-        return theta * jnp.minimum(1, radius / jnp.maximum(jnp.linalg.norm(theta), radius))
-
-    def dual_norm(self, gradient: Array) -> Array:
-        """Of the norm in which R is strongly convex."""
-        return jnp.linalg.norm(gradient)
-
-    def modulus(self, radius: float, dimension: int) -> float:  # noqa: ARG002
-        """s: `B(u, w) >= s / 2 ||u - w||^2`."""
-        return 1.0
-
-    def curvature(self, radius: float, dimension: int) -> float:  # noqa: ARG002
-        """c: `B(u, w) <= c / 2 ||u - w||_2^2`; inf if there is none."""
-        return 1.0
-
-    def diameter(self, radius: float, dimension: int) -> float:  # noqa: ARG002
-        """D: no `B(u, w)` on the domain is larger."""
-        return 2 * radius**2
-
-
-@dataclass(frozen=True)
-class PNorm(Euclidean):
-    """`R(w) = ||w||_p^2 / 2` on `||w||_p <= radius`, within the ball of that radius (Gentile, 2003).
-
-    R is `(p - 1)`-strongly convex in the p-norm. Its curvature has no bound where a coordinate is near 0.
-
-    Raises:
-        ValueError: p is not in (1, 2].
-    """
-
-    p: float = 1.5
-
-    def __post_init__(self) -> None:
-        if not 1 < self.p <= 2:
-            raise ValueError(f"p must be in (1, 2], got {self.p}")
-
-    def dual(self, w: Array, radius: float) -> Array:  # noqa: ARG002, D102
-        return _link(w, self.p)
-
-    def primal(self, theta: Array, radius: float) -> Array:  # noqa: D102
-        w = _link(theta, self.p / (self.p - 1))
-        return w * jnp.minimum(1, radius / jnp.maximum(_norm(w, self.p), radius))
-
-    def dual_norm(self, gradient: Array) -> Array:  # noqa: D102
-        return _norm(gradient, self.p / (self.p - 1))
-
-    def modulus(self, radius: float, dimension: int) -> float:  # noqa: ARG002, D102
-        return self.p - 1
-
-    def curvature(self, radius: float, dimension: int) -> float:  # noqa: ARG002, D102
-        return math.inf if self.p < 2 else 1.0
-
-
-@dataclass(frozen=True)
-class Entropic(Euclidean):
-    """`R(w) = sum_i w_i arcsinh(w_i / b) - sqrt(w_i^2 + b^2)`, entropy for weights of both signs (Ghai et al., 2020).
-
-    The domain is the box `|w_i| <= r = radius / sqrt(d)`, within the ball, and `b = width r`. Steps are multiplicative
-    for weights above b and additive below it; `R'' = 1 / sqrt(w_i^2 + b^2)` lies between `1 / sqrt(r^2 + b^2)` and
-    `1 / b`.
-
-    Raises:
-        ValueError: `width` is not positive.
-    """
-
-    width: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not 0 < self.width < math.inf:
-            raise ValueError(f"width must be positive and finite, got {self.width}")
-
-    def dual(self, w: Array, radius: float) -> Array:  # noqa: D102
-        return jnp.arcsinh(w * math.sqrt(w.shape[-1]) / (self.width * radius))
-
-    def primal(self, theta: Array, radius: float) -> Array:  # noqa: D102
-        largest = math.asinh(1 / self.width)
-        return self.width * radius / math.sqrt(theta.shape[-1]) * jnp.sinh(jnp.clip(theta, -largest, largest))
-
-    def modulus(self, radius: float, dimension: int) -> float:  # noqa: D102
-        return math.sqrt(dimension) / (radius * math.sqrt(1 + self.width**2))
-
-    def curvature(self, radius: float, dimension: int) -> float:  # noqa: D102
-        return math.sqrt(dimension) / (radius * self.width)
-
-    def diameter(self, radius: float, dimension: int) -> float:  # noqa: D102
-        return 2 * radius**2 * self.curvature(radius, dimension)
+EUCLIDEAN = Euclidean()
 
 
 @dataclass(frozen=True)
@@ -245,7 +166,13 @@ class MirrorDescent:
     `Regret_T <= 2 sqrt(D / s sum_t ||g_t||_*^2) <= 2 L sqrt(D T / s)`.
     """
 
-    mirror: Euclidean | PNorm | Entropic = Euclidean()
+    mirror: Euclidean | PNorm | Entropic = EUCLIDEAN
+    factor: float = 1.0
+    """Multiplies eta_t. The bound holds for 1; others are mistakes to be caught."""
+
+    def domain(self, setting: Setting) -> Domain:
+        """The mirror map's."""
+        return self.mirror.domain(setting.radius, setting.problem.model.dimension)  # type: ignore[attr-defined]
 
     def start(self, setting: Setting) -> Array:  # noqa: ARG002
         """The sum of `||g_k||_*^2 / k`, or of `||g_k||_*^2`."""
@@ -260,7 +187,7 @@ class MirrorDescent:
         else:
             memory = memory + square
             eta = jnp.sqrt(s * diameter / jnp.where(memory > 0, memory, 1))
-        theta = self.mirror.dual(w, setting.radius) - eta * seen.gradient
+        theta = self.mirror.dual(w, setting.radius) - self.factor * eta * seen.gradient
         return self.mirror.primal(theta, setting.radius), memory
 
     def bound(self, setting: Setting, memory: Array, round: Any) -> tuple[Any, Any]:  # noqa: A002
@@ -287,6 +214,13 @@ class AdaGrad:
     (Duchi et al., 2011).
     """
 
+    factor: float = 1.0
+    """Multiplies eta. The bound holds for 1; others are mistakes to be caught."""
+
+    def domain(self, setting: Setting) -> Domain:
+        """The whole ball."""
+        return Ball(setting.radius)
+
     def start(self, setting: Setting) -> Float[Array, " d"]:
         """The sum of squared gradients, by coordinate."""
         return jnp.zeros(setting.problem.model.dimension)  # type: ignore[attr-defined]
@@ -295,7 +229,7 @@ class AdaGrad:
         """A step in each coordinate's own scale, back into the ball where it left it."""
         memory = memory + seen.gradient**2
         scale = jnp.where(memory > 0, jnp.sqrt(memory), 1)  # without a gradient, a coordinate stays
-        v = w - math.sqrt(2) * setting.radius * seen.gradient / scale
+        v = w - self.factor * math.sqrt(2) * setting.radius * seen.gradient / scale
         return minimise_on_ball(Quadratic(jnp.diag(scale), -scale * v, jnp.zeros(())), setting.radius), memory
 
     def bound(self, setting: Setting, memory: Array, round: Any) -> tuple[Any, Any]:  # noqa: A002
@@ -304,19 +238,39 @@ class AdaGrad:
         return factor * lipschitz * jnp.sqrt(len(memory) * round), factor * jnp.sum(jnp.sqrt(memory))
 
 
-STREAMING: dict[str, OnlineLearner] = {
-    "OGD, step 8/(mu t)": MirrorDescent(Euclidean()),
+@dataclass(frozen=True)
+class Unadapted:
+    """A learner that descends f_t in place of `f_t(U_t(w))`: joint training, one gradient at a time.
+
+    What it incurs and what its bound is computed from stay those of `f_t(U_t(w))`. No bound holds for it.
+    """
+
+    learner: MirrorDescent | AdaGrad
+
+    def domain(self, setting: Setting) -> Domain:
+        """The learner's."""
+        return self.learner.domain(setting)
+
+    def start(self, setting: Setting) -> Any:
+        """The learner's memory, and the memory it would have from the gradients of what it incurs."""
+        return self.learner.start(setting), self.learner.start(setting)
+
+    def learn(self, setting: Setting, w: Any, memory: Any, seen: Seen) -> tuple[Any, Any]:
+        """The learner's step, along the gradient without adaptation."""
+        own, incurred = memory
+        gradient = jax.grad(lambda v: setting.problem.objective({"w": v}, seen.batch))(w)
+        _, incurred = self.learner.learn(setting, w, incurred, seen)
+        w, own = self.learner.learn(setting, w, own, seen._replace(gradient=gradient))
+        return w, (own, incurred)
+
+    def bound(self, setting: Setting, memory: Any, round: Any) -> tuple[Any, Any]:  # noqa: A002
+        """The learner's, as if it had descended what it incurs."""
+        return self.learner.bound(setting, memory[1], round)
+
+
+STREAMING: dict[str, MirrorDescent | AdaGrad] = {
+    "OGD, step 8/(mu t)": MirrorDescent(EUCLIDEAN),
     "AdaGrad": AdaGrad(),
     "mirror, p-norm": MirrorDescent(PNorm()),
     "mirror, entropic": MirrorDescent(Entropic()),
 }
-
-
-def _norm(v: Array, p: float) -> Array:
-    return jnp.sum(jnp.abs(v) ** p) ** (1 / p)
-
-
-def _link(v: Array, p: float) -> Array:
-    """The gradient of `||v||_p^2 / 2`: `sign(v_i) |v_i|^{p-1} ||v||_p^{2-p}`."""
-    norm = _norm(v, p)
-    return jnp.sign(v) * (jnp.abs(v) / jnp.where(norm > 0, norm, 1)) ** (p - 1) * norm

@@ -1,4 +1,4 @@
-"""Streams of convex tasks with a known optimum: independent, drifting and adversarial."""
+"""Streams of convex tasks with a known optimum: independent, drifting, adversarial, and a trap for joint training."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from metaleader.streams import Task
 from metaleader.theory.problems import LogisticLoss, Pool, SquareLoss, convex_problem
 
 Kind: TypeAlias = Literal["quadratic", "regression", "logistic"]
-Order: TypeAlias = Literal["iid", "drifting", "adversarial"]
+Order: TypeAlias = Literal["iid", "drifting", "adversarial", "trap"]
 
-DISTINCT = 16  # tasks in the pools of logistic regression and of the adversary
+DISTINCT = 16  # tasks in the pools of logistic regression, of the adversary and of the trap
 PERIOD = 500  # rounds of one turn of a drifting stream
 LARGEST = 1.0  # beta of quadratics and linear regressions, by scaling
 SMALLEST = 0.2  # mu of quadratics; linear regressions keep what their inputs have above `RIDGE`
 RIDGE = 0.1
+STEEP, FLAT = (0.9, LARGEST), (0.35, 0.4)  # eigenvalues of the two sorts of tasks in a trap
+STEEP_TASKS = 6  # of 16: about the share at which joint and meta-learned solutions lie farthest apart
 
 
 class ConvexTasks(NamedTuple):
@@ -49,9 +51,15 @@ class ConvexStream:
       penalty is d more datapoints, `sqrt(n ridge)` times the unit vectors with target 0.
     - `logistic`: `n` random inputs, labels drawn with log-odds `3 x'c`, logistic loss and ridge.
 
-    Tasks differ in their inputs and in c. In order `iid` c is drawn around a common mean, `drifting` moves it around a
-    circle every 500 rounds, and `adversarial` draws half the tasks around a point and half around its
-    opposite and leaves the order to an adversary who sees w_t.
+    Tasks differ in their inputs and in c. Orders:
+
+    - `iid`: c is drawn around a common mean.
+    - `drifting`: c moves around a circle every 500 rounds.
+    - `adversarial`: half the tasks are drawn around a point and half around its opposite, and the order is left to an
+      adversary who sees w_t.
+    - `trap`, for quadratics: tasks come in turn, steep ones with c at a point and flat ones with c at its opposite. A
+      gradient step makes up for a distance to a steep task, and hardly for one to a flat task. Joint training, which
+      knows no gradient step, heeds the steep ones and pays for it in every round.
 
     Raises:
         UserError: an unknown kind or order, or a size below 1.
@@ -74,6 +82,8 @@ class ConvexStream:
                 raise UserError(unknown(f"{what} of convex stream", value, known))
         if min(self.rounds, self.dimension) < 1 or self.examples <= self.dimension:
             raise UserError(f"rounds and dimension must be at least 1, and examples above dimension; got {self}")
+        if self.order == "trap" and self.kind != "quadratic":
+            raise UserError(f"order trap is for kind quadratic, whose curvatures can be set; got kind {self.kind}")
         if self.kind == "regression" and not 0 <= self.ridge < LARGEST:
             raise UserError(f"ridge of a linear regression must be in [0, {LARGEST:g}), got {self.ridge}")
 
@@ -81,10 +91,10 @@ class ConvexStream:
         """The stream drawn by `seed`, float64."""
         random = np.random.default_rng([seed, len(self.kind), len(self.order)])
         free = self.order == "adversarial"
-        count = DISTINCT if free or self.kind == "logistic" else self.rounds
+        count = DISTINCT if free or self.order == "trap" or self.kind == "logistic" else self.rounds
         centres = self._centres(random, count)
         inputs, targets = (np.stack(part) for part in zip(*(self._draw(random, c) for c in centres), strict=True))
-        order = None if free else np.arange(self.rounds)
+        order = None if free else np.arange(self.rounds) % count
         if self.kind == "logistic":
             loss: SquareLoss | LogisticLoss = LogisticLoss()
             order = None if free else self._repeated(random, count)
@@ -100,6 +110,8 @@ class ConvexStream:
             return 0.5 * main + spread
         if self.order == "adversarial":
             return np.where(np.arange(count) % 2 == 0, 1.0, -1.0)[:, None] * main + 0.1 * spread
+        if self.order == "trap":
+            return random.permutation(np.where(np.arange(count) < STEEP_TASKS, 1.0, -1.0))[:, None] * main
         angle = 2 * np.pi * np.arange(count) / min(count, PERIOD)
         circle = np.zeros((count, self.dimension))
         circle[:, 0], circle[:, -1] = np.cos(angle), np.sin(angle)  # in one dimension, the sine alone
@@ -109,7 +121,8 @@ class ConvexStream:
         n, d = self.examples, self.dimension
         if self.kind == "quadratic":
             axes = np.linalg.qr(random.normal(size=(d, d)))[0]
-            roots = np.sqrt(n * random.uniform(SMALLEST, LARGEST, d))
+            low, high = (SMALLEST, LARGEST) if self.order != "trap" else STEEP if centre[0] > 0 else FLAT
+            roots = np.sqrt(n * random.uniform(low, high, d))
             x = np.concatenate([roots[:, None] * axes.T, np.zeros((n - d, d))])
             return x, x @ centre
         if self.kind == "regression":
