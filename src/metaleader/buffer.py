@@ -138,8 +138,8 @@ class Recency:
     """Sampling weight `2 ** (-age / half_life)` for a task seen `age` rounds ago.
 
     The default, an infinite half-life, is the uniform distribution over the tasks seen (the paper's nu_t).
-    Any function of the ages, an array `(tasks,)`, to weights of the same shape serves as well; the age of a task without
-    datapoints is infinite, and its weight does not count.
+    Any function of the ages, an array `(tasks,)`, to weights of the same shape serves as well; the age of a task
+    without datapoints is infinite, and its weight does not count.
 
     Raises:
         ValueError: `half_life` is not positive, or `newest` is not in [0, 1).
