@@ -130,8 +130,8 @@ def test_resuming_with_other_settings_is_refused_by_name(tmp_path: Path) -> None
     run(plan(tmp_path))
     changed = dict(EXPERIMENTS["sinusoid"].presets["smoke"].learners)
     changed["ftml"] = dataclasses.replace(changed["ftml"], meta_steps=7)  # type: ignore[type-var]
-    other = dataclasses.replace(plan(tmp_path).preset, learners=changed)
-    with pytest.raises(UserError, match=r"settings.learner.meta_steps = 50, now it is 7"):
+    other = dataclasses.replace(plan(tmp_path).preset, learners=changed, own_steps=("ftml",))
+    with pytest.raises(UserError, match=r"settings.learner.meta_steps = 2, now it is 7"):
         run(dataclasses.replace(plan(tmp_path), preset=other), resume=True)
 
 

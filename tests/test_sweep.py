@@ -70,7 +70,7 @@ def test_a_learner_s_settings_do_not_multiply_the_runs_of_others() -> None:
     [
         ([], "name at least one experiment"),
         (["sinusiod"], "unknown experiment 'sinusiod': did you mean sinusoid"),
-        (["sinusoid", "--learner", "ftlm"], "unknown learner 'ftlm': did you mean ftl or ftml?"),
+        (["sinusoid", "--learner", "ftlm"], "unknown learner 'ftlm': did you mean ftl or ftml"),
         (["sinusoid", "--set", "ftml.meta-stps=2"], "did you mean --ftml.meta-steps"),
         (["sinusoid", "--set", "ftml.meta-steps=2,few"], "--ftml.meta-steps: invalid literal for int"),
         (["sinusoid", "--set", "ftml.meta-steps=0"], "meta_steps must be positive and finite, got 0"),

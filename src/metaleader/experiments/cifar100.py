@@ -68,6 +68,7 @@ CIFAR100 = Experiment(
         {
             "smoke": smaller(
                 replace(_LAPTOP, model=ConvNet(depth=2, filters=8, image=(32, 32, 3), classes=5)),
+                gradients=500,
                 rounds=2,
                 examples_per_class=20,
                 test_per_class=10,

@@ -11,32 +11,49 @@ from metaleader.protocol import Protocol
 from metaleader.streams import ColouredDigits, ColouredMnist
 from metaleader.update import GradientDescent, HeadFirst
 
-_LEARNERS = learners(
-    FTML(
-        GradientDescent(steps=2, step_size=0.4),
-        adapt_steps=20,
-        meta_batch=4,
-        validation_size=25,
-        optimizer=Adam(3e-3, average=0.99),
-    ),
-    FTL(update=HeadFirst(head_steps=20, steps=20), optimizer=Adam(2e-3, average=0.99)),
-    TOE(optimizer=Adam(2e-3, average=0.99)),
-    Scratch(optimizer=Adam(2e-3, average=0.9)),
-)
 _LAPTOP = Preset(
     stream=ColouredMnist(),
     model=ConvNet(depth=4, classes=5, norm="task"),
     loss=CrossEntropy(),
     protocol=Protocol(chunk=10, threshold=0.9),
-    learners=_LEARNERS,
+    learners=learners(
+        FTML(
+            GradientDescent(steps=2, step_size=0.4),
+            adapt_steps=20,
+            meta_batch=4,
+            validation_size=25,
+            optimizer=Adam(3e-3, average=0.99),
+        ),
+        FTL(update=HeadFirst(head_steps=20, steps=20), optimizer=Adam(2e-3, average=0.99)),
+        TOE(optimizer=Adam(2e-3, average=0.99)),
+        Scratch(optimizer=Adam(2e-3, average=0.9)),
+    ),
     gradients=1700,
 )
+# Every number of a learner was found by a search of 24 trials for each: docs/tuning/coloured-digits.
 _DIGITS_LAPTOP = Preset(
     stream=ColouredDigits(),
     model=ConvNet(depth=3, image=(16, 16, 3), classes=5, norm="task"),
     loss=CrossEntropy(),
     protocol=Protocol(chunk=10, evaluate_at=(10, 20, 30, 40, 60, 80, 100), threshold=0.9),
-    learners=_LEARNERS,
+    learners=learners(
+        FTML(
+            GradientDescent(steps=1, step_size=0.998),
+            adapt_steps=8,
+            meta_batch=3,
+            train_size=17,
+            validation_size=39,
+            optimizer=Adam(0.00371, average=0.98),
+        ),
+        FTL(
+            batch_tasks=7,
+            batch_size=29,
+            optimizer=Adam(0.00215, average=0.995),
+            update=HeadFirst(head_steps=2, head_step_size=0.606, steps=5, step_size=0.198),
+        ),
+        TOE(batch_tasks=1, batch_size=19, optimizer=Adam(0.000501, average=0.9)),
+        Scratch(batch_size=23, optimizer=Adam(0.0192, average=0.5)),
+    ),
     gradients=1600,
 )
 SEARCH = search_space("0.03:1.0", FINE_TUNING)
@@ -63,6 +80,7 @@ COLOURED_MNIST = Experiment(
         {
             "smoke": smaller(
                 replace(_LAPTOP, model=ConvNet(depth=2, classes=5, filters=8)),
+                gradients=300,
                 rounds=2,
                 examples_per_task=20,
                 test_examples=50,
@@ -83,6 +101,7 @@ COLOURED_DIGITS = Experiment(
         {
             "smoke": smaller(
                 replace(_DIGITS_LAPTOP, model=ConvNet(depth=2, filters=8, image=(16, 16, 3), classes=5)),
+                gradients=300,
                 rounds=3,
                 examples_per_task=30,
                 test_examples=50,

@@ -82,7 +82,7 @@ class Preset:
                 else learner
                 for name, learner in self.learners.items()
             }
-            object.__setattr__(self, "learners", MappingProxyType(equal))
+            object.__setattr__(self, "learners", equal)
 
 
 @dataclass(frozen=True)
@@ -225,6 +225,7 @@ def search_space(
     )
 
 
-def smaller(preset: Preset, **stream: Any) -> Preset:
-    """The same with another stream, say of few rounds and few examples."""
-    return replace(preset, stream=replace(preset.stream, **stream))  # type: ignore[type-var]
+def smaller(preset: Preset, gradients: int | None = None, **stream: Any) -> Preset:
+    """The same with another stream, say of few rounds and few examples, and with other gradients if they are given."""
+    gradients = preset.gradients if gradients is None else gradients
+    return replace(preset, gradients=gradients, stream=replace(preset.stream, **stream))  # type: ignore[type-var]

@@ -74,7 +74,7 @@ _PAPER = Preset(
 )
 
 _SMALL = Rendering(pixels=32, tasks=2, images=40, held_out=20, objects=2)
-_SMOKE = smaller(_LAPTOP, rounds=2, examples_per_task=40, test_examples=20, rendering=_SMALL)
+_SMOKE = smaller(_LAPTOP, 300, rounds=2, examples_per_task=40, test_examples=20, rendering=_SMALL)
 
 
 def _of_primitives(preset: Preset) -> Preset:

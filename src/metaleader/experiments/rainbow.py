@@ -79,6 +79,7 @@ RAINBOW_DIGITS = Experiment(
         {
             "smoke": smaller(
                 replace(_DIGITS_LAPTOP, model=ConvNet(depth=2, filters=8, image=(16, 16, 3))),
+                gradients=300,
                 rounds=3,
                 examples_per_task=30,
                 test_examples=50,
@@ -97,6 +98,7 @@ RAINBOW_MNIST = Experiment(
         {
             "smoke": smaller(
                 replace(_MNIST_LAPTOP, model=ConvNet(depth=2, filters=8)),
+                gradients=300,
                 rounds=2,
                 examples_per_task=40,
                 test_examples=50,

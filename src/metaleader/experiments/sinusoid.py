@@ -31,7 +31,9 @@ SINUSOID = Experiment(
     "sinusoid",
     "a family of sinusoids, of which joint training learns the mean (paper, figure 1)",
     mean_squared_error,
-    MappingProxyType({"smoke": smaller(_LAPTOP, rounds=3, examples_per_task=10), "laptop": _LAPTOP, "paper": _PAPER}),
+    MappingProxyType(
+        {"smoke": smaller(_LAPTOP, 1500, rounds=3, examples_per_task=10), "laptop": _LAPTOP, "paper": _PAPER}
+    ),
     illustration="sinusoids",
     search=search_space(
         "0.0005:0.05",
