@@ -2,25 +2,43 @@
 
     python -m benchmarks.memory
 
-Interrupt it and start it again at will: it goes on from the last checkpoint.
+Interrupt it and start it again at will: runs that have ended are kept, the others go on.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 
-from benchmarks.comparison import Options, compare, machine, page, save, settings_of, signed
-from metaleader import EXPERIMENTS, FTML, Learner, Memory, Preset, metrics
+from benchmarks.comparison import (
+    Options,
+    by_learner,
+    cli,
+    differs,
+    ended,
+    made,
+    missing,
+    planned,
+    save,
+    settings_of,
+    study,
+    summary_table,
+    write_page,
+)
+from benchmarks.paired import Measure, differences
+from metaleader import FTML, Learner, Memory, Preset, Streaming, figures, metrics
+from metaleader.experiments import find
+from metaleader.formats import with_interval
 from metaleader.metrics import Run
+from metaleader.statistics import t_interval
+from metaleader.sweep import Job, Workers
 
 POLICIES = {"reservoir": ("#0072B2", "o", "-"), "share": ("#D55E00", "^", "--"), "last": ("#009E73", "s", ":")}
 
@@ -46,8 +64,9 @@ def name(policy: str, percent: float) -> str:
 
 def learners(preset: Preset, options: MemoryOptions, datapoints: int) -> dict[str, Learner]:
     """FTML that keeps everything, streaming, which keeps no past, and FTML with every policy and budget."""
-    ftml = preset.learners["ftml"]
+    ftml, streaming = preset.learners["ftml"], preset.learners["streaming"]
     assert isinstance(ftml, FTML)
+    assert isinstance(streaming, Streaming)
     limited = {
         name(policy, percent): dataclasses.replace(
             ftml,
@@ -56,12 +75,12 @@ def learners(preset: Preset, options: MemoryOptions, datapoints: int) -> dict[st
         for policy in options.policies
         for percent in options.percent
     }
-    return {"ftml": ftml, "streaming": preset.learners["streaming"], **limited}
+    return {"ftml": ftml, "streaming": streaming, **limited}
 
 
 def drawn(learner: Learner) -> int:
     """Datapoints that one `observe` draws from the buffer."""
-    assert isinstance(learner, FTML)
+    assert isinstance(learner, (FTML, Streaming))
     return learner.meta_steps * learner.meta_batch * (learner.train_size + learner.validation_size)
 
 
@@ -75,11 +94,9 @@ def forgets_oldest(learner: Learner) -> bool:
     return not isinstance(learner, FTML) or learner.memory.policy == "last"
 
 
-def after_few(runs: Sequence[Run]) -> np.ndarray:
-    """The score at the smallest size, over the last third of the rounds, of every run."""
-    smallest = metrics.sizes(runs)[:1]
-    values, counted = metrics.scores(runs, smallest)[:, :, 0], metrics.last_third(runs)
-    return np.array([row[mask].mean() for row, mask in zip(values, counted, strict=True)])
+def after_few(runs: Sequence[Run]) -> Measure:
+    """The score at the smallest size, over the last third of the rounds."""
+    return Measure(metrics.sizes(runs)[0], whole=False)
 
 
 def reached(runs: Sequence[Run]) -> float:
@@ -87,28 +104,29 @@ def reached(runs: Sequence[Run]) -> float:
     return float(np.isfinite(metrics.datapoints_to_proficiency(runs)[metrics.last_third(runs)]).mean())
 
 
-def figure(runs: dict[str, list[Run]], options: MemoryOptions) -> Figure:
+def figure(runs: Mapping[str, Sequence[Run]], options: MemoryOptions) -> Figure:
     """Score after few datapoints, and tasks that reached proficiency, against the budget."""
     drawn = Figure(figsize=(9.6, 4.0), layout="constrained")
     left, right = drawn.subplots(1, 2)
+    some = next(iter(runs.values()))
+    few = after_few(some)
     percents = [*sorted(options.percent), 100.0]
     for policy in options.policies:
         colour, marker, dashes = POLICIES[policy]
-        each = [runs["ftml"] if percent == 100 else runs[name(policy, percent)] for percent in percents]
-        scores = [after_few(of) for of in each]
+        named = {percent: "ftml" if percent == 100 else name(policy, percent) for percent in percents}
+        each = {percent: runs[called] for percent, called in named.items() if called in runs}
+        scores = [np.array([few.of(run) for run in of]) for of in each.values()]
         look: dict[str, Any] = {"color": colour, "marker": marker, "ls": dashes, "label": policy}
-        left.plot(percents, [score.mean() for score in scores], **look)
-        for percent, score in zip(percents, scores, strict=True):
+        left.plot(list(each), [score.mean() for score in scores], **look)
+        for percent, score in zip(each, scores, strict=True):
             left.plot(np.full(len(score), percent), score, marker, color=colour, alpha=0.3, mew=0)
-        right.plot(percents, [100 * reached(of) for of in each], **look)
-    streaming = runs["streaming"]
-    look = {"color": "#555555", "lw": 0.9, "label": "streaming"}
-    left.axhline(after_few(streaming).mean(), **look)
-    right.axhline(100 * reached(streaming), **look)
-    config = runs["ftml"][0].config
-    few, threshold = metrics.sizes(runs["ftml"])[0], config["settings"]["protocol"]["threshold"]
-    left.set(xscale="log", ylabel=f"held-out {config['score']['name']} after {few} datapoints")
-    right.set(xscale="log", ylabel=f"tasks that reached {threshold:g} (%)")
+        right.plot(list(each), [100 * reached(of) for of in each.values()], **look)
+    if streaming := runs.get("streaming"):
+        look = {"color": "#555555", "lw": 0.9, "label": "streaming"}
+        left.axhline(float(np.mean([few.of(run) for run in streaming])), **look)
+        right.axhline(100 * reached(streaming), **look)
+    left.set(xscale="log", ylabel=f"held-out {some[0].config['score']['name']} after {few.size} datapoints")
+    right.set(xscale="log", ylabel=f"tasks that reached {some[0].threshold:g} (%)")
     for panel in (left, right):
         panel.set_xlabel("datapoints kept (% of all)")
         panel.set_xticks(percents, [f"{percent:g}" for percent in percents])
@@ -117,47 +135,73 @@ def figure(runs: dict[str, list[Run]], options: MemoryOptions) -> Figure:
     return drawn
 
 
-def main() -> None:
-    """Run what has not run yet, then write the page and its figure."""
-    options = tyro.cli(MemoryOptions, description=__doc__)
-    experiment = EXPERIMENTS["rainbow-mnist"]
+def main(options: MemoryOptions, workers: Workers | None = None) -> int:
+    """Run what has not run yet, then write the page and its figure; the exit code."""
+    experiment = find(options.experiment)
     preset = settings_of(experiment, options)
     tasks = [len(task.train) for task in preset.stream.stream(0, options.data_dir)]
-    datapoints = sum(tasks)
-    compared = learners(preset, options, datapoints)
-    runs, summary = compare(experiment, preset, compared, options)
-    picture = save(figure(runs, options), options.page, "memory")
-    few = metrics.sizes(runs["ftml"])[0]
-    whole = after_few(runs["ftml"])
-    lines = []
-    for policy in options.policies if 10 in options.percent else ():
-        difference = 100 * (after_few(runs[name(policy, 10)]) - whole).mean()
-        lines.append(f"- `{policy}`: {signed(difference)} points after {few} datapoints.")
+    compared = learners(preset, options, sum(tasks))
+    # The learners take the steps that they have, whatever their memory.
+    jobs = planned(experiment, dataclasses.replace(preset, learners=compared), list(compared), options)
+
+    def write() -> None:
+        write_page(options.page, "Limited memory", parts(jobs, ended(jobs), compared, preset, tasks, options))
+
+    return study(jobs, options, write, workers)
+
+
+def parts(
+    jobs: Sequence[Job],
+    found: Mapping[Job, Run],
+    compared: Mapping[str, Learner],
+    preset: Preset,
+    tasks: Sequence[int],
+    options: MemoryOptions,
+) -> list[str]:
+    """The page below its title."""
+    runs, every, datapoints = by_learner(found), list(found.values()), sum(tasks)
+    with matplotlib.rc_context(figures.RC):
+        picture = save(figure(runs, options), options.page, options.page.stem)
     # As many images are drawn whatever is kept; who forgets the oldest has drawn from all of them by the end.
-    draws = datapoints // preset.protocol.chunk * drawn(compared["ftml"])
-    kept = {key: datapoints_kept(learner, tasks) for key, learner in compared.items()}
-    distinct = {key: datapoints if forgets_oldest(compared[key]) else kept[key] for key in compared}
-    page(
-        options.page,
-        "Limited memory",
-        [
-            f"FTML (Eq. 4) whose buffer keeps a part of the {datapoints:,} datapoints of Rainbow MNIST; what the "
-            "policies keep is in the docstring of `metaleader.Memory`. The current round counts towards the budget. "
-            "`streaming` meta-learns from the current round alone and then forgets it. All learners take as many "
-            "meta-steps, so that each datapoint kept is drawn the more often the fewer there are, and memorised: that "
-            "is what a small memory loses by. Where a task has fewer datapoints left than D_tr and D_val want, "
-            "they share them.",
-            f"![Score and proficiency against the budget]({picture})",
-            *(["With a tenth of the data, against FTML that keeps everything:", "\n".join(lines)] if lines else []),
-        ],
-        summary,
-        {
-            "datapoints kept": {key: f"{count:,}" for key, count in kept.items()},
-            "draws of each": {key: f"{draws / count:.0f}" for key, count in distinct.items()},
-        },
-        machine(runs["ftml"][0], sys.argv),
-    )
+    observed = sum(-(-size // preset.protocol.chunk) for size in tasks)
+    kept = {key: datapoints_kept(compared[key], tasks) for key in runs}
+    distinct = {key: datapoints if forgets_oldest(compared[key]) else kept[key] for key in runs}
+    columns = {
+        "datapoints kept": {key: f"{count:,}" for key, count in kept.items()},
+        "draws of each": {key: f"{observed * drawn(compared[key]) / distinct[key]:.0f}" for key in runs},
+    }
+    return [
+        *missing(jobs, found),
+        f"{differs(every[0])} FTML (Eq. 4) whose buffer keeps a part of the {datapoints:,} datapoints; what the "
+        "policies keep is in the docstring of `metaleader.Memory`. The current round counts towards the budget. "
+        "`streaming` meta-learns from the current round alone and then forgets it. All learners take as many "
+        "gradients, so that each datapoint kept is drawn the more often the fewer there are, and memorised: that "
+        "is what a small memory loses by. Where a task has fewer datapoints left than D_tr and D_val want, "
+        "they share them.",
+        f"![Score and proficiency against the budget]({picture})",
+        *_against_all(runs, options),
+        *summary_table(metrics.summary(every), columns),
+        *made(found, options),
+    ]
+
+
+def _against_all(runs: Mapping[str, Sequence[Run]], options: MemoryOptions) -> list[str]:
+    """What each policy loses with the smallest budget of at least a tenth."""
+    budgets = [percent for percent in options.percent if percent >= 10]
+    if not budgets or "ftml" not in runs:
+        return []
+    percent, few = min(budgets), after_few(runs["ftml"])
+    lines = [
+        f"- `{policy}`: {with_interval(t_interval(differences(few, runs[called], runs['ftml'])), sign=True)}"
+        for policy in options.policies
+        if (called := name(policy, percent)) in runs
+    ]
+    return [
+        f"With {percent:g} % of the data, by how much the score {few} is better than with all, paired by seed, with a "
+        "95 % t interval:",
+        "\n".join(lines),
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    cli(MemoryOptions, main, __doc__)

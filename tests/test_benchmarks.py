@@ -1,0 +1,321 @@
+"""The studies in `benchmarks`: pages whose numbers are those of the runs, at a size of seconds."""
+
+import importlib
+import json
+import pkgutil
+import re
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import benchmarks
+from benchmarks import adaptation, compute, memory, updates
+from benchmarks.adaptation import AdaptationOptions, Task
+from benchmarks.compute import ComputeOptions, overtaking
+from benchmarks.memory import MemoryOptions
+from benchmarks.paired import Measure, decide, differences
+from benchmarks.trajectories import Procedure, scores
+from benchmarks.updates import UpdatesOptions, searched
+from metaleader import FTML, MLP, Batch, Problem, Record, UserError, mean_squared_error, metrics, squared_error
+from metaleader.experiments import find
+from metaleader.formats import with_interval
+from metaleader.meta import adapt
+from metaleader.metrics import Run
+from metaleader.run import run
+from metaleader.statistics import t_interval
+from metaleader.sweep import Job
+from metaleader.update import GradientDescent, HeadFirst, InnerAdam, InnerMomentum, Optimized, UpdateProcedure
+
+TINY: Any = {"experiment": "sinusoid", "preset": "smoke", "rounds": 2, "seeds": 2}
+
+
+class Here:
+    """Runs jobs in this process, one after another, but for those of which `spared` says so."""
+
+    slots = 1
+
+    def __init__(self, *spared: tuple[str, int]) -> None:
+        self.spared = spared
+
+    def submit(self, job: Job) -> Future[str]:
+        future: Future[str] = Future()
+        left_out = (job.learner, job.seed) in self.spared
+        future.set_result("failed: spared" if left_out else next(iter(run(job.plan(), resume=True).values())))
+        return future
+
+    def stop(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def here(tasks: Sequence[Task], workers: int) -> int:
+    for task in tasks:
+        adaptation.perform(task)
+    return 0
+
+
+def table(page: Path, heading: str) -> list[dict[str, str]]:
+    """The rows of the first table of a page whose first column has that heading."""
+    lines = page.read_text().splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith(f"| {heading} |"))
+    names = [cell.strip() for cell in lines[at].strip("|").split("|")]
+    rows = []
+    for line in lines[at + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append(dict(zip(names, (cell.strip() for cell in line.strip("|").split("|")), strict=True)))
+    return rows
+
+
+def made_up(learner: str, seed: int, scores: Sequence[float | None], outcome: str = "finished") -> Run:
+    """A round for every score, judged after 5 datapoints, where it is half, and after 10."""
+    config: Any = {
+        "learner": learner,
+        "seed": seed,
+        "rounds": len(scores),
+        "score": {"name": "accuracy", "higher_is_better": True},
+    }
+    records = [
+        Record(t, "", size, 0.0, None if score is None else score * size / 10, score is None, 0, 0.0, 0.0)
+        for t, score in enumerate(scores, start=1)
+        for size in (5, 10)
+    ]
+    return Run(config, tuple(records), outcome)
+
+
+@pytest.mark.parametrize("name", [module.name for module in pkgutil.iter_modules(benchmarks.__path__)])
+def test_every_module_can_be_imported(name: str) -> None:
+    try:
+        module = importlib.import_module(f"benchmarks.{name}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("benchmarks", "metaleader"):
+            raise
+        pytest.skip(f"benchmarks.{name} needs {error.name}, of the extra [bench]")
+    assert module.__doc__
+
+
+def test_measures_are_means_over_rounds() -> None:
+    run = made_up("a", 0, [0.1, 0.2, 0.3, 0.8])
+    assert Measure(None, whole=True).of(run) == pytest.approx(0.35)
+    assert Measure(5, whole=True).of(run) == pytest.approx(0.175)
+    assert Measure(None, whole=False).of(run) == pytest.approx(0.55)  # the last two of four
+    assert np.isnan(Measure(None, whole=False).of(made_up("a", 0, [0.1, 0.2, None])))
+    assert Measure(None, whole=False).of(made_up("a", 0, [None, 0.2, 0.3])) == pytest.approx(0.3)
+    assert np.isnan(Measure(None, whole=True).of(made_up("a", 0, [0.1, 0.2], "diverged")))
+
+
+def test_differences_are_paired_by_seed_and_positive_where_better() -> None:
+    ours = [made_up("a", seed, [0.5 + 0.1 * seed]) for seed in (2, 0, 1)]
+    theirs = [made_up("b", seed, [0.3 + 0.1 * seed]) for seed in (1, 2)]
+    np.testing.assert_allclose(differences(Measure(None, True), ours, theirs), 0.2)
+    for each in (*ours, *theirs):
+        each.config["score"]["higher_is_better"] = False
+    np.testing.assert_allclose(differences(Measure(None, True), ours, theirs), -0.2)
+
+
+def test_decisions_are_corrected_over_their_family() -> None:
+    alone = np.array([1.0, 1.1, 0.9, 1.4, 0.2, 1.3])
+    weak = np.array([0.5, 0.0, 0.6, 0.3, 0.0, 0.5])  # p = 0.032 by itself
+    assert decide({"weak": weak})["weak"].answer == "ahead"
+    several = decide({"weak": weak, "strong": alone, "noise": weak - weak.mean(), "one seed": alone[:1]})
+    assert [several[name].answer for name in ("strong", "weak", "noise", "one seed")] == ["ahead", *["undecided"] * 3]
+    assert decide({"strong": -alone})["strong"].answer == "behind"
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        ("bbaa", "overtakes between 1 and 3"),
+        ("buaa", "overtakes between 0.3 and 3"),
+        ("uuaa", "is shown to be ahead from 3 times the gradients on"),
+        ("aaaa", "is ahead at every multiple tried"),
+        ("aabb", "is ahead up to 1 times the gradients, and not shown to be beyond"),
+        ("uubb", "is nowhere shown to be ahead"),
+        ("abab", "is ahead at 0.3, 3; behind at 1, 10"),
+    ],
+)
+def test_where_a_learner_overtakes_is_said(answers: str, said: str) -> None:
+    meant: Any = {"a": "ahead", "b": "behind", "u": "undecided"}
+    found = {factor: meant[answer] for factor, answer in zip((0.3, 1, 3, 10), answers, strict=True)}
+    assert said in overtaking(found, "FTML")
+
+
+def test_compute_shows_the_scores_of_its_runs_and_says_what_is_missing(tmp_path: Path) -> None:
+    options = ComputeOptions(
+        **TINY, out=tmp_path / "runs", page=tmp_path / "page.md", factors=(0.01, 0.03), learners=("ftml", "toe")
+    )
+    assert compute.main(options, Here(("toe", 1))) == 1
+    assert "**Not complete.** 2 of 8 runs have not ended" in options.page.read_text()
+    assert "`toe` gradients=320: seed 1" in options.page.read_text()
+    folders = sorted(path.parent for path in options.out.rglob("config.json"))
+    before = {path: (path / "records.jsonl").stat().st_mtime_ns for path in folders if (path / "outcome.json").exists()}
+    assert compute.main(options, Here()) == 0
+    assert "Not complete" not in options.page.read_text()
+    # What had ended was not made again, and the page can be written without running anything.
+    assert before == {path: (path / "records.jsonl").stat().st_mtime_ns for path in before}
+    assert compute.main(replace(options, page_only=True)) == 0
+    rows = table(options.page, "learner")
+    assert [(row["learner"], row["times"]) for row in rows] == [
+        (learner, times) for learner in ("FTML", "TOE") for times in ("0.01", "0.03")
+    ]
+    runs = metrics.load([options.out])
+    for row, (gradients, learner) in zip(rows, [(g, n) for n in ("ftml", "toe") for g in (320, 960)], strict=True):
+        own = [r for r in runs if r.learner == learner and r.config["gradients"] == gradients]
+        summary = metrics.summary(own)["learners"][f"{learner}"]
+        assert row["at the end of rounds, last third"] == with_interval(summary["final_score"])
+        assert row["after 5 datapoints, last third"] == with_interval(summary["score_at"]["5"])
+        whole = metrics.final_scores(own).mean(axis=1)
+        assert row["at the end of rounds, whole stream"] == with_interval(t_interval(whole))
+        assert float(row["gradients, M"]) == pytest.approx(own[0].records[-1].learning_evaluations / 1e6, rel=0.01)
+        assert int(row["steps"]) == own[0].config["settings"]["learner"]["meta_steps" if learner == "ftml" else "steps"]
+    first = next(row for row in table(options.page, "against") if row["measure"] == "at the end of rounds, last third")
+    finals = {
+        name: [metrics.final_scores([r])[0, -1] for r in runs if r.learner == name and r.config["gradients"] == 320]
+        for name in ("ftml", "toe")
+    }
+    better = -(np.array(finals["ftml"]) - np.array(finals["toe"]))  # an error: lower is better
+    assert first["better by"] == with_interval(t_interval(better), sign=True)
+    assert (tmp_path / "figures" / "page.png").stat().st_size > 10_000
+
+
+def test_compute_in_worker_processes_keeps_small_files_alone(tmp_path: Path) -> None:
+    options = ComputeOptions(
+        **{**TINY, "seeds": 1, "workers": 1}, out=tmp_path / "runs", page=tmp_path / "page.md", factors=(0.01,),
+        learners=("toe",),
+    )  # fmt: skip
+    assert compute.main(options) == 0
+    (folder,) = [path.parent for path in options.out.rglob("config.json")]
+    kept = {path.name for path in folder.iterdir()}
+    assert kept == {"config.json", "records.jsonl", "outcome.json"}
+
+
+def test_studies_refuse_what_makes_no_sense(tmp_path: Path) -> None:
+    compared = ComputeOptions(**TINY, out=tmp_path / "runs", page=tmp_path / "page.md")
+    for options, message in (
+        (replace(compared, factors=(0.0,)), "--factors must be positive, got 0"),
+        (replace(compared, learners=("ftlm",)), "unknown learner 'ftlm': did you mean"),
+        (replace(compared, seeds=0), "--seeds must be at least 1, got 0"),
+        (replace(compared, experiment="cifar100", examples=5), "has no examples_per_task"),
+        (replace(compared, experiment="rainbow-mnist", preset="paper", rounds=2), "the preset sets no gradients"),
+        (replace(compared, page_only=True), "no run has ended"),
+    ):
+        with pytest.raises(UserError, match=re.escape(message)):
+            compute.main(options, Here())
+    for changes, message in (
+        ({"held_out": "tset"}, "did you mean test"),
+        ({"sizes": (7,)}, "--sizes must be multiples of 5 up to 10, or 10; got 7"),
+        ({"steps": (-1,)}, "--steps must be at least 0"),
+        ({"page_only": True}, "nothing was measured"),
+    ):
+        given: Any = {**TINY, "out": tmp_path / "a", "page": tmp_path / "page.md", **changes}
+        with pytest.raises(UserError, match=re.escape(message)):
+            adaptation.main(AdaptationOptions(**given), here)
+    assert not (tmp_path / "page.md").exists()
+
+
+def problem() -> tuple[Problem, Any, Batch, Batch]:
+    random = np.random.default_rng(0)
+    x = random.uniform(-2, 2, (20, 1)).astype(np.float32)
+    whole = Batch.of(x, np.sin(x))
+    mlp = Problem(MLP(), squared_error, mean_squared_error)
+    return mlp, mlp.model.init(jax.random.key(1)), whole[:12], whole[12:]
+
+
+@pytest.mark.parametrize("kind", ["descent", "momentum", "adam", "head first"])
+def test_one_pass_judges_as_adapting_anew_does(kind: Any) -> None:
+    mlp, params, train, test = problem()
+    marks = (0, 1, 3, 8)
+    head = HeadFirst(3, 0.05) if kind == "head first" else None
+    procedure = Procedure("descent" if head else kind, head)
+    found = scores(mlp, procedure, 0.02, marks, params, train, test)
+    for mark, score in zip(marks, found, strict=True):
+        anew: dict[str, UpdateProcedure] = {
+            "descent": GradientDescent(mark, 0.02),
+            "momentum": Optimized(mark, InnerMomentum(0.02)),
+            "adam": Optimized(mark, InnerAdam(0.02)),
+            "head first": replace(head or HeadFirst(), steps=mark, step_size=0.02),
+        }
+        expected = mlp.evaluate(adapt(mlp, anew[kind], params, train), test)[1]
+        np.testing.assert_allclose(score, expected, rtol=1e-4)
+
+
+def test_adaptation_agrees_with_the_protocol_at_the_learners_own_steps(tmp_path: Path) -> None:
+    """The preset's own adaptation, judged by the protocol, is a point on the curve of its own procedure."""
+    experiment = find("coloured-digits")
+    ftml = experiment.preset("smoke").learners["ftml"]
+    assert isinstance(ftml, FTML)
+    assert isinstance(ftml.update, GradientDescent)
+    own_steps, own_size = ftml.adapt_steps or ftml.update.steps, ftml.update.step_size
+    options = AdaptationOptions(
+        experiment="coloured-digits", preset="smoke", rounds=2, seeds=1, learners=("ftl", "ftml"), sizes=(10,),
+        steps=(0, own_steps), descent=(own_size,), momentum=(0.1,), adam=(0.01,), out=tmp_path / "a",
+        page=tmp_path / "page.md",
+    )  # fmt: skip
+    assert adaptation.main(options, here) == 0
+    results = {path.stem: json.loads(path.read_text()) for path in options.out.rglob("*.json")}
+    assert sorted(results) == ["ftl-seed-1000", "ftml-seed-1000"]
+    assert results["ftml-seed-1000"]["settings"]["stream"]["held_out"] == "validation"
+    of_ftml = results["ftml-seed-1000"]
+    at_own_steps = np.array(of_ftml["found"]["descent"])[0, :, :, 1]
+    np.testing.assert_allclose(at_own_steps, of_ftml["own"], atol=0.021)  # one of 50 images, by rounding
+    # FTL begins with a fresh head where labels are permuted.
+    assert "head first, descent" in results["ftl-seed-1000"]["found"]
+    rows = [row for row in table(options.page, "learner") if row["learner"] == "FTML" and row["datapoints"] == "10"]
+    shown = {row["procedure"]: row for row in rows}["descent"]
+    curve = np.array(of_ftml["found"]["descent"])[0, :, 0].mean(axis=0)  # over rounds
+    assert shown["score"] == with_interval([float(curve.max()), None, None])
+    assert shown["steps"] == (f"{own_steps}*" if curve[1] > curve[0] else "0")
+    with pytest.raises(UserError, match="was made with steps"):
+        adaptation.main(replace(options, steps=(0, 1)), here)
+
+
+def test_updates_take_searched_settings_and_say_which_were_not(tmp_path: Path) -> None:
+    found = {
+        "experiment": "sinusoid",
+        "learners": {
+            "ftml-first-order": {"best": {"settings": {"ftml-first-order.update.step-size": 0.007}}},
+            "ftml-reptile": {"best": None},
+            "toe": {"best": {"settings": {"toe.steps": 3}}},
+        },
+    }
+    tuned = tmp_path / "tune.json"
+    tuned.write_text(json.dumps(found))
+    options = UpdatesOptions(
+        **TINY, out=tmp_path / "runs", page=tmp_path / "page.md", tuned=(tuned, tmp_path / "absent.json"),
+        learners=("ftml-second-order", "ftml-first-order"),
+    )  # fmt: skip
+    assert updates.main(options, Here()) == 0
+    runs = {r.learner: r.config["settings"]["learner"] for r in metrics.load([options.out])}
+    assert runs["ftml-first-order"]["update"]["step_size"] == 0.007
+    assert runs["ftml-first-order"]["update"]["first_order"]
+    assert runs["ftml-second-order"]["update"]["step_size"] == 0.003
+    text = options.page.read_text()
+    assert "`ftml-second-order` ran with the preset's settings, **which were not searched for them**" in text
+    assert "- First order against second order, " in text
+    (first, second) = sorted(table(options.page, "learner"), key=lambda row: row["learner"])
+    assert int(first["meta-steps"]) > int(second["meta-steps"])
+    summary = metrics.summary(metrics.load([options.out]))["learners"]
+    assert first["final"] == with_interval(summary["ftml-first-order"]["final_score"])
+    with pytest.raises(UserError, match="is a search of sinusoid"):
+        searched([tuned], find("pose"), ["ftml"])
+
+
+def test_memory_counts_draws_at_the_steps_that_gradients_pay_for(tmp_path: Path) -> None:
+    options = MemoryOptions(
+        **{**TINY, "seeds": 1}, out=tmp_path / "runs", page=tmp_path / "page.md", percent=(50,), policies=("reservoir",)
+    )
+    assert memory.main(options, Here()) == 0
+    rows = {row["learner"]: row for row in table(options.page, "learner")}
+    ftml = find("sinusoid").preset("smoke").learners["ftml"]
+    assert isinstance(ftml, FTML)
+    assert ftml.meta_steps != FTML().meta_steps
+    draws = 4 * ftml.meta_steps * ftml.meta_batch * (ftml.train_size + ftml.validation_size)  # 2 rounds of 2 chunks
+    assert rows["`ftml`"]["datapoints kept"] == "20"
+    assert rows["`ftml`"]["draws of each"] == f"{draws / 20:.0f}"
+    assert rows["`ftml-reservoir-50`"]["draws of each"] == f"{draws / 10:.0f}"
