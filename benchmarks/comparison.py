@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copyreg
 import dataclasses
 import os
 import pickle
@@ -12,7 +11,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import matplotlib
@@ -29,14 +27,6 @@ from metaleader.progress import live_sweep
 from metaleader.run import ENDED, RunInterrupted
 from metaleader.sweep import Job, Workers
 from metaleader.workers import LocalWorkers
-
-
-def _view(learners: dict[Any, Any]) -> MappingProxyType[Any, Any]:
-    return MappingProxyType(learners)
-
-
-# A preset with equal gradients holds its learners in a read-only view, which cannot travel to workers as it is.
-copyreg.pickle(MappingProxyType, lambda view: (_view, (dict(view),)))
 
 
 @dataclass(frozen=True)

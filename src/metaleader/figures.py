@@ -37,6 +37,7 @@ STYLES = {
     "ftml": Style("FTML", "FTML", "#0072B2", "o", "-"),
     "ftml-last-layer": Style("FTML, last layer", "FTML last layer", "#56B4E9", "P", (0, (3, 1, 1, 1))),
     "ftml-first-order": Style("FTML, first order", "FTML first order", "#E69F00", "v", (0, (5, 2))),
+    "ftml-second-order": Style("FTML, second order", "FTML second order", "#88CCEE", "d", (0, (2, 1))),
     "ftml-reptile": Style("FTML, Reptile", "FTML Reptile", "#CC79A7", "X", (0, (1, 1))),
     "ftml-meta-sgd": Style("FTML, learned steps (Meta-SGD)", "FTML Meta-SGD", "#332288", "*", (0, (7, 1))),
     "ftml-momentum": Style("FTML, momentum inside", "FTML momentum", "#882255", "h", (0, (4, 1, 1, 1, 1, 1))),

@@ -75,14 +75,11 @@ class Preset:
 
     def __post_init__(self) -> None:
         check_not_negative(self, "gradients")
-        if self.gradients:
-            equal = {
-                name: learner.spending(self.gradients)
-                if isinstance(learner, Spends) and name not in self.own_steps
-                else learner
-                for name, learner in self.learners.items()
-            }
-            object.__setattr__(self, "learners", equal)
+        learners = dict(self.learners)  # of its own, and ready to travel to another process
+        for name, learner in learners.items() if self.gradients else ():
+            if isinstance(learner, Spends) and name not in self.own_steps:
+                learners[name] = learner.spending(self.gradients)
+        object.__setattr__(self, "learners", learners)
 
 
 @dataclass(frozen=True)
