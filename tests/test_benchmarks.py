@@ -148,11 +148,11 @@ def test_where_a_learner_overtakes_is_said(answers: str, said: str) -> None:
 
 def test_compute_shows_the_scores_of_its_runs_and_says_what_is_missing(tmp_path: Path) -> None:
     options = ComputeOptions(
-        **TINY, out=tmp_path / "runs", page=tmp_path / "page.md", factors=(0.01, 0.03), learners=("ftml", "toe")
+        **TINY, out=tmp_path / "runs", page=tmp_path / "page.md", factors=(0.2, 0.6), learners=("ftml", "toe")
     )
     assert compute.main(options, Here(("toe", 1))) == 1
     assert "**Not complete.** 2 of 8 runs have not ended" in options.page.read_text()
-    assert "`toe` gradients=320: seed 1" in options.page.read_text()
+    assert "`toe` gradients=300: seed 1" in options.page.read_text()
     folders = sorted(path.parent for path in options.out.rglob("config.json"))
     before = {path: (path / "records.jsonl").stat().st_mtime_ns for path in folders if (path / "outcome.json").exists()}
     assert compute.main(options, Here()) == 0
@@ -162,10 +162,10 @@ def test_compute_shows_the_scores_of_its_runs_and_says_what_is_missing(tmp_path:
     assert compute.main(replace(options, page_only=True)) == 0
     rows = table(options.page, "learner")
     assert [(row["learner"], row["times"]) for row in rows] == [
-        (learner, times) for learner in ("FTML", "TOE") for times in ("0.01", "0.03")
+        (learner, times) for learner in ("FTML", "TOE") for times in ("0.2", "0.6")
     ]
     runs = metrics.load([options.out])
-    for row, (gradients, learner) in zip(rows, [(g, n) for n in ("ftml", "toe") for g in (320, 960)], strict=True):
+    for row, (gradients, learner) in zip(rows, [(g, n) for n in ("ftml", "toe") for g in (300, 900)], strict=True):
         own = [r for r in runs if r.learner == learner and r.config["gradients"] == gradients]
         summary = metrics.summary(own)["learners"][f"{learner}"]
         assert row["at the end of rounds, last third"] == with_interval(summary["final_score"])
@@ -176,7 +176,7 @@ def test_compute_shows_the_scores_of_its_runs_and_says_what_is_missing(tmp_path:
         assert int(row["steps"]) == own[0].config["settings"]["learner"]["meta_steps" if learner == "ftml" else "steps"]
     first = next(row for row in table(options.page, "against") if row["measure"] == "at the end of rounds, last third")
     finals = {
-        name: [metrics.final_scores([r])[0, -1] for r in runs if r.learner == name and r.config["gradients"] == 320]
+        name: [metrics.final_scores([r])[0, -1] for r in runs if r.learner == name and r.config["gradients"] == 300]
         for name in ("ftml", "toe")
     }
     better = -(np.array(finals["ftml"]) - np.array(finals["toe"]))  # an error: lower is better
@@ -186,7 +186,7 @@ def test_compute_shows_the_scores_of_its_runs_and_says_what_is_missing(tmp_path:
 
 def test_compute_in_worker_processes_keeps_small_files_alone(tmp_path: Path) -> None:
     options = ComputeOptions(
-        **{**TINY, "seeds": 1, "workers": 1}, out=tmp_path / "runs", page=tmp_path / "page.md", factors=(0.01,),
+        **{**TINY, "seeds": 1, "workers": 1}, out=tmp_path / "runs", page=tmp_path / "page.md", factors=(0.2,),
         learners=("toe",),
     )  # fmt: skip
     assert compute.main(options) == 0
