@@ -130,7 +130,7 @@ class _Colours:
         _bars(right, changed, (("before adapting", "#0072B2", "\\\\"), ("after adapting", "#E69F00", "..")))
         right.set(title="changed by the colour alone", ylabel="share of predictions")
         return figure, (
-            "Coloured MNIST. Left: what a label means changes with the task, and so does the background; the first and "
+            "Coloured digits. Left: what a label means changes with the task, and so does the background; the first and "
             "the last of these tasks have the same colour and other labels. Middle: held-out accuracy on "
             f"{self.tasks} tasks that were not met, after adapting to {self.points} images, on the task's own "
             "background and with the same digits on another; dotted: guessing. Right: how many predictions change "
@@ -161,7 +161,7 @@ def _bars(panel: Axes, values: Mapping[str, np.ndarray], kinds: Sequence[tuple[s
         bars = panel.bar(places_of_kind, heights, 0.36, color=colour, hatch=hatch, edgecolor="white", label=label)
         panel.bar_label(bars, fmt="%.2f", fontsize=8)
     panel.set_xticks(places, [style(name).short for name in values])
-    panel.set_ylim(0, 1)
+    panel.set_ylim(0, 1.08)  # room for the number above a full bar
     panel.legend(loc="lower center", bbox_to_anchor=(0.5, -0.28), ncols=2, fontsize=8)
 
 
