@@ -130,8 +130,8 @@ class _Colours:
         _bars(right, changed, (("before adapting", "#0072B2", "\\\\"), ("after adapting", "#E69F00", "..")))
         right.set(title="changed by the colour alone", ylabel="share of predictions")
         return figure, (
-            "Coloured digits. Left: what a label means changes with the task, and so does the background; the first and "
-            "the last of these tasks have the same colour and other labels. Middle: held-out accuracy on "
+            "Coloured digits. Left: what a label means changes with the task, and so does the background; the first "
+            "and the last of these tasks have the same colour and other labels. Middle: held-out accuracy on "
             f"{self.tasks} tasks that were not met, after adapting to {self.points} images, on the task's own "
             "background and with the same digits on another; dotted: guessing. Right: how many predictions change "
             "when nothing but the background does."
