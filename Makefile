@@ -9,7 +9,7 @@ run: .venv/installed  ## the main job: four learners on a stream of handwritten 
 	$(BIN)/metaleader run
 
 test: .venv/installed-dev  ## the tests, a few minutes
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist loadscope
 
 test-slow: .venv/installed-dev  ## the long acceptance runs
 	$(BIN)/pytest -m slow

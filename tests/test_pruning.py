@@ -1,5 +1,6 @@
 """Pruned searches: what an independent account makes of the rungs, stops, workers, choices, and what the page says."""
 
+import gc
 import json
 import math
 import os
@@ -51,9 +52,10 @@ def journal(out: Path) -> dict[str, list[dict[str, Any]]]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _compiled_once() -> Iterator[None]:
-    """Trials clear what was compiled, which tests have use for."""
+    """Trials clear what was compiled, which tests have use for, and the memory, which is full of tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax, "clear_caches", lambda: None)
+        patch.setattr(gc, "collect", lambda: 0)
         yield
 
 

@@ -1,5 +1,6 @@
 """Tuning: equal budgets, trials that any account of the records agrees with, stops, and one line for every mistake."""
 
+import gc
 import json
 import math
 import os
@@ -70,9 +71,10 @@ def account(folder: Path, rounds: int | None = None) -> tuple[float | None, int]
 
 @pytest.fixture(scope="module", autouse=True)
 def _compiled_once() -> Iterator[None]:
-    """Trials clear what was compiled, which tests have use for."""
+    """Trials clear what was compiled, which tests have use for, and the memory, which is full of tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax, "clear_caches", lambda: None)
+        patch.setattr(gc, "collect", lambda: 0)
         yield
 
 
