@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from benchmarks.adaptation_page import write
-from benchmarks.comparison import Options, cli, command, settings_of, slots
+from benchmarks.comparison import Options, cli, command, settings_of
 from benchmarks.trajectories import Procedure, scores, start
 from metaleader import Preset, UserError, devices, figures, protocol, source
 from metaleader.errors import unknown
@@ -30,6 +30,7 @@ from metaleader.experiments import Experiment, find
 from metaleader.record import check_unchanged, write_json
 from metaleader.run import describe
 from metaleader.update import HeadFirst
+from metaleader.workers import slots
 
 FIRST_SEED = {"validation": 1000, "test": 0}  # results take 0, 1, ...; what chooses settings takes others
 

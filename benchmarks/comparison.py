@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import pickle
 import shlex
 import shutil
@@ -26,7 +25,7 @@ from metaleader.metrics import Run
 from metaleader.progress import live_sweep
 from metaleader.run import ENDED, RunInterrupted
 from metaleader.sweep import Job, Workers
-from metaleader.workers import LocalWorkers
+from metaleader.workers import LocalWorkers, slots
 
 
 @dataclass(frozen=True)
@@ -118,17 +117,6 @@ def perform(job: Job, cores: int) -> str:
     if outcome in ENDED:
         shutil.rmtree(job.folder.path / "checkpoints", ignore_errors=True)
     return outcome
-
-
-def slots(workers: int | None) -> int:
-    """How many processes work at a time.
-
-    Raises:
-        UserError: none would.
-    """
-    if workers is not None and workers < 1:
-        raise UserError(f"--workers must be at least 1, got {workers}")
-    return workers or len(os.sched_getaffinity(0))
 
 
 def study(jobs: Sequence[Job], options: Options, write: Callable[[], None], workers: Workers | None = None) -> int:

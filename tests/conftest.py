@@ -1,7 +1,8 @@
 """Shapes in annotations are checked while the tests run; data is found through METALEADER_DATA."""
 
+import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -41,3 +42,12 @@ def data_dir() -> Path:
     if not folder or not (Path(folder) / "mnist").is_dir():
         pytest.skip("METALEADER_DATA names no folder that holds mnist/")
     return Path(folder)
+
+
+@pytest.fixture(scope="module")
+def compiled_once() -> Iterator[None]:
+    """For searches: trials clear what was compiled, which tests have use for, and the memory, full of tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "clear_caches", lambda: None)
+        patch.setattr(gc, "collect", lambda: 0)
+        yield

@@ -1,17 +1,15 @@
 """Pruned searches: what an independent account makes of the rungs, stops, workers, choices, and what the page says."""
 
-import gc
 import json
 import math
 import os
 import shlex
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 
@@ -50,13 +48,7 @@ def journal(out: Path) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_once() -> Iterator[None]:
-    """Trials clear what was compiled, which tests have use for, and the memory, which is full of tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "clear_caches", lambda: None)
-        patch.setattr(gc, "collect", lambda: 0)
-        yield
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ def test_a_run_for_every_experiment_learner_and_seed() -> None:
     for name in reproduction.experiments():
         own = [job for job in jobs if job.experiment == name]
         experiment = EXPERIMENTS[name]
-        assert len(own) == len(experiment.compared) * reproduction.seeds_of(experiment)
+        assert len(own) == len(experiment.compared) * experiment.seeds
         assert {job.out for job in own} == {Path("out").absolute() / name}
         assert own[0].plan().preset == experiment.preset("smoke")
     assert len(planned(("sinusoid",), seeds=2)) == 2 * len(LEARNERS)

@@ -1,18 +1,15 @@
 """Tuning: equal budgets, trials that any account of the records agrees with, stops, and one line for every mistake."""
 
-import gc
 import json
 import math
 import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 from optuna.trial import TrialState
@@ -69,13 +66,7 @@ def account(folder: Path, rounds: int | None = None) -> tuple[float | None, int]
     return (None if None in means or not means else sum(means) / len(means)), spent  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_once() -> Iterator[None]:
-    """Trials clear what was compiled, which tests have use for, and the memory, which is full of tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "clear_caches", lambda: None)
-        patch.setattr(gc, "collect", lambda: 0)
-        yield
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 
 @pytest.fixture(scope="module")

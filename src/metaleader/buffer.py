@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int
 from metaleader.batch import AnyArray, Batch, bucket_size
 
 Draw: TypeAlias = tuple[Int[Array, " _"], Float[Array, " _"]]  # places, and weights: 0 where there is none
+Draws: TypeAlias = tuple[Int[Array, "steps tasks _"], Float[Array, "steps tasks _"]]  # of the tasks of every step
 Sampling: TypeAlias = Callable[[Float[Array, " tasks"]], Float[Array, " tasks"]]
 
 
@@ -241,6 +242,21 @@ def sample_split(
     if vary_train:
         kept = kept * (jnp.arange(train) < jax.random.randint(jax.random.fold_in(key, 1), (), 1, train + 1))
     return (numbers[to_train], kept), (numbers[~to_train], weights[~to_train])
+
+
+def sample_splits(
+    key: Array,
+    counts: Int[AnyArray, " capacity"],
+    tasks: Int[Array, "steps tasks"],
+    train: int,
+    validation: int,
+    vary_train: bool = False,
+) -> tuple[Draws, Draws]:
+    """`sample_split` of every task of every step; the numbers and weights have shape `(steps, tasks, n)`."""
+    split = partial(sample_split, train=train, validation=validation, vary_train=vary_train)
+    of_steps = jax.vmap(jax.vmap(split, in_axes=(0, None, 0)), in_axes=(0, None, 0))
+    drawn: tuple[Draws, Draws] = of_steps(jax.random.split(key, tasks.shape), counts, tasks)
+    return drawn
 
 
 def take(buffer: TaskBuffer, index: Int[AnyArray, " n"], weights: Float[AnyArray, " n"]) -> Batch:

@@ -26,7 +26,7 @@ from metaleader.rendering import Rendering
 from metaleader.run import Plan, RunFailed, RunInterrupted, run
 from metaleader.tune import failures, tune
 from metaleader.tuning import Pruning, prepare
-from metaleader.workers import LocalWorkers
+from metaleader.workers import LocalWorkers, slots
 
 MAIN_JOB = "coloured-digits"
 USAGE = """usage: metaleader COMMAND ...
@@ -310,8 +310,7 @@ def _sweep(arguments: list[str]) -> int:
     if options.ray or options.ray_address is not None:
         workers = sweeps.RayWorkers(options.ray_address, options.workers, options.cores, options.gpus)
     else:
-        slots = options.workers or max(1, len(os.sched_getaffinity(0)) // options.cores)
-        workers = LocalWorkers(slots, options.cores, sweeps.perform)
+        workers = LocalWorkers(slots(options.workers, options.cores), options.cores, sweeps.perform)
     try:
         with live_sweep(jobs) as show:
             outcomes = sweeps.sweep(jobs, workers, show)
@@ -344,9 +343,8 @@ def _tune(arguments: list[str]) -> int:
         Pruning(options.rungs, options.reduction, options.prune),
         options.experiment,
     )
-    slots = options.workers or max(1, len(os.sched_getaffinity(0)) // options.cores)
-    slots = min(slots, len(planned.plan.learners))
-    workers = LocalWorkers(slots, options.cores, trials.perform) if slots > 1 else None
+    at_once = min(slots(options.workers, options.cores), len(planned.plan.learners))
+    workers = LocalWorkers(at_once, options.cores, trials.perform) if at_once > 1 else None
     try:
         with steps() as show:
             tuned = tune(planned, options.resume, show, workers)
@@ -371,7 +369,7 @@ def _reproduce(arguments: list[str]) -> int:
         chosen = _chosen(options.experiment)
         jobs = reproduction.jobs(chosen, options.preset, options.seeds, options.set, out, data_dir, command)
         reproduction.check(jobs, options.resume)
-        workers = LocalWorkers(options.workers or len(os.sched_getaffinity(0)), 1, sweeps.perform)
+        workers = LocalWorkers(slots(options.workers), 1, sweeps.perform)
         try:
             with live_sweep(jobs) as show:
                 outcomes = sweeps.sweep(jobs, workers, show)

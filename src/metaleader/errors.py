@@ -43,3 +43,13 @@ def check_not_negative(settings: object, *names: str) -> None:
         value = getattr(settings, name)
         if not 0 <= value < float("inf"):
             raise ValueError(f"{name} must be at least 0 and finite, got {value}")
+
+
+def check_between(name: str, value: int, low: int, high: int) -> None:
+    """Refuse a setting outside of what there is.
+
+    Raises:
+        UserError: naming it, its value and the ends.
+    """
+    if not low <= value <= high:
+        raise UserError(f"{name} must be from {low} to {high}, got {value}")

@@ -111,6 +111,17 @@ def with_settings(experiment: Experiment, preset: Preset, setting: Mapping[str, 
         return parse_with_settings(*what)[1]
 
 
+def has_setting(preset: Preset, option: str) -> bool:
+    """Whether an option such as `model.norm` is a setting of the preset, not of one of its learners."""
+    value: Any = preset
+    for name in option.replace("-", "_").split("."):
+        fields = {f.name for f in dataclasses.fields(value)} if dataclasses.is_dataclass(value) else set()
+        if name not in fields:
+            return False
+        value = getattr(value, name)
+    return True
+
+
 def as_arguments(preset: Preset, setting: Mapping[str, str]) -> list[str]:
     """What was set, by name, as arguments of `metaleader run` with that preset; flags that change nothing are left out.
 

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pickle
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from metaleader import sweep
 from metaleader.claims import CLAIMS
 from metaleader.errors import UserError, unknown
-from metaleader.experiments import EXPERIMENTS, Experiment, Preset
-from metaleader.options import by_name, with_settings
+from metaleader.experiments import EXPERIMENTS
+from metaleader.options import by_name, has_setting, with_settings
 from metaleader.sweep import Job
 
 
 def experiments() -> list[str]:
     """The experiments about which the paper claims something, in its order."""
     return list(dict.fromkeys(claim.experiment for claim in CLAIMS if claim.experiment in EXPERIMENTS))
-
-
-def seeds_of(experiment: Experiment) -> int:
-    """How many seeds its verdicts rest on, if no number is asked for."""
-    return experiment.seeds
 
 
 def jobs(
@@ -67,7 +60,7 @@ def jobs(
                     f"--set {key} is a setting of {owner}, and verdicts compare learners in the same settings: "
                     f"set what belongs to stream, model, loss or protocol, or use `metaleader sweep {name}`"
                 )
-        if not all(_has(began, key) for key in given):
+        if not all(has_setting(began, key) for key in given):
             continue
         preset = with_settings(experiment, began, given)
         if given and preset == began:
@@ -76,22 +69,11 @@ def jobs(
         planned += [
             Job(name, preset_name, pickle.dumps(preset), setting, learner, seed, folder, data_dir, command)
             for learner in experiment.compared
-            for seed in range(seeds_of(experiment) if seeds is None else seeds)
+            for seed in range(experiment.seeds if seeds is None else seeds)
         ]
     if not planned:
         raise UserError(f"--set {' '.join(setting)} changes nothing in {', '.join(names or known)}: give another value")
     return planned
-
-
-def _has(preset: Preset, option: str) -> bool:
-    """Whether an option such as `model.norm` is a setting of the preset."""
-    value: Any = preset
-    for name in option.replace("-", "_").split("."):
-        fields = {f.name for f in dataclasses.fields(value)} if dataclasses.is_dataclass(value) else set()
-        if name not in fields:
-            return False
-        value = getattr(value, name)
-    return True
 
 
 def check(planned: Sequence[Job], resume: bool) -> None:

@@ -137,7 +137,7 @@ def spaces(
         name: {**_derived(name, preset.learners[name])} for name in learners
     }
     known = dict.fromkeys(name for each in experiment.presets.values() for name in each.learners)
-    for option, text in getattr(experiment, "search", {}).items():
+    for option, text in experiment.search.items():
         option = option.replace("_", "-")
         owner = option.partition(".")[0]
         if owner not in known:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from metaleader.errors import UserError, unknown
 from metaleader.experiments import Experiment, Preset
-from metaleader.options import as_arguments, by_name, check_used, with_settings
+from metaleader.options import as_arguments, by_name, check_used, has_setting, with_settings
 from metaleader.run import Plan
 from metaleader.spaces import Space, spaces
 from metaleader.studies import Rungs
@@ -119,8 +119,7 @@ def prepare(
 def _held_out(preset: Preset) -> str | None:
     """On which data the stream has learners judged, where it says so."""
     stream: Any = preset.stream
-    named = is_dataclass(stream) and "held_out" in {field.name for field in fields(stream)}
-    return str(stream.held_out) if named else None
+    return str(stream.held_out) if has_setting(preset, "stream.held-out") else None
 
 
 def trial_plan(tuning: Tuning, learner: str, number: int, setting: Mapping[str, Any]) -> Plan:

@@ -9,9 +9,22 @@ from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any, Generic, TypeVar
 
+from metaleader.errors import UserError
+
 LOSSES = 3  # workers that one job may lose, without getting any further, before it counts as failed
 J = TypeVar("J")
 R = TypeVar("R")
+
+
+def slots(asked: int | None, cores: int = 1) -> int:
+    """How many processes of so many cores work at a time: as many as asked for, or as there are cores for.
+
+    Raises:
+        UserError: fewer than one is asked for.
+    """
+    if asked is not None and asked < 1:
+        raise UserError(f"--workers must be at least 1, got {asked}")
+    return asked or max(1, len(os.sched_getaffinity(0)) // cores)
 
 
 class LocalWorkers(Generic[J, R]):

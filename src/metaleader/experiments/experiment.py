@@ -128,13 +128,8 @@ class Experiment:
         return Problem(preset.model, preset.loss, self.score, self.also)
 
 
-def learners(
-    ftml: FTML, ftl: FTL | MultiHeadFTL, toe: TOE | MultiHeadTOE, scratch: Scratch, **tuned: Learner
-) -> Mapping[str, Learner]:
-    """The learners of the paper by name, and variants: FTML with other update procedures, FTL fine-tuned otherwise.
-
-    Variants have the settings of `ftml` and `ftl`, but for those in `tuned`, by name with `_` for `-`.
-    """
+def learners(ftml: FTML, ftl: FTL | MultiHeadFTL, toe: TOE | MultiHeadTOE, scratch: Scratch) -> Mapping[str, Learner]:
+    """The learners of the paper by name, and variants: FTML with other update procedures, FTL fine-tuned otherwise."""
     descent = ftml.update
     assert isinstance(descent, GradientDescent)
     steps, step_size = descent.steps, descent.step_size
@@ -164,7 +159,6 @@ def learners(
             "ftl-head-first": replace(ftl, update=HeadFirst()),
             "toe": toe,
             "scratch": scratch,
-            **{name.replace("_", "-"): learner for name, learner in tuned.items()},
         }
     )
 
@@ -194,7 +188,7 @@ def search_space(
         train_size: of D_k_tr.
         validation_size: of D_k_val.
         tasks: in a minibatch or meta-batch.
-        batch_size: examples of a task in a minibatch; from scratch, up to twice as many are searched by its own range.
+        batch_size: examples of a task in a minibatch of joint training; from scratch, 10 to 100 are searched.
         calibrated: whether the model normalises by statistics of a task, so that joint training may set examples apart.
     """
     averages = "0.9|0.98|0.99|0.995"

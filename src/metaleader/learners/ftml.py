@@ -152,14 +152,9 @@ def _meta_update(
         key, tasks_key, data_key = jax.random.split(key, 3)
         shape = (learner.meta_steps, learner.meta_batch)
         tasks = buffers.sample_index(tasks_key, nu, shape)
-        split = partial(
-            buffers.sample_split,
-            train=learner.train_size,
-            validation=learner.validation_size,
-            vary_train=learner.vary_train_size,
+        draws = buffers.sample_splits(
+            data_key, buffer.counts, tasks, learner.train_size, learner.validation_size, learner.vary_train_size
         )
-        of_steps = jax.vmap(jax.vmap(split, in_axes=(0, None, 0)), in_axes=(0, None, 0))
-        draws = of_steps(jax.random.split(data_key, shape), buffer.counts, tasks)
         drawn = jax.tree.map(
             lambda leaf: jnp.pad(leaf, [(0, 0), (0, surplus)] + [(0, 0)] * (leaf.ndim - 2)), (tasks, draws)
         )

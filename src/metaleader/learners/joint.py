@@ -225,10 +225,6 @@ def _draws(
     tasks = buffers.sample_index(tasks_key, counts.astype(jnp.float32), shape)
     if newest_first:
         tasks = tasks.at[:, 0].set(jnp.argmax(jnp.where(counts > 0, jnp.asarray(buffer.rounds), -1)))
-    split = partial(
-        buffers.sample_split, train=training.calibration_size, validation=training.batch_size, vary_train=False
-    )
-    of_steps = jax.vmap(jax.vmap(split, in_axes=(0, None, 0)), in_axes=(0, None, 0))
-    draws = of_steps(jax.random.split(data_key, shape), counts, tasks)
+    draws = buffers.sample_splits(data_key, counts, tasks, training.calibration_size, training.batch_size)
     places, weights = (jnp.concatenate(parts, axis=-1) for parts in zip(*draws, strict=True))
     return tasks, starts[tasks][..., None] + places, weights

@@ -10,7 +10,8 @@ from jaxtyping import UInt8
 
 from metaleader import data
 from metaleader.batch import Batch
-from metaleader.streams.digits import HeldOut, check_between
+from metaleader.errors import check_between
+from metaleader.streams.digits import HeldOut
 from metaleader.streams.task import Stream, Task
 
 WAYS = 5

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from metaleader.batch import Batch
-from metaleader.errors import UserError
-from metaleader.streams.digits import Digits, Grey, HeldOut, check_between, embedded, mnist
+from metaleader.errors import UserError, check_between
+from metaleader.streams.digits import Digits, Grey, HeldOut, embedded, mnist
 from metaleader.streams.rainbow import COLOURS, Transformation
 from metaleader.streams.task import Stream, Task
 

@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from metaleader import data
-from metaleader.errors import UserError
 
 Grey: TypeAlias = UInt8[np.ndarray, "n side side"]
 HeldOut: TypeAlias = Literal["test", "validation"]
@@ -69,13 +68,3 @@ def embedded(held_out: HeldOut) -> Digits:
     if held_out == "validation":
         train, test = np.split(train, [len(train) - DIGITS_HELD_OUT])
     return Digits(images[train], loaded.target[train], images[test], loaded.target[test])
-
-
-def check_between(name: str, value: int, low: int, high: int) -> None:
-    """Refuse a setting outside of what there is.
-
-    Raises:
-        UserError: naming it, its value and the ends.
-    """
-    if not low <= value <= high:
-        raise UserError(f"{name} must be from {low} to {high}, got {value}")

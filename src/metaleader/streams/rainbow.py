@@ -12,14 +12,13 @@ import numpy as np
 from jaxtyping import UInt8
 
 from metaleader.batch import Batch
-from metaleader.errors import UserError, unknown
+from metaleader.errors import UserError, check_between, unknown
 from metaleader.streams.digits import (
     DIGITS_HELD_OUT,
     MNIST_VALIDATION,
     Digits,
     Grey,
     HeldOut,
-    check_between,
     embedded,
     mnist,
 )
