@@ -56,7 +56,7 @@ _DIGITS_LAPTOP = Preset(
     ),
     gradients=1600,
 )
-SEARCH = search_space("0.03:1.0", FINE_TUNING)
+SEARCH = search_space("0.05:4.0", FINE_TUNING, train_size="5:30")
 
 # The paper gives no schedule for this illustration: the one of Rainbow MNIST, on twice the tasks.
 _PAPER = Preset(

@@ -187,12 +187,12 @@ def search_space(
         adapt_steps: of FTML in adapting to D_t.
         train_size: of D_k_tr.
         validation_size: of D_k_val.
-        tasks: in a minibatch or meta-batch.
+        tasks: in a meta-batch; in a minibatch of joint training as many at most, or 0, all mixed.
         batch_size: examples of a task in a minibatch of joint training; from scratch, 10 to 100 are searched.
         calibrated: whether the model normalises by statistics of a task, so that joint training may set examples apart.
     """
     averages = "0.9|0.98|0.99|0.995"
-    joint = {"optimizer.average": averages, "batch-tasks": tasks, "batch-size": batch_size}
+    joint = {"optimizer.average": averages, "batch-tasks": f"0:{tasks.partition(':')[2]}", "batch-size": batch_size}
     if calibrated:
         joint["calibration-size"] = "0|10|25"
     of_learners: Mapping[str, Mapping[str, str]] = {
