@@ -16,7 +16,7 @@ import pytest
 import tunable
 from command import call
 from metaleader import EXPERIMENTS, Experiment, UserError, tuning_page
-from metaleader.found import neighbours, ranks
+from metaleader.found import neighbours, ranks, single_changes
 from metaleader.options import as_arguments, parse_with_settings, with_settings
 from metaleader.run import Plan, RunInterrupted, run
 from metaleader.spaces import Choices, Range, Space, spaces
@@ -336,10 +336,53 @@ def test_neighbours_are_the_next_values_that_were_tried() -> None:
         )
     ]
     found = neighbours(trials, trials[1], space, higher_is_better=True)
-    assert [trial["trial"] for trial in found["x"]] == [2, 3]  # 0.1, the better of two, and 0.5
-    assert [trial["trial"] for trial in found["c"]] == [2, 3]  # the best of "b", and what there is of "d"
+    assert found["x"] == [2, 3]  # 0.1, the better of two, and 0.5
+    assert found["c"] == [2, 3]  # the best of "b", and what there is of "d"
     lower = neighbours(trials, trials[1], space, higher_is_better=False)
-    assert [trial["trial"] for trial in lower["x"]] == [0, 3]
+    assert lower["x"] == [0, 3]
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "changes"),
+    [
+        (Range(0.01, 0.1), 0.05, [0.0167, 0.15]),
+        (Range(1, 9), 6, [2, 18]),
+        (Range(1, 9), 2, [1, 6]),
+        (Range(1, 9), 1, [3]),
+        (Range(0, 9), 3, [0, 1, 9]),
+        (Range(0, 9), 0, [1]),
+        (Range(0, 9), None, []),
+        (Choices(("a", "b", "d"), ("a", "b", "d")), "b", ["a", "d"]),
+    ],
+)
+def test_a_single_change_is_by_a_factor_of_3_or_to_another_choice(entry: Any, value: Any, changes: list[Any]) -> None:
+    assert entry.changes(value) == changes
+    settings = {"other": 1, "x": value}
+    assert [each["x"] for each in single_changes(settings, {"x": entry})] == changes
+    assert all(each["other"] == 1 for each in single_changes(settings, {"x": entry}))
+
+
+def test_the_best_is_changed_one_setting_at_a_time_until_nothing_is_better(tmp_path: Path) -> None:
+    first = tune(pruned(tmp_path, trials=3, around=0))
+    tuned = tune(pruned(tmp_path, trials=3, around=40), resume=True)  # what was there is kept
+    anew = tune(pruned(tmp_path / "anew", trials=3, around=40))
+    assert untimed(anew) == untimed(tuned)
+    for name, found in tuned["learners"].items():
+        trials, space = found["trials"], pruned(tmp_path).spaces[name]
+        assert trials[:3] == first["learners"][name]["trials"]
+        assert [trial["around"] for trial in trials] == [False] * 3 + [True] * (len(trials) - 3)
+        for at, trial in enumerate(trials[3:], 3):
+            best = max((each for each in trials[:at] if each["score"] is not None), key=lambda each: each["score"])
+            differ = [option for option in space if trial["settings"][option] != best["settings"][option]]
+            assert len(differ) == 1
+        tried = [trial["settings"] for trial in trials]
+        assert len(trials) == 43 or all(each in tried for each in single_changes(found["best"]["settings"], space))
+        for option, numbers in found["changed"].items():
+            assert all(trials[i]["settings"][option] != found["best"]["settings"][option] for i in numbers)
+    assert tuned["learners"]["guess"]["best"]["score"] > first["learners"]["guess"]["best"]["score"]
+    table = {row[1]: row for row in tuning_page.around(tuned) if row[0] == "guess"}
+    assert "0.0" in table["`--guess.update.step-size`"][4]
+    assert "changed at a time" in tuning_page.around_note(tuned)
 
 
 @pytest.mark.parametrize(

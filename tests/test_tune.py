@@ -39,10 +39,21 @@ def planned(
     seeds: int = 1,
     pruning: Pruning = WHOLE,
     rounds: int = 2,
+    around: int = 0,
 ) -> Tuning:
     settings = [f"stream.rounds={rounds}"]
     return prepare(
-        tunable.experiment, "smoke", learners, seeds, trials, search, settings, out, pruning=pruning, source=EXPERIMENT
+        tunable.experiment,
+        "smoke",
+        learners,
+        seeds,
+        trials,
+        search,
+        settings,
+        out,
+        pruning=pruning,
+        source=EXPERIMENT,
+        around=around,
     )
 
 
@@ -237,6 +248,7 @@ def test_failed_trials_are_named_and_the_exit_code_says_so(tmp_path: Path, capsy
         (["sinusoid", "--learner", "ftlm"], "unknown learner 'ftlm': did you mean ftl"),
         (["sinusoid", "--trials", "0"], "--trials must be at least 1, got 0"),
         (["sinusoid", "--seeds", "0"], "--seeds must be at least 1, got 0"),
+        (["sinusoid", "--around", "-1"], "--around must not be negative, got -1"),
         (["sinusoid", "--set", "stream.ronds=2"], "did you mean --stream.rounds"),
         (
             ["sinusoid", "--set", "stream.rounds"],

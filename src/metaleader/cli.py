@@ -122,6 +122,9 @@ class TuneOptions:
     """The settings to begin with."""
     trials: int = 24
     """Trials of every learner, the preset among them."""
+    around: int = 0
+    """Afterwards, as many trials of every learner at most that change a single setting of the best: a number by a
+    factor of 3 either way, a choice to each other one. What is better takes its place, until no change is."""
     rungs: int | None = None
     """Rounds after which trials are first compared, and most of them end; again after --reduction times as many, and so
     on. None: a sixth of the stream."""
@@ -148,7 +151,8 @@ class TuneOptions:
     """Learners that are tuned at the same time, which does not change the trials. None: as many as there are cores
     for."""
     resume: bool = False
-    """Go on in the folder (without --out, the newest): trials that have ended are kept. More --trials may be given."""
+    """Go on in the folder (without --out, the newest): trials that have ended are kept. More --trials and --around may
+    be given."""
 
 
 @dataclass(frozen=True)
@@ -326,6 +330,8 @@ def _tune(arguments: list[str]) -> int:
     for name in ("seeds", "trials", "cores", "workers"):
         if (value := getattr(options, name)) is not None and value < 1:
             raise UserError(f"--{name} must be at least 1, got {value}")
+    if options.around < 0:
+        raise UserError(f"--around must not be negative, got {options.around}")
     devices.start(options.cores)
     experiment = find(options.experiment)
     out = options.out or _folder(f"tune-{experiment.name}-{options.preset}", options.resume)
@@ -342,6 +348,7 @@ def _tune(arguments: list[str]) -> int:
         shlex.join(["metaleader", "tune", *arguments]),
         Pruning(options.rungs, options.reduction, options.prune),
         options.experiment,
+        options.around,
     )
     at_once = min(slots(options.workers, options.cores), len(planned.plan.learners))
     workers = LocalWorkers(at_once, options.cores, trials.perform) if at_once > 1 else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -24,12 +24,11 @@ def summary(trials: Sequence[Trial], space: Space, rungs: Rungs, higher_is_bette
         rungs: where they were compared.
         higher_is_better: which way scores are compared.
     """
-    scored = [trial for trial in trials if trial["score"] is not None]
-    better = max if higher_is_better else min  # the first of several, so that the preset goes first
-    best = better(scored, key=lambda trial: float(trial["score"])) if scored else None
+    best = best_of(trials, higher_is_better)
     return {
         "best": best,
         "ends": {option: entry.end(best["settings"][option]) for option, entry in space.items()} if best else {},
+        "changed": changed(trials, best, space) if best else {},
         "neighbours": neighbours(trials, best, space, higher_is_better) if best else {},
         "ranks": ranks(trials, rungs),
         "gradient_evaluations": sum(trial["gradient_evaluations"] for trial in trials),
@@ -38,7 +37,31 @@ def summary(trials: Sequence[Trial], space: Space, rungs: Rungs, higher_is_bette
     }
 
 
-def neighbours(trials: Sequence[Trial], best: Trial, space: Space, higher_is_better: bool) -> dict[str, list[Trial]]:
+def best_of(trials: Sequence[Trial], higher_is_better: bool) -> Trial | None:
+    """The trial with the best score, the first of several, so that the preset goes first; None without any."""
+    scored = [trial for trial in trials if trial["score"] is not None]
+    better = max if higher_is_better else min
+    return better(scored, key=lambda trial: float(trial["score"])) if scored else None
+
+
+def single_changes(settings: Mapping[str, Any], space: Space) -> Iterator[dict[str, Any]]:
+    """The same settings with one of them changed: a number by a factor of 3 either way, a choice to each other one."""
+    for option, entry in space.items():
+        for value in entry.changes(settings[option]):
+            yield {**settings, option: value}
+
+
+def changed(trials: Sequence[Trial], best: Trial, space: Space) -> dict[str, list[int]]:
+    """For every setting searched, the trials that differ from the best one in it alone."""
+    found: dict[str, list[int]] = {option: [] for option in space}
+    for trial in trials:
+        differ = [option for option in space if trial["settings"][option] != best["settings"][option]]
+        if len(differ) == 1:
+            found[differ[0]].append(trial["trial"])
+    return found
+
+
+def neighbours(trials: Sequence[Trial], best: Trial, space: Space, higher_is_better: bool) -> dict[str, list[int]]:
     """For every setting searched, the trials beside the best one, whatever their other settings are.
 
     Those with the next smaller and the next larger number, if there are any; of every other choice, the best trial, or
@@ -49,7 +72,7 @@ def neighbours(trials: Sequence[Trial], best: Trial, space: Space, higher_is_bet
     def rank(trial: Trial) -> float:
         return -np.inf if trial["score"] is None else sign * float(trial["score"])
 
-    found: dict[str, list[Trial]] = {}
+    found: dict[str, list[int]] = {}
     for option, entry in space.items():
         by_value: dict[Any, Trial] = {}
         for trial in trials:
@@ -64,7 +87,7 @@ def neighbours(trials: Sequence[Trial], best: Trial, space: Space, higher_is_bet
         else:
             below, above = [v for v in by_value if v < own], [v for v in by_value if v > own]
             near = [*([max(below)] if below else []), *([min(above)] if above else [])]
-        found[option] = [by_value[value] for value in near]
+        found[option] = [by_value[value]["trial"] for value in near]
     return found
 
 

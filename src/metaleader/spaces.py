@@ -18,6 +18,7 @@ from metaleader.options import by_name, check_used, with_settings
 # What is searched where a learner has it, and how far either way of the preset's value.
 FACTORS = {"optimizer.learning_rate": 10, "update.step_size": 5, "update.optimizer.step_size": 5}
 FORM = "NAME=LOW:HIGH such as ftml.meta-steps=1:8, or NAME=A|B|... such as 'ftml.update.first-order=false|true'"
+FACTOR = 3  # by which a single number is changed around the best
 NEAR_END = 0.05  # of the width of a range: so near, and the best may lie beyond
 
 
@@ -52,6 +53,20 @@ class Range:
     def nearest(self, value: float) -> float:
         """The value to three digits, so that what a table shows is what ran."""
         return value if self.integer else min(max(_rounded(value), self.low), self.high)
+
+    def changes(self, value: float | None) -> list[float]:
+        """Other values near to one: a third of it and three times as much, whether they are in the range or not.
+
+        Integers change by one at least; where 0 is an end of the range, as it is where 0 means something of its own,
+        it is among them. None, a setting that the preset does not have, stays.
+        """
+        if value is None:
+            return []
+        if not self.integer:
+            return [_rounded(value / FACTOR), _rounded(value * FACTOR)]
+        zero = {0} if self.low == 0 else set()
+        near = {max(1, min(value - 1, round(value / FACTOR))), max(value + 1, value * FACTOR)}
+        return sorted((zero | near) - {value})
 
     def stated(self, value: Any) -> Any:
         """How a setting's value is stored: as it is."""
@@ -97,6 +112,10 @@ class Choices:
     def nearest(self, text: Any) -> Any:
         """The choice itself."""
         return text
+
+    def changes(self, text: str) -> list[str]:
+        """All other choices."""
+        return [other for other in self.texts if other != text]
 
     def stated(self, value: Any) -> str:
         """How a setting's value is stored: as the text of the choice that means it, or of the value."""

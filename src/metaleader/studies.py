@@ -142,8 +142,10 @@ def _contest(
     return stops, copy.trials[-1].system_attrs
 
 
-def keep(study: Any, space: Space, settings: Mapping[str, Any], rungs: Rungs, ended: Ended) -> None:
-    """Add a trial that has ended, in one line of the journal.
+def keep(
+    study: Any, space: Space, settings: Mapping[str, Any], rungs: Rungs, ended: Ended, around: bool = False
+) -> None:
+    """Add a trial that has ended, in one line of the journal; `around`: one that was not drawn.
 
     One without a score that was not pruned, as it diverged or failed, counts as the worst: for Optuna it is pruned
     before it reported anything. One outside of the space, as a preset may be, is kept and tells the sampler nothing.
@@ -165,6 +167,7 @@ def keep(study: Any, space: Space, settings: Mapping[str, Any], rungs: Rungs, en
             distributions=_distributions(space) if inside else {},
             user_attrs={
                 "settings": dict(settings),
+                "around": around,
                 **asdict(ended),
                 "rungs": {str(rounds): score for rounds, score in ended.rungs.items()},
             },

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from metaleader.errors import UserError
-from metaleader.found import summary
+from metaleader.found import best_of, single_changes, summary
 from metaleader.protocol import Position
 from metaleader.record import Record, RunFolder, check_unchanged, write_json
 from metaleader.run import Progress, RunInterrupted, check, interrupts, writing
@@ -52,9 +52,11 @@ def tune(
 
     Trial 0 is the preset, and never pruned, so that it is always compared whole. The others are drawn by a
     tree-structured Parzen estimator (TPE) from the trials before and a seed of their own, and pruned by successive
-    halving (see `Rungs`); so going on after a stop makes what would have been made without it. A trial that diverges
-    or fails counts as the worst. The trials of a learner follow one another, while those of other learners may go on at
-    the same time: the number of workers changes nothing but the time.
+    halving (see `Rungs`); so going on after a stop makes what would have been made without it. A trial that
+    diverges or fails counts as the worst. After them, if asked for, come trials that change a single setting of the
+    best: what is better takes its place, until no change is or there are `tuning.around` of them. The trials of a
+    learner follow one another, while those of other learners may go on at the same time: the number of workers
+    changes nothing but the time.
 
     `optuna-journal.log` and `tune.json` in the folder are all that it takes to go on; without the folder of the trial
     under way, that one is made again.
@@ -76,9 +78,9 @@ def tune(
             write_json(plan.out / "tune.json", stated_of(tuning, rungs))
         of_learners = studies(plan.out / "optuna-journal.log", plan.learners, plan.experiment.score.higher_is_better)
         for learner, study in of_learners.items():
-            if (made := len(study.trials)) > tuning.trials:
+            if (made := _drawn(study)) > tuning.trials:
                 raise UserError(f"{plan.out} holds {made} trials of {learner}: --trials must be at least that")
-            for number in range(made):
+            for number in range(len(study.trials)):
                 forget(folder_of(plan.out, learner, number))  # a kill may have come between its end and this
         try:
             _search(tuning, rungs, of_learners, show, workers)
@@ -98,11 +100,13 @@ class _Turn:
         learner: name.
         number: of the trial, from 0.
         settings: what is searched.
+        around: whether they are the best's with a single change.
     """
 
     learner: str
     number: int
     settings: Mapping[str, Any]
+    around: bool = False
 
 
 def _search(
@@ -115,8 +119,9 @@ def _search(
     """Make all trials that there are not; at most one of every learner is under way at any time."""
     running: dict[Future[Ended | None], _Turn] = {}
     lost: Counter[Any] = Counter()
-    slots, total = workers.slots if workers else 1, tuning.trials * len(of_learners)
+    slots = workers.slots if workers else 1
     ended = {learner: len(study.trials) for learner, study in of_learners.items()}
+    left = dict.fromkeys(of_learners, tuning.trials + tuning.around)  # with those that have ended
 
     def close(future: Future[Ended | None]) -> None:
         turn = running.pop(future)
@@ -131,7 +136,7 @@ def _search(
         else:
             outcome = future.result()
         if outcome is not None:
-            keep(of_learners[turn.learner], tuning.spaces[turn.learner], turn.settings, rungs, outcome)
+            keep(of_learners[turn.learner], tuning.spaces[turn.learner], turn.settings, rungs, outcome, turn.around)
             forget(folder)
             ended[turn.learner] += 1
             write_json(tuning.plan.out / "tune.json", _tuned(tuning, rungs, of_learners))
@@ -139,15 +144,19 @@ def _search(
     with interrupts() as interrupted:
         while not interrupted.is_set():
             busy = {turn.learner for turn in running.values()}
-            waiting = [name for name in of_learners if name not in busy and ended[name] < tuning.trials]
-            for learner in sorted(waiting, key=ended.__getitem__)[: slots - len(running)]:
-                turn = _turn(tuning, learner, of_learners[learner])
-                running[_begin(tuning, rungs, turn, of_learners[learner], show, sum(ended.values()), workers)] = turn
+            for learner in sorted(of_learners, key=ended.__getitem__):
+                if learner in busy or ended[learner] >= left[learner] or len(running) == slots:
+                    continue
+                if (turn := _turn(tuning, learner, of_learners[learner])) is None:
+                    left[learner] = ended[learner]
+                    continue
+                done = sum(ended.values()), sum(left.values())
+                running[_begin(tuning, rungs, turn, of_learners[learner], show, done, workers)] = turn
             if not running:
                 return
             if show and workers:
-                now = ", ".join(f"{turn.learner} {turn.number + 1}/{tuning.trials}" for turn in running.values())
-                show(now, sum(ended.values()), total)
+                now = ", ".join(f"{turn.learner} {turn.number + 1}/{left[turn.learner]}" for turn in running.values())
+                show(now, sum(ended.values()), sum(left.values()))
             for future in wait(running, timeout=0.5, return_when=FIRST_COMPLETED).done:
                 close(future)
         if workers is not None:
@@ -157,10 +166,30 @@ def _search(
         raise RunInterrupted
 
 
-def _turn(tuning: Tuning, learner: str, study: Any) -> _Turn:
-    """The next trial of a learner."""
+def _turn(tuning: Tuning, learner: str, study: Any) -> _Turn | None:
+    """The next trial of a learner; None, if there is none."""
     number, space = len(study.trials), tuning.spaces[learner]
-    return _Turn(learner, number, drawn(study, space, number) if number else stated(space, tuning.plan.preset))
+    if not number:
+        return _Turn(learner, number, stated(space, tuning.plan.preset))
+    if (made := _drawn(study)) < tuning.trials:
+        return _Turn(learner, number, drawn(study, space, number))
+    trials = _trials(study)
+    best = best_of(trials, tuning.plan.experiment.score.higher_is_better)
+    if best is None or number - made >= tuning.around:
+        return None
+    tried = [trial["settings"] for trial in trials]
+    settings = next((each for each in single_changes(best["settings"], space) if each not in tried), None)
+    return None if settings is None else _Turn(learner, number, settings, around=True)
+
+
+def _drawn(study: Any) -> int:
+    """How many trials there are besides single changes of the best."""
+    return sum(not trial["around"] for trial in _trials(study))
+
+
+def _trials(study: Any) -> list[dict[str, Any]]:
+    """The trials of a learner, as `tune.json` has them."""
+    return [{"trial": trial.number, "around": False, **trial.user_attrs} for trial in study.trials]
 
 
 def _begin(
@@ -169,7 +198,7 @@ def _begin(
     turn: _Turn,
     study: Any,
     show: Show | None,
-    ended: int,
+    done: tuple[int, int],
     workers: LocalWorkers[TrialJob, Ended | None] | None,
 ) -> Future[Ended | None]:
     """Begin a trial in a worker, or make it here; one whose settings do not go together has failed."""
@@ -181,10 +210,10 @@ def _begin(
         return future
     if workers is not None:
         return workers.submit(job(tuning.source, plan, rungs, before))
-    label, total = f"{turn.learner} trial {turn.number + 1}/{tuning.trials}", tuning.trials * len(tuning.plan.learners)
+    label = f"{turn.learner} trial {turn.number + 1}"
     if show:
-        show(label, ended, total)
-    progress = _progress(show, plan.seeds, label, ended, total) if show else None
+        show(label, *done)
+    progress = _progress(show, plan.seeds, label, *done) if show else None
     future.set_result(attempt(plan, rungs, tuning.plan.experiment.score.higher_is_better, before, progress))
     return future
 
@@ -200,10 +229,7 @@ def _tuned(tuning: Tuning, rungs: Rungs, of_learners: Mapping[str, Any]) -> dict
     """All that is known of the trials so far."""
     higher = tuning.plan.experiment.score.higher_is_better
     learners = {
-        name: summary(
-            [{"trial": trial.number, **trial.user_attrs} for trial in study.trials], tuning.spaces[name], rungs, higher
-        )
-        for name, study in of_learners.items()
+        name: summary(_trials(study), tuning.spaces[name], rungs, higher) for name, study in of_learners.items()
     }
     return {**stated_of(tuning, rungs), "run": run_command(tuning, learners), "learners": learners}
 

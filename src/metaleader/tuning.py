@@ -56,6 +56,7 @@ class Tuning:
         plan: the preset, with what is fixed for all trials: trial 0 of every learner.
         spaces: what is searched of every learner.
         trials: of every learner.
+        around: single changes of the best that are tried of every learner afterwards, at most.
         pruning: how trials are ended early.
         held_out: the part of the data on which trials are judged; None, where the stream does not say.
         source: the experiment, as a command names it.
@@ -64,6 +65,7 @@ class Tuning:
     plan: Plan
     spaces: Mapping[str, Space]
     trials: int
+    around: int
     pruning: Pruning
     held_out: str | None
     source: str
@@ -82,6 +84,7 @@ def prepare(
     command: str = "",
     pruning: Pruning | None = None,
     source: str = "",
+    around: int = 0,
 ) -> Tuning:
     """What to tune, from the options of the command: see `cli.TuneOptions`.
 
@@ -113,7 +116,7 @@ def prepare(
         setting=tuple(f"{option}={value}" for option, value in fixed.items()),
     )
     searched = spaces(experiment, preset, chosen, search, fixed)
-    return Tuning(plan, searched, trials, pruning or Pruning(), _held_out(preset), source or experiment.name)
+    return Tuning(plan, searched, trials, around, pruning or Pruning(), _held_out(preset), source or experiment.name)
 
 
 def _held_out(preset: Preset) -> str | None:

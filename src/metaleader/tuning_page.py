@@ -13,7 +13,7 @@ from metaleader.files import write_text
 from metaleader.run import writing
 
 HEADINGS = ("learner", "trials", "preset", "best", "which", "gradients", "time")
-AROUND = ("learner", "setting", "searched", "best", "nearest tried", "")
+AROUND = ("learner", "setting", "searched", "best", "this alone changed", "nearest tried", "")
 RANKS = ("learner", "rung", "reached", "with the next rung", "with the final score")
 NOTED = "by-hand.md"
 
@@ -38,8 +38,7 @@ def write(tuned: Mapping[str, Any], out: Path) -> Path:
             f"```\n{run_command(tuned)}\n```",
             f"![Score against settings](figures/tune.png)\n\n{caption}",
             "## Around the best",
-            "The trials with the next values of each setting that were tried; their other settings differ, too. Where "
-            "the best lies at an end of its range, what is better may lie beyond.",
+            around_note(tuned),
             report.markdown_table(AROUND, around(tuned)),
             "## Whether ranks hold",
             ranks_note(tuned),
@@ -123,6 +122,23 @@ def _ended(trial: Mapping[str, Any]) -> str:
     return str(trial["outcome"]).partition(":")[0].partition(" ")[0]
 
 
+def around_note(tuned: Mapping[str, Any]) -> str:
+    """What the table of what lies around the best says."""
+    counts = [sum(trial["around"] for trial in each["trials"]) for each in tuned["learners"].values()]
+    made = (
+        "After the trials that were drawn, a single setting of the best one was changed at a time, a number by a "
+        "factor of 3 either way, a choice to each other one, and what was better took its place: "
+        f"{', '.join(map(str, counts))} trials. "
+        if any(counts)
+        else ""
+    )
+    return (
+        f"{made}Scores of trials that were pruned are those of the round at which they were, beside the best trial's "
+        "then. Nearest tried: the trials with the next values of each setting; their other settings differ, too. Where "
+        "the best lies at an end of its range, what is better may lie beyond."
+    )
+
+
 def around(tuned: Mapping[str, Any]) -> list[list[str]]:
     """A row of text for every setting searched, under `AROUND`."""
     flags = {
@@ -134,22 +150,35 @@ def around(tuned: Mapping[str, Any]) -> list[list[str]]:
     table = []
     for name, of_learner in tuned["learners"].items():
         for option, entry in tuned["spaces"][name].items() if of_learner["best"] else ():
-            near = [
-                f"{shown(trial['settings'][option])}: "
-                + (trial["outcome"] if trial["score"] is None else f"{trial['score']:.3f}")
-                for trial in of_learner["neighbours"][option]
-            ]
+            beside = {
+                kind: "; ".join(
+                    f"{shown(trial['settings'][option])}: {_against(trial, of_learner['best'])}"
+                    for trial in map(of_learner["trials"].__getitem__, of_learner[kind][option])
+                )
+                for kind in ("changed", "neighbours")
+            }
             table.append(
                 [
                     style(name).short,
                     f"`--{option}`",
                     " or ".join(entry["choices"]) if "choices" in entry else f"{entry['low']:g} to {entry['high']:g}",
                     f"{shown(of_learner['best']['settings'][option])}: {of_learner['best']['score']:.3f}",
-                    "; ".join(near) or "-",
+                    beside["changed"] or "-",
+                    beside["neighbours"] or "-",
                     flags[of_learner["ends"][option]],
                 ]
             )
     return table
+
+
+def _against(trial: Mapping[str, Any], best: Mapping[str, Any]) -> str:
+    """The score of a trial; if it was pruned, that at its last rung, with the best trial's there."""
+    if trial["score"] is not None:
+        return f"{trial['score']:.3f}"
+    rung, score = list(trial["rungs"].items())[-1] if trial["rungs"] else ("", None)
+    if score is None or not trial["outcome"].startswith("pruned"):
+        return str(trial["outcome"]).partition(":")[0]
+    return f"{score:.3f} at round {rung} (best {best['rungs'][rung]:.3f})"
 
 
 def ranks_note(tuned: Mapping[str, Any]) -> str:
