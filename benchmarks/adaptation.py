@@ -24,13 +24,16 @@ import numpy as np
 from benchmarks.adaptation_page import write
 from benchmarks.comparison import Options, cli, command, settings_of
 from benchmarks.trajectories import Procedure, scores, start
-from metaleader import Preset, UserError, devices, figures, protocol, source
+from metaleader import Preset, UserError, devices
 from metaleader.errors import unknown
 from metaleader.experiments import Experiment, find
-from metaleader.record import check_unchanged, write_json
-from metaleader.run import describe
+from metaleader.play import protocol
+from metaleader.play.record import check_unchanged, write_json
+from metaleader.results import figures
+from metaleader.runs import source
+from metaleader.runs.run import describe
+from metaleader.runs.workers import slots
 from metaleader.update import HeadFirst
-from metaleader.workers import slots
 
 FIRST_SEED = {"validation": 1000, "test": 0}  # results take 0, 1, ...; what chooses settings takes others
 

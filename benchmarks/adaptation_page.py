@@ -14,10 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.comparison import label, save, write_page
-from metaleader import figures, report
-from metaleader.figures import style
-from metaleader.formats import significant, with_interval
-from metaleader.statistics import Interval, t_interval
+from metaleader.results import figures, report
+from metaleader.results.figures import style
+from metaleader.results.formats import significant, with_interval
+from metaleader.results.statistics import Interval, t_interval
 
 LOOKS = {
     "descent": ("#0072B2", "o"),

@@ -23,12 +23,12 @@ from metaleader import (
     PoseNet,
     Problem,
     accuracy,
-    data,
     devices,
     mean_squared_error,
     meta_gradient,
     squared_error,
 )
+from metaleader.streams import sources as data
 from metaleader.streams.rainbow import TRANSFORMATIONS
 
 Function = Callable[[], Any]

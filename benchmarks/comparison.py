@@ -16,16 +16,18 @@ import matplotlib
 import tyro
 from matplotlib.figure import Figure
 
-from metaleader import Preset, UserError, figures, metrics, provenance, report, sweep
+from metaleader import Preset, UserError
+from metaleader.commands.progress import live_sweep
 from metaleader.errors import unknown
 from metaleader.experiments import Experiment
-from metaleader.figures import style
 from metaleader.files import write_text
-from metaleader.metrics import Run
-from metaleader.progress import live_sweep
-from metaleader.run import ENDED, RunInterrupted
-from metaleader.sweep import Job, Workers
-from metaleader.workers import LocalWorkers, slots
+from metaleader.results import figures, metrics, provenance, report
+from metaleader.results.figures import style
+from metaleader.results.metrics import Run
+from metaleader.runs import sweep
+from metaleader.runs.run import ENDED, RunInterrupted
+from metaleader.runs.sweep import Job, Workers
+from metaleader.runs.workers import LocalWorkers, slots
 
 
 @dataclass(frozen=True)

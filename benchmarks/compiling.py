@@ -15,7 +15,7 @@ from benchmarks.events import STAGES, compiling
 from benchmarks.outcome import Bar, Outcome, Panel, PartOptions, Table, in_own_process, main
 from metaleader import devices
 from metaleader.experiments import find
-from metaleader.protocol import advance, start
+from metaleader.play.protocol import advance, start
 
 TITLE = "Compiling a whole run"
 BOUNDS = {"cold": 15.0, "warm": 3.0}

@@ -32,12 +32,13 @@ from benchmarks.comparison import (
     write_page,
 )
 from benchmarks.paired import Answer, Decision, Measure, decide, differences, measures
-from metaleader import Preset, UserError, figures, report
+from metaleader import Preset, UserError
 from metaleader.experiments import find
-from metaleader.figures import style
-from metaleader.formats import p_value, with_interval
-from metaleader.metrics import Run
-from metaleader.sweep import Job, Workers
+from metaleader.results import figures, report
+from metaleader.results.figures import style
+from metaleader.results.formats import p_value, with_interval
+from metaleader.results.metrics import Run
+from metaleader.runs.sweep import Job, Workers
 
 Cells: TypeAlias = Mapping[tuple[str, float], Sequence[Run]]  # by learner and multiple; only those with runs
 

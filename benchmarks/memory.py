@@ -33,12 +33,13 @@ from benchmarks.comparison import (
     write_page,
 )
 from benchmarks.paired import Measure, differences
-from metaleader import FTML, Learner, Memory, Preset, Streaming, figures, metrics
+from metaleader import FTML, Learner, Memory, Preset, Streaming
 from metaleader.experiments import find
-from metaleader.formats import with_interval
-from metaleader.metrics import Run
-from metaleader.statistics import t_interval
-from metaleader.sweep import Job, Workers
+from metaleader.results import figures, metrics
+from metaleader.results.formats import with_interval
+from metaleader.results.metrics import Run
+from metaleader.results.statistics import t_interval
+from metaleader.runs.sweep import Job, Workers
 
 POLICIES = {"reservoir": ("#0072B2", "o", "-"), "share": ("#D55E00", "^", "--"), "last": ("#009E73", "s", ":")}
 

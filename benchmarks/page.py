@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.outcome import Outcome, Panel, as_text, number, verdict
-from metaleader.figures import RC
+from metaleader.results.figures import RC
 
 LOOKS = (("#0072B2", "o", "-"), ("#D55E00", "s", "--"), ("#009E73", "^", "-."), ("#555555", "D", ":"))
 

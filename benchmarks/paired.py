@@ -9,9 +9,9 @@ from typing import Literal, TypeAlias, TypeVar
 import numpy as np
 from jaxtyping import Float
 
-from metaleader import figures
-from metaleader.metrics import Run
-from metaleader.statistics import Interval, holm, t_interval, t_test
+from metaleader.results import figures
+from metaleader.results.metrics import Run
+from metaleader.results.statistics import Interval, holm, t_interval, t_test
 
 LEVEL = 0.05  # of the corrected p-values
 Answer: TypeAlias = Literal["ahead", "behind", "undecided"]

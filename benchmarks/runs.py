@@ -22,9 +22,9 @@ from benchmarks.events import Compiling, compiling
 from benchmarks.outcome import Bar, Outcome, Panel, PartOptions, Table, in_own_process, main
 from metaleader import Batch, Learner, Problem, State, devices
 from metaleader.experiments import find
-from metaleader.objective import Params
-from metaleader.record import RunFolder
-from metaleader.run import Plan, run
+from metaleader.play.record import RunFolder
+from metaleader.problem.objective import Params
+from metaleader.runs.run import Plan, run
 from metaleader.update import UpdateProcedure
 
 TITLE = "Whole runs of Rainbow MNIST"

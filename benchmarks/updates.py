@@ -33,12 +33,13 @@ from benchmarks.comparison import (
     write_page,
 )
 from benchmarks.paired import Decision, Measure, decide, differences, measures
-from metaleader import Experiment, Preset, UserError, figures, metrics, report
+from metaleader import Experiment, Preset, UserError
 from metaleader.experiments import find
-from metaleader.formats import p_value, with_interval
-from metaleader.metrics import Run
-from metaleader.options import with_settings
-from metaleader.sweep import Job, Workers
+from metaleader.experiments.options import with_settings
+from metaleader.results import figures, metrics, report
+from metaleader.results.formats import p_value, with_interval
+from metaleader.results.metrics import Run
+from metaleader.runs.sweep import Job, Workers
 
 COMPARED = (
     "ftml-second-order", "ftml-first-order", "ftml-reptile", "ftml-meta-sgd", "ftml-data-steps", "ftml-momentum",

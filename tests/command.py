@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import pytest
 
-from metaleader import cli
+from metaleader.commands import main as cli
 
 
 def call(*arguments: str) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 
 from metaleader import FTML, TOE, Experiment, GradientDescent, Learner, Preset, Protocol, Sinusoid, devices
-from metaleader.run import Plan, RunInterrupted, run
+from metaleader.runs.run import Plan, RunInterrupted, run
 from problems import CURVES, points
 
 LEARNER = FTML(GradientDescent(step_size=0.01), meta_steps=2, meta_batch=4, train_size=3, validation_size=4)

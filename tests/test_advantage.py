@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 
 from made_up import made
-from metaleader import advantage
-from metaleader.advantage import LAST_THIRD, WHOLE, over_rounds, overtakes
-from metaleader.claims import EFFICIENCY, FEW, FINAL
-from metaleader.metrics import proficiency
+from metaleader.results import advantage
+from metaleader.results.advantage import LAST_THIRD, WHOLE, over_rounds, overtakes
+from metaleader.results.claims import EFFICIENCY, FEW, FINAL
+from metaleader.results.metrics import proficiency
 
 NEVER, FIRST, SECOND, LAST = [0.1, 0.1, 0.1], [0.6, 0.6, 0.6], [0.1, 0.6, 0.6], [0.1, 0.1, 0.6]
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 
 from metaleader import Batch, ConvNet, CrossEntropy, GradientDescent, Problem, accuracy, adapt
-from metaleader.batch import bucket_size, pad
-from metaleader.objective import weighted_mean
+from metaleader.problem.batch import bucket_size, pad
+from metaleader.problem.objective import weighted_mean
 from problems import DIGITS, images
 
 

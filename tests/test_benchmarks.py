@@ -22,15 +22,16 @@ from benchmarks.memory import MemoryOptions
 from benchmarks.paired import Measure, decide, differences
 from benchmarks.trajectories import Procedure, scores
 from benchmarks.updates import UpdatesOptions, searched
-from metaleader import FTML, MLP, Batch, Problem, Record, UserError, mean_squared_error, metrics, squared_error
+from metaleader import FTML, MLP, Batch, Problem, Record, UserError, mean_squared_error, squared_error
 from metaleader.experiments import find
-from metaleader.formats import with_interval
-from metaleader.meta import adapt
-from metaleader.metrics import Run
-from metaleader.run import run
-from metaleader.statistics import t_interval
-from metaleader.sweep import Job
+from metaleader.results import metrics
+from metaleader.results.formats import with_interval
+from metaleader.results.metrics import Run
+from metaleader.results.statistics import t_interval
+from metaleader.runs.run import run
+from metaleader.runs.sweep import Job
 from metaleader.update import GradientDescent, HeadFirst, InnerAdam, InnerMomentum, Optimized, UpdateProcedure
+from metaleader.update.meta import adapt
 
 TINY: Any = {"experiment": "sinusoid", "preset": "smoke", "rounds": 2, "seeds": 2}
 

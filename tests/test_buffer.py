@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 from metaleader import Batch, Recency
-from metaleader import buffer as buffers
+from metaleader.buffer import store as buffers
 from problems import points
 
 distinct = jax.jit(buffers.sample_distinct, static_argnums=2)

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metaleader import FiveWayCifar100, Stream, UserError, cli, data
+from metaleader import FiveWayCifar100, Stream, UserError
+from metaleader.commands import main as cli
+from metaleader.streams import sources as data
 
 NAMES = tuple(f"class{i:02d}" for i in range(100))
 

@@ -13,7 +13,8 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
-from metaleader import UserError, data
+from metaleader import UserError
+from metaleader.streams import sources as data
 
 CONTENT = gzip.compress(b"\0\0\x08\x02" + (2).to_bytes(4, "big") + (3).to_bytes(4, "big") + bytes(range(6)), mtime=0)
 

@@ -14,7 +14,7 @@ import pytest
 
 import one_of_several
 from metaleader import UserError, devices
-from metaleader.run import run
+from metaleader.runs.run import run
 
 PROGRAM = Path(one_of_several.__file__)
 

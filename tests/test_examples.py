@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from metaleader import FTML, GradientDescent, Model, Problem, Protocol, Task, advance, mean_squared_error, squared_error
-from metaleader.protocol import start
+from metaleader.play.protocol import start
 
 ROOT = Path(__file__).parents[1]
 

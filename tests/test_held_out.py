@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metaleader import ColouredDigits, ColouredMnist, RainbowDigits, RainbowMnist, UserError, data
+from metaleader import ColouredDigits, ColouredMnist, RainbowDigits, RainbowMnist, UserError
+from metaleader.streams import sources as data
 from metaleader.streams.digits import Digits, embedded, mnist
 
 

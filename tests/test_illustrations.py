@@ -17,14 +17,14 @@ from metaleader import (
     Sinusoid,
     Task,
     UserError,
-    cli,
-    data,
-    illustrations,
     play,
     squared_error,
 )
+from metaleader.commands import main as cli
+from metaleader.experiments import illustrations
 from metaleader.learners import FTL
-from metaleader.protocol import Protocol, start
+from metaleader.play.protocol import Protocol, start
+from metaleader.streams import sources as data
 from metaleader.streams.coloured import recoloured
 from metaleader.streams.rainbow import COLOURS
 from problems import CURVES, points

@@ -32,11 +32,11 @@ from metaleader import (
     Streaming,
     accuracy,
 )
-from metaleader.buffer import sampling_weights
+from metaleader.buffer.store import sampling_weights
 from metaleader.experiments import EXPERIMENTS
+from metaleader.experiments.options import with_settings
+from metaleader.learners.base import POPULATION
 from metaleader.learners.joint import _draws
-from metaleader.learners.state import POPULATION
-from metaleader.options import with_settings
 from metaleader.update.optimizer import InnerMomentum, Optimized
 from problems import CURVES, images, points
 

@@ -27,9 +27,9 @@ from metaleader import (
     Task,
     play,
 )
-from metaleader.learners.state import averaged_params
-from metaleader.protocol import Position
-from metaleader.record import RunFolder
+from metaleader.learners.base import averaged_params
+from metaleader.play.protocol import Position
+from metaleader.play.record import RunFolder
 from problems import CURVES, LEARNERS, points
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from metaleader import FTML, Batch, Memory
-from metaleader import buffer as buffers
-from metaleader.buffer import TaskBuffer
-from metaleader.memory import reservoir
+from metaleader.buffer import store as buffers
+from metaleader.buffer.retention import reservoir
+from metaleader.buffer.store import TaskBuffer
 from problems import CURVES, points
 
 POLICIES = [Memory("reservoir", 12), Memory("share", 12), Memory("last", 12), Memory("share", 12 * 8, "bytes")]

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 
 from made_up import SIZES, folder, made
-from metaleader import UserError, figures, metrics, report
-from metaleader.formats import significant, with_interval
+from metaleader import UserError
+from metaleader.results import figures, metrics, report
+from metaleader.results.formats import significant, with_interval
 
 
 def test_a_summary_by_hand() -> None:

@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 
 from command import Refused
-from metaleader import Pose, PoseNet, UserError, cli, rendering
+from metaleader import Pose, PoseNet, UserError
+from metaleader.commands import main as cli
 from metaleader.experiments.pose import angle_error, position_error
 from metaleader.models.pose import spatial_soft_argmax
-from metaleader.rendering import Rendering, backend, objects, render, room, scene
+from metaleader.streams import rendering
+from metaleader.streams.rendering import Rendering, backend, objects, render, room, scene
 
 TINY = Rendering("primitives", pixels=16, tasks=2, images=4, held_out=2, objects=2)
 
@@ -137,7 +139,7 @@ def test_targets_point_where_the_front_is(opengl: str, tmp_path: Path) -> None:
     """The nose of an object of azimuth 0 is towards +y; at 90 degrees counter-clockwise, towards -x."""
     code = """
 import numpy as np, mujoco
-from metaleader.rendering import scene, objects
+from metaleader.streams.rendering import scene, objects
 context = mujoco.GLContext(64, 64)
 context.make_current()
 back = np.array([0.0, -0.05, 1.0]) / np.linalg.norm([0.0, -0.05, 1.0])

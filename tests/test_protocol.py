@@ -24,7 +24,7 @@ from metaleader import (
     play,
     squared_error,
 )
-from metaleader.protocol import advance, start
+from metaleader.play.protocol import advance, start
 from problems import CURVES, DIGITS, LEARNERS, STREAMS, images, lines, points
 
 

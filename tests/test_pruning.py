@@ -15,16 +15,17 @@ import pytest
 
 import tunable
 from command import call
-from metaleader import EXPERIMENTS, Experiment, UserError, tuning_page
-from metaleader.found import neighbours, ranks, single_changes
-from metaleader.options import as_arguments, parse_with_settings, with_settings
-from metaleader.run import Plan, RunInterrupted, run
-from metaleader.spaces import Choices, Range, Space, spaces
-from metaleader.studies import Ended, Rungs
-from metaleader.trials import TrialJob, perform
-from metaleader.tune import tune
-from metaleader.tuning import Pruning, Tuning, prepare
-from metaleader.workers import LocalWorkers
+from metaleader import EXPERIMENTS, Experiment, UserError
+from metaleader.experiments.options import as_arguments, parse_with_settings, with_settings
+from metaleader.runs.run import Plan, RunInterrupted, run
+from metaleader.runs.workers import LocalWorkers
+from metaleader.tuning import page as tuning_page
+from metaleader.tuning.found import neighbours, ranks, single_changes
+from metaleader.tuning.plan import Pruning, Tuning, prepare
+from metaleader.tuning.search import tune
+from metaleader.tuning.spaces import Choices, Range, Space, spaces
+from metaleader.tuning.studies import Ended, Rungs
+from metaleader.tuning.trials import TrialJob, perform
 from test_tune import EXPERIMENT, account, planned, untimed
 
 RUNGS = Pruning(first=1, reduction=3)  # of 6 rounds: after 1 and 3
@@ -132,7 +133,7 @@ def test_a_kill_between_the_end_of_a_trial_and_its_line_in_the_journal_costs_not
     tuning = pruned(tmp_path, trials=4)
     for _ in range(3):
         with monkeypatch.context() as patch:
-            patch.setattr("metaleader.tune.keep", killed)
+            patch.setattr("metaleader.tuning.search.keep", killed)
             with pytest.raises(KeyboardInterrupt):
                 tune(tuning, resume=True)
         made = json.loads((tmp_path / "tune.json").read_text()).get("learners", {})

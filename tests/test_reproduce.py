@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-import metaleader.reproduce as reproduction
 from command import call
 from made_up import folder, made
-from metaleader import EXPERIMENTS, UserError, overtaking, provenance, verdict_page
+from metaleader import EXPERIMENTS, UserError
+from metaleader.commands import reproduce as reproduction
+from metaleader.results import overtaking, provenance, verdict_page
 
 LEARNERS = ("ftml", "ftl", "toe", "scratch")
 

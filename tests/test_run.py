@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from metaleader import EXPERIMENTS, TOE, Adam, UserError, source
-from metaleader import run as run_module
-from metaleader.record import RunFolder
-from metaleader.run import Plan, RunInterrupted, describe, run
+from metaleader import EXPERIMENTS, TOE, Adam, UserError
+from metaleader.play.record import RunFolder
+from metaleader.runs import run as run_module
+from metaleader.runs import source
+from metaleader.runs.run import Plan, RunInterrupted, describe, run
 
 COMMAND = [
     *(sys.executable, "-m", "metaleader", "run", "sinusoid", "--preset", "smoke"),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from scipy import stats
 
-from metaleader.statistics import holm, nearest, sign_flip, t_interval, t_test
+from metaleader.results.statistics import holm, nearest, sign_flip, t_interval, t_test
 
 VALUES = st.lists(st.floats(-100, 100).map(lambda x: round(x, 3)), min_size=2, max_size=8)
 

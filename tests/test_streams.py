@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from metaleader import RainbowDigits, RainbowMnist, Sinusoid, Stream, Task, UserError, data
+from metaleader import RainbowDigits, RainbowMnist, Sinusoid, Stream, Task, UserError
+from metaleader.streams import sources as data
 from metaleader.streams.rainbow import COLOURS, TRANSFORMATIONS, Transformation
 from problems import STREAMS
 

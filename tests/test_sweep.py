@@ -16,8 +16,8 @@ import pytest
 import dying
 from command import Refused, call
 from metaleader import UserError, start
-from metaleader.record import RunFolder
-from metaleader.sweep import Job, grid, jobs, sweep
+from metaleader.play.record import RunFolder
+from metaleader.runs.sweep import Job, grid, jobs, sweep
 
 EXPERIMENT = str(Path(dying.__file__))
 SMOKE = ["sweep", EXPERIMENT, "--preset", "smoke"]

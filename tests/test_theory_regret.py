@@ -11,8 +11,9 @@ import scipy.optimize
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metaleader import FTML, GradientDescent, Identity, Protocol, UserError, cli
+from metaleader import FTML, GradientDescent, Identity, Protocol, UserError
 from metaleader import theory as th
+from metaleader.commands import main as cli
 from metaleader.theory.exact import derivatives
 from metaleader.theory.hindsight import hindsight
 from metaleader.theory.page import verdict

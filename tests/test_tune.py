@@ -16,12 +16,13 @@ from optuna.trial import TrialState
 
 import tunable
 from command import Refused, call
-from metaleader import EXPERIMENTS, Experiment, UserError, tuning_figure
-from metaleader.record import RunFolder
-from metaleader.run import RunInterrupted
-from metaleader.spaces import Range, spaces
-from metaleader.tune import tune
-from metaleader.tuning import Pruning, Tuning, prepare
+from metaleader import EXPERIMENTS, Experiment, UserError
+from metaleader.play.record import RunFolder
+from metaleader.runs.run import RunInterrupted
+from metaleader.tuning import figure as tuning_figure
+from metaleader.tuning.plan import Pruning, Tuning, prepare
+from metaleader.tuning.search import tune
+from metaleader.tuning.spaces import Range, spaces
 
 EXPERIMENT = str(Path(tunable.__file__))
 SMOKE = ["tune", EXPERIMENT, "--preset", "smoke"]

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from made_up import made
-from metaleader import EXPERIMENTS, words
-from metaleader.advantage import LAST_THIRD, WHOLE
-from metaleader.claims import CLAIMS, EFFICIENCY, FEW, FINAL, Claim, Kind
+from metaleader import EXPERIMENTS
 from metaleader.experiments import find
-from metaleader.metrics import Run
-from metaleader.statistics import holm, t_test
-from metaleader.verdicts import judge, reading
+from metaleader.results import words
+from metaleader.results.advantage import LAST_THIRD, WHOLE
+from metaleader.results.claims import CLAIMS, EFFICIENCY, FEW, FINAL, Claim, Kind
+from metaleader.results.metrics import Run
+from metaleader.results.statistics import holm, t_test
+from metaleader.results.verdicts import judge, reading
 
 CLAIM = Claim("made-up", "nowhere", FINAL, "a", "b")
 EQUAL = replace(CLAIM, kind="about_equal", margin=0.1)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metaleader import Adam, Experiment, GradientDescent, Model, Preset, Protocol, Score, State, Stream, Task
-from metaleader.objective import squared_error
+from metaleader.problem.objective import squared_error
 
 START = Adam(0.01), GradientDescent(step_size=0.3)
 

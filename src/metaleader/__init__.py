@@ -1,7 +1,7 @@
 """Online meta-learning: a learner that meets tasks one after another and learns to adapt faster with each."""
 
-from metaleader.batch import Batch
-from metaleader.buffer import Recency
+from metaleader.buffer.retention import Memory
+from metaleader.buffer.store import Recency
 from metaleader.errors import UserError
 from metaleader.experiments import EXPERIMENTS, Experiment, Preset
 from metaleader.learners import (
@@ -18,10 +18,11 @@ from metaleader.learners import (
     State,
     Streaming,
 )
-from metaleader.memory import Memory
-from metaleader.meta import adapt, meta_gradient, meta_objective
 from metaleader.models import MLP, ConvNet, PoseNet
-from metaleader.objective import (
+from metaleader.play.protocol import Position, Protocol, advance, play, start
+from metaleader.play.record import Record
+from metaleader.problem.batch import Batch
+from metaleader.problem.objective import (
     CrossEntropy,
     Model,
     Problem,
@@ -30,8 +31,6 @@ from metaleader.objective import (
     mean_squared_error,
     squared_error,
 )
-from metaleader.protocol import Position, Protocol, advance, play, start
-from metaleader.record import Record
 from metaleader.streams import (
     ColouredDigits,
     ColouredMnist,
@@ -55,6 +54,7 @@ from metaleader.update import (
     Reptile,
     UpdateProcedure,
 )
+from metaleader.update.meta import adapt, meta_gradient, meta_objective
 
 __all__ = [
     "EXPERIMENTS",

@@ -1,5 +1,5 @@
 """`python -m metaleader` is the command `metaleader`."""
 
-from metaleader.cli import main
+from metaleader.commands.main import main
 
 main()

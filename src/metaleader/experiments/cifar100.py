@@ -6,8 +6,8 @@ from types import MappingProxyType
 from metaleader.experiments.experiment import FINE_TUNING, Experiment, Preset, learners, search_space, smaller
 from metaleader.learners import FTL, FTML, Adam, Momentum, MultiHeadFTL, MultiHeadTOE, Scratch
 from metaleader.models import ConvNet
-from metaleader.objective import CrossEntropy, accuracy
-from metaleader.protocol import Protocol
+from metaleader.play.protocol import Protocol
+from metaleader.problem.objective import CrossEntropy, accuracy
 from metaleader.streams import FiveWayCifar100
 from metaleader.update import GradientDescent, HeadFirst
 

@@ -11,8 +11,8 @@ from typing import Protocol as Interface
 
 from metaleader.errors import UserError, check_not_negative, unknown
 from metaleader.learners import FTL, FTML, TOE, Learner, MultiHeadFTL, MultiHeadTOE, Scratch, Spends, Streaming
-from metaleader.objective import Loss, ModelLike, Problem, Score
-from metaleader.protocol import Protocol
+from metaleader.play.protocol import Protocol
+from metaleader.problem.objective import Loss, ModelLike, Problem, Score
 from metaleader.streams import Stream
 from metaleader.update import (
     GradientDescent,

@@ -8,14 +8,14 @@ from types import MappingProxyType
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from metaleader.batch import AnyArray
 from metaleader.experiments.experiment import Experiment, Preset, learners, search_space, smaller
 from metaleader.learners import FTL, FTML, TOE, Adam, Scratch
 from metaleader.models import PoseNet
-from metaleader.objective import Score, mean_squared_error, squared_error
-from metaleader.protocol import Protocol
-from metaleader.rendering import Rendering
+from metaleader.play.protocol import Protocol
+from metaleader.problem.batch import AnyArray
+from metaleader.problem.objective import Score, mean_squared_error, squared_error
 from metaleader.streams import Pose
+from metaleader.streams.rendering import Rendering
 from metaleader.update import GradientDescent, InnerMomentum, Optimized
 
 

@@ -6,8 +6,8 @@ from types import MappingProxyType
 from metaleader.experiments.experiment import Experiment, Preset, learners, search_space, smaller
 from metaleader.learners import FTL, FTML, TOE, Adam, Scratch
 from metaleader.models import ConvNet
-from metaleader.objective import CrossEntropy, accuracy
-from metaleader.protocol import Protocol
+from metaleader.play.protocol import Protocol
+from metaleader.problem.objective import CrossEntropy, accuracy
 from metaleader.streams import RainbowDigits, RainbowMnist
 from metaleader.update import GradientDescent, InnerMomentum, Optimized
 

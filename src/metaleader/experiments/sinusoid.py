@@ -5,8 +5,8 @@ from types import MappingProxyType
 from metaleader.experiments.experiment import Experiment, Preset, learners, search_space, smaller
 from metaleader.learners import FTL, FTML, TOE, Adam, Scratch
 from metaleader.models import MLP
-from metaleader.objective import mean_squared_error, squared_error
-from metaleader.protocol import Protocol
+from metaleader.play.protocol import Protocol
+from metaleader.problem.objective import mean_squared_error, squared_error
 from metaleader.streams import Sinusoid
 from metaleader.update import GradientDescent, InnerMomentum, Optimized
 

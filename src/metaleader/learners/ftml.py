@@ -12,17 +12,17 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
 
-from metaleader import buffer as buffers
 from metaleader import devices
-from metaleader.batch import Batch
-from metaleader.buffer import Recency, Sampling, TaskBuffer
+from metaleader.buffer import store as buffers
+from metaleader.buffer.retention import Memory
+from metaleader.buffer.store import Recency, Sampling, TaskBuffer
 from metaleader.errors import check_not_negative, check_positive
-from metaleader.learners import state as states
-from metaleader.learners.state import Adam, Optimizer, State
-from metaleader.memory import Memory
-from metaleader.meta import meta_gradient
-from metaleader.objective import Params, Problem
+from metaleader.learners import base as states
+from metaleader.learners.base import Adam, Optimizer, State
+from metaleader.problem.batch import Batch
+from metaleader.problem.objective import Params, Problem
 from metaleader.update import GradientDescent, MetaParams, UpdateProcedure
+from metaleader.update.meta import meta_gradient
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from metaleader import buffer as buffers
-from metaleader.batch import Batch
-from metaleader.buffer import TaskBuffer
+from metaleader.buffer import store as buffers
+from metaleader.buffer.retention import Memory
+from metaleader.buffer.store import TaskBuffer
 from metaleader.errors import check_not_negative, check_positive
-from metaleader.learners import state as states
-from metaleader.learners.state import Adam, Momentum, Optimizer, State
-from metaleader.memory import Memory
-from metaleader.objective import Params, Problem
+from metaleader.learners import base as states
+from metaleader.learners.base import Adam, Momentum, Optimizer, State
+from metaleader.problem.batch import Batch
+from metaleader.problem.objective import Params, Problem
 from metaleader.update import GradientDescent, Identity, UpdateProcedure
 
 Joint = TypeVar("Joint", bound="JointTraining")

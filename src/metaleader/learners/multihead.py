@@ -8,12 +8,12 @@ from typing import Any
 import jax
 from jaxtyping import Array
 
-from metaleader.batch import Batch
 from metaleader.errors import check_positive
-from metaleader.learners import state as states
+from metaleader.learners import base as states
+from metaleader.learners.base import State
 from metaleader.learners.joint import JointTraining, train
-from metaleader.learners.state import State
-from metaleader.objective import Params, Problem
+from metaleader.problem.batch import Batch
+from metaleader.problem.objective import Params, Problem
 from metaleader.update import HeadFirst, Identity, UpdateProcedure, mask
 
 

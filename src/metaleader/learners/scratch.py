@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 import jax
 from jaxtyping import Array
 
-from metaleader import buffer as buffers
-from metaleader.batch import Batch
+from metaleader.buffer import store as buffers
 from metaleader.errors import check_positive
-from metaleader.learners import state as states
+from metaleader.learners import base as states
+from metaleader.learners.base import Adam, Momentum, Optimizer, State
 from metaleader.learners.joint import JointTraining, start, train
-from metaleader.learners.state import Adam, Momentum, Optimizer, State
-from metaleader.objective import Params, Problem
+from metaleader.problem.batch import Batch
+from metaleader.problem.objective import Params, Problem
 from metaleader.update import Identity, UpdateProcedure
 
 MORE = 8  # how many times as many steps to take at most

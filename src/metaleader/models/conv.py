@@ -9,9 +9,9 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float, Shaped
 
-from metaleader.batch import AnyArray, Batch
 from metaleader.models import layers
-from metaleader.objective import Params
+from metaleader.problem.batch import AnyArray, Batch
+from metaleader.problem.objective import Params
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
-from metaleader.batch import AnyArray
+from metaleader.problem.batch import AnyArray
 
 Layer: TypeAlias = dict[str, Any]
 Norm: TypeAlias = Literal["batch", "task", "running"]

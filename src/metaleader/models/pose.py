@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
-from metaleader.batch import AnyArray, Batch
 from metaleader.models import layers
-from metaleader.objective import Params
+from metaleader.problem.batch import AnyArray, Batch
+from metaleader.problem.objective import Params
 
 SIZE, STRIDE = 5, 2  # of the convolutions
 

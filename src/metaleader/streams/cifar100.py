@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from metaleader import data
-from metaleader.batch import Batch
 from metaleader.errors import check_between
+from metaleader.problem.batch import Batch
+from metaleader.streams import sources as data
 from metaleader.streams.digits import HeldOut
 from metaleader.streams.task import Stream, Task
 

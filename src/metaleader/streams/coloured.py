@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from metaleader.batch import Batch
 from metaleader.errors import UserError, check_between
+from metaleader.problem.batch import Batch
 from metaleader.streams.digits import Digits, Grey, HeldOut, embedded, mnist
 from metaleader.streams.rainbow import COLOURS, Transformation
 from metaleader.streams.task import Stream, Task

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from metaleader import data
+from metaleader.streams import sources as data
 
 Grey: TypeAlias = UInt8[np.ndarray, "n side side"]
 HeldOut: TypeAlias = Literal["test", "validation"]

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from metaleader import data, rendering
-from metaleader.batch import Batch
 from metaleader.errors import UserError
-from metaleader.rendering import Rendering
+from metaleader.problem.batch import Batch
+from metaleader.streams import rendering
+from metaleader.streams import sources as data
 from metaleader.streams.digits import HeldOut
+from metaleader.streams.rendering import Rendering
 from metaleader.streams.task import Stream, Task
 
 

@@ -11,8 +11,8 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from jaxtyping import UInt8
 
-from metaleader.batch import Batch
 from metaleader.errors import UserError, check_between, unknown
+from metaleader.problem.batch import Batch
 from metaleader.streams.digits import (
     DIGITS_HELD_OUT,
     MNIST_VALIDATION,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
 
-from metaleader.batch import Batch, Examples
+from metaleader.problem.batch import Batch, Examples
 
 
 @dataclass(frozen=True)

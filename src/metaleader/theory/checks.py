@@ -12,8 +12,8 @@ import numpy as np
 from metaleader.errors import UserError
 from metaleader.learners import FTML, Adam, Learner, Streaming
 from metaleader.models import MLP
-from metaleader.objective import Problem, mean_squared_error, squared_error
-from metaleader.protocol import Protocol, play
+from metaleader.play.protocol import Protocol, play
+from metaleader.problem.objective import Problem, mean_squared_error, squared_error
 from metaleader.streams import Sinusoid
 from metaleader.theory import deep, games, theorem
 from metaleader.theory.claims import Claim, Findings, TheoryOptions

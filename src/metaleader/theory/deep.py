@@ -13,14 +13,14 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from metaleader.batch import Batch
 from metaleader.errors import UserError
 from metaleader.learners import Learner
-from metaleader.meta import meta_objective
-from metaleader.objective import Params, Problem
-from metaleader.protocol import Protocol, play
+from metaleader.play.protocol import Protocol, play
+from metaleader.problem.batch import Batch
+from metaleader.problem.objective import Params, Problem
 from metaleader.streams import Task
 from metaleader.update import UpdateProcedure
+from metaleader.update.meta import meta_objective
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,15 @@ import numpy as np
 import scipy.optimize
 from jaxtyping import Array, Float
 
-from metaleader import buffer as buffers
-from metaleader.batch import Batch
+from metaleader.buffer import store as buffers
 from metaleader.errors import UserError, check_positive
-from metaleader.learners import state as states
-from metaleader.learners.state import State
-from metaleader.meta import meta_objective
-from metaleader.objective import Params, Problem
+from metaleader.learners import base as states
+from metaleader.learners.base import State
+from metaleader.problem.batch import Batch
+from metaleader.problem.objective import Params, Problem
 from metaleader.theory.problems import Pool, SquareLoss
 from metaleader.update import GradientDescent, Identity
+from metaleader.update.meta import meta_objective
 
 TOLERANCE = 1e-10  # of the gradient norm at a leader
 Update = GradientDescent | Identity

@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from metaleader.errors import UserError
-from metaleader.meta import meta_objective
-from metaleader.objective import Problem
+from metaleader.problem.objective import Problem
 from metaleader.theory.domains import Ball, Domain
 from metaleader.theory.exact import Quadratic, Update, minimise_on_ball, quadratics
 from metaleader.theory.problems import Pool, Setting, SquareLoss
 from metaleader.update import Identity
+from metaleader.update.meta import meta_objective
 
 CERTIFIED = 1e-9  # of the mean loss, or relative where that is above 1
 STEPS = 5000  # of projected gradient descent, at most

@@ -16,9 +16,9 @@ from rich.table import Table
 
 from metaleader.errors import UserError
 from metaleader.files import write_text
-from metaleader.record import write_json
-from metaleader.report import save_figure
-from metaleader.run import describe
+from metaleader.play.record import write_json
+from metaleader.results.report import save_figure
+from metaleader.runs.run import describe
 from metaleader.theory.claims import Claim, Findings, RegretCheck, TheoryOptions
 from metaleader.theory.games import MISTAKES, TRAP_RADIUS, TRAP_ROUNDS
 from metaleader.theory.plots import figures

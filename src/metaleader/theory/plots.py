@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from metaleader.figures import RC
+from metaleader.results.figures import RC
 from metaleader.theory.claims import Findings
 from metaleader.theory.games import MISTAKES
 

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from metaleader.batch import AnyArray, Batch
 from metaleader.errors import UserError
-from metaleader.objective import Params, Problem, Score, keep
+from metaleader.problem.batch import AnyArray, Batch
+from metaleader.problem.objective import Params, Problem, Score, keep
 from metaleader.update import GradientDescent, Identity
 
 SLACK = 1e-9  # relative: what rounding may take from an inequality that holds with equality

@@ -12,14 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from metaleader.meta import meta_objective
-from metaleader.objective import Problem
+from metaleader.problem.objective import Problem
 from metaleader.theory.domains import Ball, Domain
 from metaleader.theory.exact import TOLERANCE, Update, derivatives
 from metaleader.theory.hindsight import best_on, hindsight, smoothness
 from metaleader.theory.problems import Constants, Pool, Setting
 from metaleader.theory.streaming import OnlineLearner, Seen, convexity, paper_bound
 from metaleader.theory.streams import ConvexTasks
+from metaleader.update.meta import meta_objective
 
 AT_ONCE = 256  # leaders that are sought together
 

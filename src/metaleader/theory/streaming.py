@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from metaleader.batch import Batch
+from metaleader.problem.batch import Batch
 from metaleader.theory.domains import Ball, Domain
 from metaleader.theory.exact import Quadratic, adapted, minimise_on_ball, quadratic_of
 from metaleader.theory.mirrors import Entropic, Euclidean, PNorm

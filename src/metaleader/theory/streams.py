@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 import numpy as np
 from jaxtyping import Float, Int
 
-from metaleader.batch import Batch
 from metaleader.errors import UserError, unknown
-from metaleader.objective import Problem
+from metaleader.problem.batch import Batch
+from metaleader.problem.objective import Problem
 from metaleader.streams import Task
 from metaleader.theory.problems import LogisticLoss, Pool, SquareLoss, convex_problem
 

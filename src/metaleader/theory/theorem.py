@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from metaleader.batch import Batch
-from metaleader.objective import Problem
+from metaleader.problem.batch import Batch
+from metaleader.problem.objective import Problem
 from metaleader.theory.problems import Pool, Setting
 from metaleader.update import GradientDescent
 

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from metaleader.batch import Batch
 from metaleader.errors import check_positive
-from metaleader.objective import Objective, Params
+from metaleader.problem.batch import Batch
+from metaleader.problem.objective import Objective, Params
 from metaleader.update.procedure import MetaParams
 from metaleader.update.steps import Gradient, Steps
 

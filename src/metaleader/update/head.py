@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from metaleader.batch import Batch
 from metaleader.errors import check_not_negative, check_positive
-from metaleader.objective import Objective, Params
+from metaleader.problem.batch import Batch
+from metaleader.problem.objective import Objective, Params
 from metaleader.update.optimizer import InnerMomentum, Optimized
 from metaleader.update.procedure import MetaParams
 from metaleader.update.steps import mask

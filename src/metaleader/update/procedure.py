@@ -7,8 +7,8 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from jaxtyping import Array, Float
 
-from metaleader.batch import Batch
-from metaleader.objective import Objective, Params
+from metaleader.problem.batch import Batch
+from metaleader.problem.objective import Objective, Params
 
 MetaParams: TypeAlias = Any  # what is meta-learned: the parameters, for some procedures more
 

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import jax
 from jax.scipy.sparse.linalg import cg
 
-from metaleader.batch import Batch
 from metaleader.errors import check_positive
-from metaleader.objective import Objective, Params
+from metaleader.problem.batch import Batch
+from metaleader.problem.objective import Objective, Params
 from metaleader.update.procedure import MetaParams
 from metaleader.update.steps import hessian_vector_product
 

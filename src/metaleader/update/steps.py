@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from metaleader.batch import Batch
-from metaleader.objective import Objective, Params
+from metaleader.problem.batch import Batch
+from metaleader.problem.objective import Objective, Params
 
 Gradient: TypeAlias = Callable[[Params, Batch], Params]
 # The most bytes of intermediate results to keep for a task, all steps together. Beyond a core's share of the cache,

@@ -1,0 +1,105 @@
+"""A live display of a run; quiet when nobody is at the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from metaleader.play.protocol import Position
+from metaleader.play.record import Record
+from metaleader.runs.run import Plan
+from metaleader.runs.run import Progress as Callback
+from metaleader.runs.sweep import Job, Show
+
+
+@contextmanager
+def live(plan: Plan, quiet: bool = False) -> Iterator[Callback]:
+    """A bar for each run of the plan, on standard error, with the round and the latest score."""
+    console = Console(stderr=True)
+    score_name = plan.experiment.score.name
+    bars: dict[tuple[str, int], TaskID] = {}
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[state]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=quiet or not console.is_terminal,
+    ) as display:
+        for learner in plan.learners:
+            for seed in plan.seeds:
+                label = f"{learner} seed {seed}" if len(plan.seeds) > 1 else learner
+                bars[learner, seed] = display.add_task(label, start=False, total=None, state="waiting")
+
+        def show(learner: str, seed: int, rounds: int, position: Position, record: Record | None) -> None:
+            bar = bars[learner, seed]
+            if not display.tasks[bar].started:
+                display.start_task(bar)
+            completed = int(position.round)
+            display.update(bar, total=rounds, completed=completed)
+            if record is not None:
+                score = "not finite" if record.score is None else f"{record.score:.3f}"
+                state = f"round {record.round:>3}/{rounds}  {record.datapoints:>4} datapoints  {score_name} {score}"
+                display.update(bar, state=state)
+
+        yield show
+
+
+@contextmanager
+def live_sweep(jobs: Sequence[Job]) -> Iterator[Show]:
+    """A bar for the sweep and one for each run under way, on standard error."""
+    console = Console(stderr=True)
+    bars: dict[Job, TaskID] = {}
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    ) as display:
+        whole = display.add_task("sweep", total=len(jobs), unit="runs")
+
+        def show(outcomes: Mapping[str, str], running: Collection[Job]) -> None:
+            if display.disable:
+                return
+            display.update(whole, completed=len(outcomes))
+            for job in bars.keys() - set(running):
+                display.remove_task(bars.pop(job))
+            for job in running:
+                done, planned = job.folder.rounds
+                if planned:  # otherwise its turn has not come
+                    if job not in bars:
+                        label = " ".join([job.out.name, job.learner, f"seed {job.seed}"])
+                        bars[job] = display.add_task(label, total=planned, unit="rounds")
+                    display.update(bars[job], completed=done, total=planned)
+
+        yield show
+
+
+@contextmanager
+def steps() -> Iterator[Callable[[str, float, float], None]]:
+    """One bar on standard error: what is being done, and how many steps of how many are."""
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    ) as display:
+        bar = display.add_task("", total=None)
+        yield lambda name, done, total: display.update(bar, description=name, completed=done, total=total)

@@ -1,0 +1,299 @@
+"""From records to numbers: learning efficiency, scores at sizes, compute (paper, sections 5 and 6).
+
+A run's records become a table of rounds x sizes, and several runs of a learner the array runs x rounds x sizes;
+every statistic is a function of such an array, NaN where there is no value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from metaleader.errors import UserError
+from metaleader.play.record import Record
+from metaleader.results.statistics import Interval, t_interval
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as its folder has it, finished or not.
+
+    Attributes:
+        config: what determined the records.
+        records: in order.
+        outcome: `finished`, `diverged`, `failed: ...`, or None if it can go on.
+        illustration: arrays of a picture of what was learned, if the run made one.
+        folder: where it lies.
+        sha256: checksum of its `records.jsonl`, by which a reader can tell that a figure is of these records.
+    """
+
+    config: dict[str, Any]
+    records: tuple[Record, ...]
+    outcome: str | None
+    illustration: Mapping[str, np.ndarray] | None = None
+    folder: Path | None = field(default=None, compare=False)
+    sha256: str = field(default="", compare=False)
+
+    @property
+    def learner(self) -> str:
+        """The learner's name."""
+        return str(self.config["learner"])
+
+    @property
+    def setting(self) -> tuple[list[str], list[str]]:
+        """What a sweep set for this run as `NAME=VALUE`: in the experiment, and in the learner."""
+        given, own = self.config.get("setting", []), f"{self.learner}."
+        return [s for s in given if not s.startswith(own)], [s.removeprefix(own) for s in given if s.startswith(own)]
+
+    @property
+    def section(self) -> str:
+        """What a report calls the runs that are compared with this one."""
+        return " ".join([f"{self.config['experiment']} ({self.config['preset']})", *self.setting[0]])
+
+    @property
+    def line(self) -> str:
+        """What a table calls this run and its other seeds: the learner, and what was set in it."""
+        return " ".join([self.learner, *self.setting[1]])
+
+    @property
+    def planned(self) -> int:
+        """Rounds in the stream."""
+        return int(self.config["rounds"])
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the learner was stopped since its losses were no longer finite."""
+        return self.outcome == "diverged"
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing left to run."""
+        return self.outcome in ("finished", "diverged")
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a higher score is a better one."""
+        return bool(self.config["score"]["higher_is_better"])
+
+    @property
+    def threshold(self) -> float:
+        """The score of proficiency."""
+        return float(self.config["settings"]["protocol"]["threshold"])
+
+    @property
+    def completed(self) -> int:
+        """Rounds to take into account: all planned, where the run ended, and otherwise those that are complete."""
+        if self.ended:
+            return self.planned
+        return max((record.round for record in self.records), default=1) - 1
+
+
+def load(paths: Sequence[Path]) -> list[Run]:
+    """The runs in folders and their subfolders, in the order of their paths.
+
+    Raises:
+        UserError: a folder does not exist or holds no run.
+    """
+    runs = []
+    for path in paths:
+        if not path.is_dir():
+            raise UserError(f"there is no folder {path}: name one that `metaleader run` made")
+        # In the order in which they were made, which is the order in which the user named the learners.
+        found = sorted((config.parent for config in path.rglob("config.json")), key=_made)
+        if not found:
+            raise UserError(f"{path} holds no run (no config.json): name a folder that `metaleader run` made")
+        runs += [_load(folder) for folder in found]
+    return runs
+
+
+def _made(folder: Path) -> tuple[str, str]:
+    return str(json.loads((folder / "config.json").read_text())["made"]), str(folder)
+
+
+def _load(folder: Path) -> Run:
+    outcome, lines, arrays = (folder / name for name in ("outcome.json", "records.jsonl", "illustration.npz"))
+    content = lines.read_bytes() if lines.exists() else b""
+    text = content.decode()
+    complete = text[: text.rfind("\n") + 1].splitlines()  # a run under way may be writing the last line
+    return Run(
+        json.loads((folder / "config.json").read_text()),
+        tuple(Record(**json.loads(line)) for line in complete),
+        json.loads(outcome.read_text())["outcome"] if outcome.exists() else None,
+        dict(np.load(arrays)) if arrays.exists() else None,
+        folder,
+        hashlib.sha256(content).hexdigest(),
+    )
+
+
+def sizes(runs: Sequence[Run]) -> list[int]:
+    """The sizes of D_t at which tasks were evaluated, ascending."""
+    return sorted({record.datapoints for run in runs for record in run.records})
+
+
+def scores(runs: Sequence[Run], at: Sequence[int]) -> Float[np.ndarray, "runs rounds sizes"]:
+    """The score of every run, round and size; NaN where it was not evaluated or not finite."""
+    array = np.full((len(runs), max(run.planned for run in runs), len(at)), np.nan)
+    for i, run in enumerate(runs):
+        for record in run.records:
+            if record.datapoints in at and record.score is not None:
+                array[i, record.round - 1, at.index(record.datapoints)] = record.score
+    return array
+
+
+def final_scores(runs: Sequence[Run]) -> Float[np.ndarray, "runs rounds"]:
+    """The score at the end of every round."""
+    array = np.full((len(runs), max(run.planned for run in runs)), np.nan)
+    for i, run in enumerate(runs):
+        for record in run.records:  # the last record of a round overwrites those before
+            array[i, record.round - 1] = np.nan if record.score is None else record.score
+    return array
+
+
+def final_also(runs: Sequence[Run], name: str) -> Float[np.ndarray, "runs rounds"]:
+    """Another score, by name, at the end of every round; NaN where it was not recorded or not finite."""
+    array = np.full((len(runs), max(run.planned for run in runs)), np.nan)
+    for i, run in enumerate(runs):
+        for record in run.records:
+            value = record.also.get(name)
+            array[i, record.round - 1] = np.nan if value is None else value
+    return array
+
+
+def proficiency(runs: Sequence[Run]) -> Float[np.ndarray, "runs rounds 2"]:
+    """Learning efficiency as an interval: more datapoints than the first of the two, and at most the second.
+
+    A task is judged at some sizes only. What it needs to become proficient lies between the last size judged before it
+    was, or 0, and the first size at which its score was at least as good as the threshold (Algorithm 1). A task that
+    never got there is censored: more than its last size, and at most infinity; in rounds that a diverged learner did
+    not play, the last size is the run's largest. NaN for a round that has not been played to its end.
+    """
+    array = np.full((len(runs), max(run.planned for run in runs), 2), np.nan)
+    for i, run in enumerate(runs):
+        array[i, : run.completed] = max(sizes([run]), default=0), np.inf
+        for judged in _by_round(run):
+            array[i, judged[0].round - 1] = _needed(judged, run.threshold, run.higher_is_better)
+    return array
+
+
+def _by_round(run: Run) -> list[list[Record]]:
+    """The records of every completed round that was played, in order."""
+    rounds: dict[int, list[Record]] = {}
+    completed = run.completed
+    for record in run.records:
+        if record.round <= completed:
+            rounds.setdefault(record.round, []).append(record)
+    return list(rounds.values())
+
+
+def _needed(judged: Sequence[Record], threshold: float, higher: bool) -> tuple[float, float]:
+    before = 0
+    for record in judged:
+        if record.score is not None and (record.score >= threshold if higher else record.score <= threshold):
+            return before, record.datapoints
+        before = record.datapoints
+    return before, np.inf
+
+
+def datapoints_to_proficiency(runs: Sequence[Run]) -> Float[np.ndarray, "runs rounds"]:
+    """The upper ends of `proficiency`: |D_t| when the score was first judged as good as the threshold, or infinity."""
+    return proficiency(runs)[:, :, 1]
+
+
+def judged_by_all(runs: Sequence[Run], at: Sequence[int]) -> Bool[np.ndarray, "runs rounds sizes"]:
+    """Which rounds every run of the same seed judged at a size, as far as it has played them.
+
+    Tasks with fewer datapoints than a size, or whose round ended at proficiency, are not judged there; a mean at that
+    size compares learners on the same tasks if it counts only those that all of them judged.
+    """
+    rounds = max(run.planned for run in runs)
+    own, played = np.zeros((len(runs), rounds, len(at)), bool), np.zeros((len(runs), rounds), bool)
+    for i, run in enumerate(runs):
+        for judged in _by_round(run):
+            played[i, judged[0].round - 1] = True
+            own[i, judged[0].round - 1] = [any(record.datapoints == size for record in judged) for size in at]
+    by_all = np.zeros_like(own)
+    for seed in {run.config["seed"] for run in runs}:
+        same = [i for i, run in enumerate(runs) if run.config["seed"] == seed]
+        by_all[same] = (own[same] | ~played[same][:, :, None]).all(axis=0)
+    return by_all
+
+
+def last_third(runs: Sequence[Run]) -> Bool[np.ndarray, "runs rounds"]:
+    """Which rounds count in a summary: the last third of those completed by each run, at least one."""
+    rounds = np.arange(max(run.planned for run in runs))
+    return np.array([(rounds >= run.completed - -(-run.completed // 3)) & (rounds < run.completed) for run in runs])
+
+
+def summary(runs: Sequence[Run]) -> dict[str, Any]:
+    """All measures of every learner (in a sweep: of each of its settings), over the last third of the rounds.
+
+    The runs are of one experiment: see `Run.section`.
+
+    Scores are averaged over rounds within a run, then over runs, with a t interval over runs (seeds). The mean at a
+    size is over the tasks that all learners judged there (see `judged_by_all`), `tasks_at` of them. A learner of which
+    a run diverged, or a score that counts was not finite, has no mean score: an average of the rest would flatter it.
+    """
+    at, names = sizes(runs), [run.line for run in runs]
+    comparable = judged_by_all(runs, at) & last_third(runs)[:, :, None]
+    groups = {name: [i for i, line in enumerate(names) if line == name] for name in dict.fromkeys(names)}
+    tasks = [comparable[group].sum(axis=(0, 1)) for group in groups.values()]
+    return {
+        "title": runs[0].section,
+        "experiment": runs[0].config["experiment"],
+        "preset": runs[0].config["preset"],
+        "score": runs[0].config["score"],
+        "shown_at": runs[0].config.get("shown_at", []),
+        "threshold": runs[0].threshold,
+        "tasks": max(int(last_third(runs)[group].sum()) for group in groups.values()),
+        "tasks_at": {str(size): int(np.max(tasks, axis=0)[i]) for i, size in enumerate(at)},
+        "learners": {
+            name: _of_learner([runs[i] for i in group], at, comparable[group]) for name, group in groups.items()
+        },
+    }
+
+
+def _of_learner(
+    runs: Sequence[Run], at: Sequence[int], comparable: Bool[np.ndarray, "runs rounds sizes"]
+) -> dict[str, Any]:
+    counted, diverged = last_third(runs), any(run.diverged for run in runs)
+    needed = proficiency(runs)[counted]
+    above, most = (float(np.median(ends)) if len(needed) else np.nan for ends in needed.T)
+
+    def over_rounds(values: Float[np.ndarray, "runs own"], mask: Bool[np.ndarray, "runs all"]) -> Interval:
+        if diverged:
+            return [None, None, None]
+        mask = mask[:, : values.shape[1]]
+        return t_interval(np.array([row[of].mean() for row, of in zip(values, mask, strict=True) if of.any()]))
+
+    table, own = scores(runs, at), sizes(runs)
+    ends = [run.records[-1] for run in runs if run.records]
+    return {
+        "seeds": len(runs),
+        "rounds": min(run.completed for run in runs),
+        "score_at": {
+            str(size): over_rounds(table[:, :, i], comparable[:, :, i]) for i, size in enumerate(at) if size in own
+        },
+        "datapoints_to_proficiency": {
+            "above": above if np.isfinite(above) else None,
+            "median": most if np.isfinite(most) else None,
+            "reached": int(np.isfinite(needed[:, 1]).sum()),
+            "tasks": len(needed),
+        },
+        "final_score": over_rounds(final_scores(runs), counted),
+        "final_also": {
+            name: over_rounds(final_also(runs, name), counted)
+            for name in dict.fromkeys(name for run in runs for record in run.records[:1] for name in record.also)
+        },
+        "gradient_evaluations": int(np.mean([end.gradient_evaluations for end in ends])) if ends else 0,
+        "seconds": round(float(np.mean([e.train_seconds + e.evaluation_seconds for e in ends])), 1) if ends else 0.0,
+        "diverged": diverged,
+        "partial": any(not run.ended for run in runs),
+        "failed": [run.outcome for run in runs if (run.outcome or "").startswith("failed")],
+    }

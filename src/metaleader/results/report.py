@@ -1,0 +1,307 @@
+"""From numbers to a table, figures and a page that anyone can open."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from metaleader.experiments import illustrations
+from metaleader.files import write_text, write_whole
+from metaleader.play.record import write_json
+from metaleader.results import figures, metrics, overtaking, provenance
+from metaleader.results.figures import style
+from metaleader.results.formats import with_interval
+from metaleader.results.metrics import Run
+
+PAGE, SECTION = (Template(Path(__file__).with_name(f"{name}.html").read_text()) for name in ("report", "section"))
+
+
+def write_report(paths: Sequence[Path], out: Path) -> tuple[Path, list[dict[str, Any]]]:
+    """Write `summary.json`, `figures/*.png`, `figures/*.svg`, `report.html` and `report.md` into `out`.
+
+    Runs of several experiments have a section each; `summary.json` then holds the list of their summaries. The page in
+    Markdown is for a repository: it shows the figures in `figures`.
+
+    Returns:
+        The page in HTML, which needs no other file, and the summary of every section.
+
+    Raises:
+        UserError: see `metrics.load`.
+    """
+    runs = metrics.load(paths)
+    sections = sectioned(runs)
+    summaries = [metrics.summary(each) for each in sections.values()]
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    write_json(out / "summary.json", summaries[0] if len(summaries) == 1 else summaries)
+    bodies, texts = [], []
+    for (name, each), summary in zip(sections.items(), summaries, strict=True):
+        prefix = prefix_of(name, sections)
+        drawn = _drawn(each, summary)
+        pictures = []
+        every = {**_illustration(drawn), **figures.all_figures(drawn), **_overtaking(drawn)} if drawn else {}
+        for figure_name, (figure, caption) in every.items():
+            png = save_figure(figure, out / "figures" / f"{prefix}{figure_name}")
+            pictures.append((f"{prefix}{figure_name}", png, caption))
+        bodies.append(_section(each, summary, pictures, out))
+        texts.append(_markdown(each, summary, pictures, out))
+    page = out / "report.html"
+    title = escape(", ".join(sections))
+    write_text(page, PAGE.substitute(title=title, sections="\n".join(bodies)))
+    write_text(page.with_suffix(".md"), "\n".join(texts))
+    return page, summaries
+
+
+def sectioned(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """The runs by `Run.section`, of every experiment the preset as it is first."""
+    experiments = list(dict.fromkeys(run.config["experiment"] for run in runs))
+    ordered = sorted(runs, key=lambda run: (experiments.index(run.config["experiment"]), bool(run.setting[0])))
+    return {name: [run for run in runs if run.section == name] for name in dict.fromkeys(r.section for r in ordered)}
+
+
+def prefix_of(section: str, sections: Iterable[str]) -> str:
+    """What the names of a section's figures begin with: nothing for the first, in which nothing or all else is set."""
+    first = next(iter(sections))
+    alone = all(other.startswith(first) for other in sections)
+    return "" if alone and section == first else re.sub(r"\W+", "-", f"{section}-")
+
+
+def _drawn(runs: Sequence[Run], summary: dict[str, Any]) -> dict[str, list[Run]]:
+    """The runs that figures show: of each learner the setting whose final score is best, where a sweep had several."""
+    sign = 1 if summary["score"]["higher_is_better"] else -1
+    best: dict[str, tuple[float, str]] = {}
+    for run in runs:
+        final = summary["learners"][run.line]["final_score"][0]
+        value = float("-inf") if final is None else sign * final
+        if run.records and (run.learner not in best or value > best[run.learner][0]):
+            best[run.learner] = value, run.line
+    return {line: [run for run in runs if run.line == line and run.records] for _, line in best.values()}
+
+
+def _illustration(by_learner: figures.Runs) -> dict[str, tuple[Figure, str]]:
+    """The picture of what was learned, from the first run of each learner, if the experiment has one."""
+    first = {name: each[0] for name, each in by_learner.items()}
+    kept = {name: run.illustration for name, run in first.items() if run.illustration is not None}
+    name = str(next(iter(first.values())).config.get("illustration", "")) if first else ""
+    drawn = illustrations.draw(name, kept) if kept and name in illustrations.ILLUSTRATIONS else None
+    return {"what-was-learned": drawn} if drawn else {}
+
+
+def _overtaking(by_learner: figures.Runs) -> dict[str, tuple[Figure, str]]:
+    drawn = overtaking.figure([run for each in by_learner.values() for run in each])
+    return {"overtaking": drawn} if drawn else {}
+
+
+def table_rows(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Headings and a row for each learner, as text."""
+    at = _columns(summary)
+    also = list(dict.fromkeys(name for numbers in summary["learners"].values() for name in numbers["final_also"]))
+    counted = {size: summary["tasks_at"][size] for size in at}
+    few = {size: f" (n = {n})" if n < summary["tasks"] else "" for size, n in counted.items()}
+    to = f"to {summary['threshold']:g}"
+    headings = ["learner", *(f"at {size}{few[size]}" for size in at), "final", *also, to, "reached"]
+    rows = []
+    for name, numbers in summary["learners"].items():
+        efficiency = numbers["datapoints_to_proficiency"]
+        row = [
+            style(name).short + (" (diverged)" if numbers["diverged"] else " (partial)" if numbers["partial"] else "")
+        ]
+        row += [with_interval(numbers["score_at"].get(size, [None] * 3)) for size in at]
+        row += [with_interval(numbers["final_score"])]
+        row += [with_interval(numbers["final_also"].get(name, [None] * 3)) for name in also]
+        row += [_between(efficiency["above"], efficiency["median"])]
+        row += [f"{efficiency['reached']} of {efficiency['tasks']}"]
+        row += [readable(numbers["gradient_evaluations"]), minutes(numbers["seconds"])]
+        rows.append(row)
+    return [*headings, "gradients", "time"], rows
+
+
+def terminal_table(summary: dict[str, Any]) -> Table:
+    """The summary for a terminal of 100 columns."""
+    headings, rows = table_rows(summary)
+    table = Table(
+        title=_title(summary),
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        caption=_note(summary),
+        caption_justify="left",
+    )
+    for i, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if i == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _markdown(
+    runs: Sequence[Run], summary: dict[str, Any], pictures: Iterable[tuple[str, bytes, str]], out: Path
+) -> str:
+    return "\n\n".join(
+        [
+            f"# {provenance.title(runs[0])}",
+            markdown_table(*table_rows(summary)).rstrip(),
+            _note(summary),
+            *(f"**{name}: {failure}**" for name, failure in _failures(summary)),
+            *(f"![{name}](figures/{name}.png)\n\n{caption}" for name, _, caption in pictures),
+            *_overtaken_markdown(runs),
+            "## How this was made",
+            *(f"{name}:\n\n```\n{text}\n```" for name, text in provenance.made(runs).items()),
+            markdown_table(provenance.HEADINGS, provenance.rows(runs, out)),
+        ]
+    )
+
+
+def _overtaken_markdown(runs: Sequence[Run]) -> list[str]:
+    table = markdown_table(overtaking.headings(runs), overtaking.rows(runs)).rstrip()
+    return [table, overtaking.NOTE] if overtaking.rivals(runs) else []
+
+
+def _section(
+    runs: Sequence[Run], summary: dict[str, Any], pictures: Iterable[tuple[str, bytes, str]], out: Path
+) -> str:
+    headings, rows = table_rows(summary)
+    first = runs[0].config
+    common = {key: value for key, value in first["settings"].items() if key != "learner"}
+    learners = {run.line: run.config["settings"]["learner"] for run in runs}
+    return SECTION.substitute(
+        title=escape(provenance.title(runs[0])),
+        note=escape(_note(summary)),
+        table=text_table(headings, rows),
+        overtaking=overtaken_html(runs),
+        failures="".join(
+            f"<p class=warning>{escape(name)}: {escape(failure)}</p>" for name, failure in _failures(summary)
+        ),
+        figures="".join(
+            f'<figure id="{name}"><img alt="{escape(caption)}" src="data:image/png;base64,{_base64(png)}">'
+            f"<figcaption>{escape(caption)}</figcaption></figure>"
+            for name, png, caption in pictures
+        ),
+        made=made_html(runs),
+        runs=text_table(provenance.HEADINGS, provenance.rows(runs, out)),
+        common=_settings_table({"": common}),
+        learners=_settings_table({style(name).name: settings for name, settings in learners.items()}),
+    )
+
+
+def _failures(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Each with the name of its learner."""
+    return [
+        (style(name).name, failure) for name, numbers in summary["learners"].items() for failure in numbers["failed"]
+    ]
+
+
+def overtaken_html(runs: Sequence[Run]) -> str:
+    """When FTML overtakes each of the others, as a table; empty where there is nothing to compare."""
+    if not overtaking.rivals(runs):
+        return ""
+    table = text_table(overtaking.headings(runs), overtaking.rows(runs))
+    return f'<div class="scroll">{table}</div><p class="words">{escape(overtaking.NOTE)}</p>'
+
+
+def made_html(runs: Sequence[Run]) -> str:
+    """How the runs were made, as terms of a list."""
+    made = provenance.made(runs)
+    return "".join(f"<dt>{name}</dt><dd><pre>{escape(text)}</pre></dd>" for name, text in made.items())
+
+
+def _title(summary: dict[str, Any]) -> str:
+    return str(summary["title"])
+
+
+def _note(summary: dict[str, Any]) -> str:
+    score, several = summary["score"], any(numbers["seeds"] > 1 for numbers in summary["learners"].values())
+    fewer = any(summary["tasks_at"][size] < summary["tasks"] for size in _columns(summary))
+    side = "at least" if score["higher_is_better"] else "at most"
+    return (
+        f"Held-out {score['name']} over the last third of the rounds at so many datapoints of a task and at the end "
+        f"of its round; datapoints to proficiency ({side} {summary['threshold']:g}) of the median task, more than the "
+        "last size judged before it and at most the first judged at it, and tasks that reached it. Gradients are "
+        "per-example gradient evaluations in learning and adapting, a Hessian-vector product counting as two."
+        + (" In brackets: 95 % t intervals over seeds." if several else "")
+        + (f" Columns with n count the n of {summary['tasks']} tasks that were judged there for all." if fewer else "")
+        + (" Figures show each learner in the setting whose final score is best." if _settings(summary) else "")
+    )
+
+
+def _settings(summary: dict[str, Any]) -> bool:
+    """Whether a learner has several lines."""
+    learners = [line.partition(" ")[0] for line in summary["learners"]]
+    return len(set(learners)) < len(learners)
+
+
+def _columns(summary: dict[str, Any]) -> list[str]:
+    """The sizes that the experiment names, or three from few to many; the end of the round has its own column."""
+    at = sorted({int(size) for numbers in summary["learners"].values() for size in numbers["score_at"]})
+    named = [size for size in summary["shown_at"] if size in at[:-1]]
+    return [str(size) for size in named or figures.thinned(at[:-1], 3)]
+
+
+def _between(above: float | None, most: float | None) -> str:
+    """An interval of datapoints, open below; no upper end is infinity."""
+    if above is None:
+        return "-"
+    return f"> {above:g}" if most is None else f"({above:g}, {most:g}]"
+
+
+def readable(count: int) -> str:
+    """A count in thousands, millions or billions."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return str(count)
+
+
+def minutes(seconds: float) -> str:
+    """A time in seconds or minutes."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+
+
+def html_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table of cells that are HTML already."""
+    head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def text_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table in HTML, of cells that are text."""
+    return html_table(headings, [[escape(cell) for cell in row] for row in rows])
+
+
+def markdown_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table of text."""
+    headings = list(headings)
+    return "".join(f"| {' | '.join(line)} |\n" for line in (headings, ["---"] * len(headings), *rows))
+
+
+def _settings_table(settings: dict[str, Any]) -> str:
+    """A row for every setting, a column for every learner."""
+    rows = provenance.settings_rows(settings)
+    return html_table(["setting", *settings], [[f"<code>{escape(r[0])}</code>", *map(escape, r[1:])] for r in rows])
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def save_figure(figure: Figure, path: Path) -> bytes:
+    """Write a figure as `path` with `.png` and with `.svg`, each whole or not at all; returns the PNG."""
+    png = io.BytesIO()
+    with matplotlib.rc_context(figures.RC):
+        figure.savefig(png, format="png", dpi=150)
+        write_whole(
+            path.with_name(f"{path.name}.svg"),
+            lambda file: figure.savefig(file, format="svg", metadata={"Date": None}),
+        )
+    write_whole(path.with_name(f"{path.name}.png"), lambda file: file.write(png.getvalue()))
+    return png.getvalue()

@@ -1,0 +1,145 @@
+"""Objects to put on the table: CAD models, cleaned, or composed of primitive shapes.
+
+An object is centred over the origin, stands on z = 0, faces along +y, and fits in a cylinder of radius `RADIUS` and
+height `HEIGHT`, in half table lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from metaleader.errors import UserError
+from metaleader.streams import sources as data
+
+RADIUS, HEIGHT = 0.48, 0.7
+PUBLISHER = "https://cvgl.stanford.edu/projects/pascal3d.html"
+
+
+class Mesh(NamedTuple):
+    """A triangle mesh.
+
+    Attributes:
+        vertices: positions.
+        faces: three vertices each.
+    """
+
+    vertices: Float[np.ndarray, "n 3"]
+    faces: Int[np.ndarray, "m 3"]
+
+
+def cad_folder(data_dir: Path | None) -> Path:
+    """The folder `pascal3d/CAD` of the first data folder that has it.
+
+    Raises:
+        UserError: none has.
+    """
+    searched = [folder / "pascal3d" / "CAD" for folder in data.folders(data_dir)]
+    for folder in searched:
+        if folder.is_dir():
+            return folder
+    raise UserError(
+        f"there are no CAD models, none of {', '.join(map(str, searched))} is a folder: PASCAL3D+ is one archive of "
+        f"several GB, from {PUBLISHER}; unpack its folder CAD to one of these, or use pose-primitives, which needs no "
+        "download"
+    )
+
+
+def cad_files(folder: Path, classes: Collection[str]) -> list[Path]:
+    """The models of the classes, in order.
+
+    Raises:
+        UserError: there is none.
+    """
+    files = [path for name in sorted(set(classes)) for path in sorted((folder / name).glob("*.off"))]
+    if not files:
+        raise UserError(f"{folder} holds no such CAD model: expected files such as {folder / min(classes) / '01.off'}")
+    return files
+
+
+def load_mesh(path: Path, cells: int = 96) -> Mesh:
+    """The model in an OFF file: cleaned, simplified, scaled and stood on the table.
+
+    Vertices within a cell of a grid, `cells` along the longest side of the model, are merged; what becomes a
+    degenerate or a duplicate face goes. z is up and the front faces along +y, as PASCAL3D+ has it; faces may be
+    wound either way.
+
+    Raises:
+        ValueError: the file is broken, or too little is left of the model.
+    """
+    import trimesh
+
+    try:
+        loaded = trimesh.load_mesh(path, process=False)
+        vertices, faces = np.asarray(loaded.vertices, float), np.asarray(loaded.faces)
+    except Exception as error:  # trimesh raises whatever its parser met
+        raise ValueError(f"cannot be read ({type(error).__name__})") from error
+    if vertices.ndim != 2 or len(faces) == 0 or not np.isfinite(vertices).all() or faces.max() >= len(vertices):
+        raise ValueError("has no faces or vertices that are not finite")
+    low, extent = vertices[faces].min(axis=(0, 1)), np.ptp(vertices[faces].reshape(-1, 3), axis=0).max()
+    if not extent > 0:
+        raise ValueError("has no extent")
+    cells = np.floor((vertices - low) / extent * cells).astype(np.int64)
+    _, merged = np.unique(cells, axis=0, return_inverse=True)
+    merged = merged.reshape(-1)
+    sums = np.stack([np.bincount(merged, vertices[:, axis]) for axis in range(3)], axis=1)
+    mesh = trimesh.Trimesh(sums / np.bincount(merged)[:, None], merged[faces], process=False)
+    mesh.update_faces(mesh.nondegenerate_faces() & mesh.unique_faces())
+    mesh.remove_unreferenced_vertices()
+    if len(mesh.faces) < 4:
+        raise ValueError(f"has {len(mesh.faces)} faces that are no line or point")
+    return Mesh(_placed(np.asarray(mesh.vertices)), np.asarray(mesh.faces, np.int32))
+
+
+def _placed(vertices: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+    """Centred, standing on z = 0, and as large as the cylinder allows."""
+    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    moved = vertices - [*((low + high) / 2)[:2], low[2]]
+    radius = np.hypot(moved[:, 0], moved[:, 1]).max()
+    return moved * min(RADIUS / max(radius, 1e-9), HEIGHT / max(moved[:, 2].max(), 1e-9))
+
+
+def primitives(random: np.random.Generator) -> list[dict[str, Any]]:
+    """The geoms of an object that looks different from every side: a body, a nose at its front, a top, a side piece."""
+    half = np.array([random.uniform(0.1, 0.17), random.uniform(0.24, 0.33), random.uniform(0.07, 0.13)])
+    kinds = ("box", "ellipsoid", "cylinder")
+    body = {"type": "box", "size": half, "pos": [0, 0, half[2]]}
+    nose = {
+        "type": str(random.choice(kinds)),
+        "size": np.array([0.6 * half[0], 0.09, 0.6 * half[2]]),
+        "pos": [0, half[1] + 0.04, half[2]],
+    }
+    top = {
+        "type": str(random.choice(kinds)),
+        "size": random.uniform(0.5, 0.9, 3) * [half[0], 0.5 * half[1], 0.14],
+        "pos": [0, random.uniform(-0.7, 0.1) * half[1], 2 * half[2] + 0.1],
+    }
+    side = {
+        "type": "capsule",
+        "size": np.array([0.05, 0.07, 0]),
+        "pos": [half[0] + 0.03, random.uniform(-0.5, 0.5) * half[1], 1.2 * half[2]],
+    }
+    return [{**geom, "rgba": colour(random)} for geom in (body, nose, top, side)]
+
+
+def colour(random: np.random.Generator) -> list[float]:
+    """A colour that is not the red of the table's dot."""
+    from matplotlib.colors import hsv_to_rgb
+
+    hue, saturation, value = random.uniform(0.1, 0.85), random.uniform(0.3, 0.9), random.uniform(0.5, 1)
+    return [*map(float, hsv_to_rgb((hue, saturation, value))), 1.0]
+
+
+def save_mesh(file: BinaryIO, mesh: Mesh) -> None:
+    """Keep a cleaned mesh."""
+    np.savez(file, **mesh._asdict())
+
+
+def read_mesh(path: Path) -> Mesh:
+    """A mesh kept by `save_mesh`."""
+    with np.load(path) as stored:
+        return Mesh(stored["vertices"], stored["faces"])

@@ -1,0 +1,52 @@
+"""A contact sheet: what was rendered, for a person to see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from metaleader.files import write_whole
+from metaleader.streams.rendering.scene import Camera
+
+CONTACT_SHEET = "contact-sheet.png"
+COLUMNS = 10
+ARROW = 0.45  # length, in half table lengths
+
+
+def write_contact_sheet(folder: Path, files: Sequence[Path]) -> Path:
+    """Write `contact-sheet.png` into `folder`: the first image of every task, its object, and its targets as an arrow.
+
+    The arrow begins at (x, y) on the table and points where the azimuth says that the front is.
+    """
+    from matplotlib.figure import Figure  # takes a while, and streams import this module
+
+    rows = -(-len(files) // COLUMNS)
+    figure = Figure(figsize=(1.15 * COLUMNS, 1.3 * rows + 0.5), layout="constrained")
+    panels = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
+    for panel in panels:
+        panel.set_axis_off()
+    for panel, file in zip(panels, files, strict=False):
+        with np.load(file) as task:
+            image, (x, y, sine, cosine), name = _first_image(file), task["targets"][0], str(task["name"])
+            camera = Camera(*task["camera"])
+        front = [x - ARROW * sine, y + ARROW * cosine, 0]  # an object of azimuth 0 faces along +y
+        pixels = len(image)
+        start, end = (camera.project(np.array([[x, y, 0], front])) * [1, -1] + 1) / 2 * pixels - 0.5
+        panel.imshow(image)
+        panel.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": "black", "lw": 1})
+        panel.set_title(name, fontsize=6, pad=2)
+    figure.suptitle(
+        "first image of every task; arrows: targets, from (x, y) on the table to where the object's front faces",
+        fontsize=8,
+    )
+    path = folder / CONTACT_SHEET
+    write_whole(path, lambda file: figure.savefig(file, format="png", dpi=130))
+    return path
+
+
+def _first_image(file: Path) -> np.ndarray:
+    """Without reading the others."""
+    with np.load(file, mmap_mode="r") as task:
+        return np.asarray(task["inputs"][0])

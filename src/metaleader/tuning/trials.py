@@ -1,0 +1,171 @@
+"""A trial of a search: runs of one learner with one setting, rung by rung, here or in a worker."""
+
+from __future__ import annotations
+
+import gc
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from metaleader import devices
+from metaleader.experiments import find
+from metaleader.experiments.options import by_name, with_settings
+from metaleader.play.record import RunFolder
+from metaleader.results import metrics
+from metaleader.results.metrics import Run
+from metaleader.runs.run import PAUSED, Plan, Progress, RunInterrupted, run
+from metaleader.runs.workers import stop_if_asked
+from metaleader.tuning.studies import Ended, Rungs, pruned
+
+
+def attempt(
+    plan: Plan, rungs: Rungs, higher_is_better: bool, before: Sequence[Any] | None, progress: Progress | None = None
+) -> Ended:
+    """Make the runs of a trial, all of them to a rung before any goes on, and say how the trial ended.
+
+    Whether it goes on from a rung follows from the records; so a trial that was stopped goes on from its checkpoints,
+    comes by the rungs that it had reached and decides there as it did before.
+
+    Args:
+        plan: the runs of the trial; their folder may hold what a stop left.
+        rungs: where the trial is compared.
+        higher_is_better: which way scores are compared.
+        before: the trials against which it is compared, as Optuna keeps them; None: it is never pruned.
+        progress: see `run.run`.
+
+    Raises:
+        UserError: see `run.run`.
+        RunInterrupted: on Ctrl-C; everything is saved.
+    """
+    try:
+        return _attempt(plan, rungs, higher_is_better, before, progress)
+    finally:
+        jax.clear_caches()  # what was compiled for this trial serves no other, and many of them fill the memory
+        gc.collect()
+
+
+def _attempt(
+    plan: Plan, rungs: Rungs, higher_is_better: bool, before: Sequence[Any] | None, progress: Progress | None
+) -> Ended:
+    direction = "maximize" if higher_is_better else "minimize"
+    scores: dict[int, float] = {}
+    for rung in rungs.ends if rungs.prune else ():
+        outcomes = run(replace(plan, until_round=rung), True, progress)
+        if not all(_passed(RunFolder(Path(path)), outcome, rung) for path, outcome in outcomes.items()):
+            break
+        scores[rung] = score_after(metrics.load([plan.out]), rung)
+        if before is not None and pruned(before, direction, rungs, scores):
+            finite = math.isfinite(scores[rung])
+            return _ended(plan, rungs, f"pruned at round {rung}" if finite else "diverged", scores)
+    else:
+        outcomes = run(plan, True, progress)
+    lost = sorted(set(outcomes.values()) - {"finished", PAUSED})
+    return _ended(plan, rungs, lost[-1] if lost else "finished", scores)  # failed before diverged
+
+
+def _passed(folder: RunFolder, outcome: str, rung: int) -> bool:
+    """Whether a run completed the rounds to the rung; one that a stop left without its trial may have ended later."""
+    return outcome in (PAUSED, "finished") or folder.rounds[0] > rung
+
+
+def _ended(plan: Plan, rungs: Rungs, outcome: str, scores: Mapping[int, float]) -> Ended:
+    runs, score = metrics.load([plan.out]), math.nan
+    if outcome == "finished":
+        score = score_after(runs, rungs.rounds)
+        outcome = "finished" if math.isfinite(score) else "diverged"
+        scores = {rung: score_after(runs, rung) for rung in rungs.ends}
+    ends = [each.records[-1] for each in runs if each.records]
+    return Ended(
+        outcome,
+        score if math.isfinite(score) else None,
+        {rung: value if math.isfinite(value) else None for rung, value in scores.items()},
+        sum(end.gradient_evaluations for end in ends),
+        round(sum(end.train_seconds + end.evaluation_seconds for end in ends), 1),
+    )
+
+
+def score_after(runs: Sequence[Run], rounds: int) -> float:
+    """What a trial is judged by once `rounds` rounds are complete.
+
+    The mean score over all sizes judged in the last third of these rounds, then over the runs; NaN unless every one of
+    these evaluations has a score.
+    """
+    first = rounds - math.ceil(rounds / 3)
+    counted = [[record.score for record in each.records if first < record.round <= rounds] for each in runs]
+    return float(np.mean([np.array(of_run, float).mean() if of_run else math.nan for of_run in counted]))
+
+
+def forget(out: Path) -> None:
+    """Delete the checkpoints of a trial that has ended, which hold all data seen."""
+    for checkpoints in out.glob("*/seed-*/checkpoints"):
+        shutil.rmtree(checkpoints)
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """A trial as it travels to a worker.
+
+    Attributes:
+        experiment: its name, or an absolute path to a Python file.
+        plan: all but the experiment and the settings, which a worker makes from their names.
+        rungs: see `attempt`.
+        before: see `attempt`.
+    """
+
+    experiment: str
+    preset_name: str
+    setting: tuple[str, ...]
+    learners: tuple[str, ...]
+    seeds: tuple[int, ...]
+    out: Path
+    data_dir: Path | None
+    command: str
+    checkpoint_seconds: float
+    rungs: Rungs
+    before: Sequence[Any] | None
+
+
+def job(experiment: str, plan: Plan, rungs: Rungs, before: Sequence[Any] | None) -> TrialJob:
+    """The trial that `attempt` would make, for a worker, which finds the experiment by that name or path."""
+    return TrialJob(
+        experiment,
+        plan.preset_name,
+        plan.setting,
+        plan.learners,
+        plan.seeds,
+        plan.out.absolute(),
+        plan.data_dir and plan.data_dir.absolute(),
+        plan.command,
+        plan.checkpoint_seconds,
+        rungs,
+        before,
+    )
+
+
+def perform(job: TrialJob, cores: int) -> Ended | None:
+    """Make a trial in a worker; None, if it was asked to stop, with everything saved."""
+    devices.start(cores)
+    experiment = find(job.experiment)
+    settings = by_name(job.setting, "--set", "NAME=VALUE")
+    plan = Plan(
+        experiment,
+        job.preset_name,
+        with_settings(experiment, experiment.preset(job.preset_name), settings),
+        job.learners,
+        job.seeds,
+        job.out,
+        job.data_dir,
+        job.command,
+        job.checkpoint_seconds,
+        setting=job.setting,
+    )
+    try:
+        return attempt(plan, job.rungs, experiment.score.higher_is_better, job.before, stop_if_asked)
+    except RunInterrupted:
+        return None

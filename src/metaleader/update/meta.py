@@ -1,0 +1,76 @@
+"""The meta-objective and its gradient (paper, Eqs. 4 and 5)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from metaleader.problem.batch import Batch
+from metaleader.problem.objective import Params, Problem
+from metaleader.update import MetaParams, PullsBack, UpdateProcedure
+
+
+def adapt(problem: Problem, update: UpdateProcedure, meta_params: MetaParams, batch: Batch) -> Params:
+    """The task's parameters: U(w) on `batch`, with the model's statistics of that task, where it keeps any."""
+    return problem.model.calibrate(update(problem.objective, meta_params, batch), batch)
+
+
+def meta_objective(
+    problem: Problem, update: UpdateProcedure, meta_params: MetaParams, train: Batch, validation: Batch
+) -> Float[Array, ""]:
+    """L(D_val, U(w)) with U(w) on D_tr: one task's term in Eq. 5, and what a procedure like Reptile adds to it."""
+    updated = update(problem.objective, meta_params, train)
+    loss = problem.objective(problem.model.calibrate(updated, train), validation)
+    return loss + update.pull(meta_params, updated) if isinstance(update, PullsBack) else loss
+
+
+def meta_gradient(
+    problem: Problem,
+    update: UpdateProcedure,
+    meta_params: MetaParams,
+    train: Batch,
+    validation: Batch,
+    tasks_at_once: int = 1,
+) -> tuple[Float[Array, ""], MetaParams]:
+    """The mean over tasks of L(D_k_val, U_k(w)) and its gradient g_t(w) in w (Eq. 5).
+
+    Args:
+        problem: the model and its loss.
+        update: the update procedure U.
+        meta_params: w.
+        train: D_k_tr of every task: the leaves of a `Batch`, with an axis of tasks before that of examples.
+        validation: D_k_val, likewise.
+        tasks_at_once: how many tasks share one vectorised computation; the rest wait their turn. One at a
+            time keeps the working set within a CPU's cache, and all at once fills a GPU.
+
+    Returns:
+        The mean and its gradient. A task without examples of weight contributes zeros.
+    """
+
+    def of_task(batches: tuple[Batch, Batch]) -> Any:
+        return jax.value_and_grad(lambda w: meta_objective(problem, update, w, *batches))(meta_params)
+
+    def of_group(batches: tuple[Batch, Batch]) -> Any:
+        return jax.tree.map(partial(jnp.sum, axis=0), jax.vmap(of_task)(batches))
+
+    # Summing as the tasks go by keeps one gradient in memory, not one a task.
+    def add(total: Any, batches: tuple[Batch, Batch]) -> tuple[Any, None]:
+        each = of_task(batches) if size == 1 else of_group(batches)  # tracing a vmap over one task takes its time
+        return jax.tree.map(lambda t, e: t + e.astype(t.dtype), total, each), None
+
+    tasks = train.weights.shape[0]
+    size = _divisor(tasks, tasks_at_once)
+    groups = (tasks,) if size == 1 else (tasks // size, size)
+    grouped = jax.tree.map(lambda leaf: leaf.reshape(*groups, *leaf.shape[1:]), (train, validation))
+    total = jax.lax.scan(add, (jnp.zeros(()), jax.tree.map(jnp.zeros_like, meta_params)), grouped)[0]
+    loss, gradient = jax.tree.map(lambda t: t / tasks, total)
+    return loss, gradient
+
+
+def _divisor(n: int, at_most: int) -> int:
+    """The largest divisor of `n` that is at most `at_most`."""
+    return max(d for d in range(1, n + 1) if n % d == 0 and d <= max(at_most, 1))
