@@ -149,7 +149,7 @@ def tasks(experiment: Experiment, preset: Preset, options: AdaptationOptions) ->
     most, chunk = len(stream[0].train), preset.protocol.chunk
     judged = preset.protocol.evaluate_at or range(chunk, most, chunk)
     known = sorted({*(n for n in judged if n < most), most})
-    sizes = options.sizes or tuple(n for n in experiment.shown_at if n in known) or tuple(figures.thinned(known, 3))
+    sizes = options.sizes or tuple(n for n in experiment.report_sizes if n in known) or tuple(figures.thinned(known, 3))
     if wrong := [n for n in sizes if n != most and (n % chunk or not 0 < n < most)]:
         raise UserError(f"--sizes must be multiples of {chunk} up to {most}, or {most}; got {wrong[0]}")
     third = -(-len(stream) // 3)

@@ -103,7 +103,7 @@ def parts(cells: Cells, jobs: Sequence[Job], found: Mapping[Job, Run], options: 
     decisions = {measure: compare(cells, first, measure) for measure in judged}
     with matplotlib.rc_context(figures.RC):
         picture = save(figure(cells, judged), options.page, options.page.stem)
-    score = runs[0].config["score"]
+    score = runs[0].about.score
     better = "higher" if score["higher_is_better"] else "lower"
     return [
         *missing(jobs, found),
@@ -182,7 +182,7 @@ def spent(runs: Sequence[Run]) -> float:
 
 def steps(run: Run) -> int:
     """Steps whenever datapoints arrive."""
-    settings = run.config["settings"]["learner"]
+    settings = run.about.settings["learner"]
     return int(settings["meta_steps"] if "meta_steps" in settings else settings["steps"])
 
 
@@ -191,7 +191,7 @@ def figure(cells: Cells, judged: Sequence[Measure]) -> Figure:
     drawn = Figure(figsize=(9.6, 7.2), layout="constrained")
     panels = drawn.subplots(2, 2, sharex=True, sharey="row").flat
     names = list(dict.fromkeys(name for name, _ in cells))
-    config = next(iter(cells.values()))[0].config["score"]
+    config = next(iter(cells.values()))[0].about.score
     for panel, measure in zip(panels, judged, strict=True):
         for place, name in enumerate(names):
             look = style(name)

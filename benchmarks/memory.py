@@ -33,7 +33,7 @@ from benchmarks.comparison import (
     write_page,
 )
 from benchmarks.paired import Measure, differences
-from metaleader import FTML, Learner, Memory, Preset, Streaming
+from metaleader import FTML, Learner, Retention, Preset, OnlineMetaGradient
 from metaleader.experiments import find
 from metaleader.results import figures, metrics
 from metaleader.results.formats import with_interval
@@ -41,7 +41,7 @@ from metaleader.results.metrics import Run
 from metaleader.results.statistics import t_interval
 from metaleader.runs.sweep import Job, Workers
 
-POLICIES = {"reservoir": ("#0072B2", "o", "-"), "share": ("#D55E00", "^", "--"), "last": ("#009E73", "s", ":")}
+POLICIES = {"reservoir": ("#0072B2", "o", "-"), "balanced": ("#D55E00", "^", "--"), "last": ("#009E73", "s", ":")}
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class MemoryOptions(Options):
 
     percent: tuple[float, ...] = (30, 10, 3, 1)
     """Budgets, in per cent of all datapoints of the stream; 100 is always there."""
-    policies: tuple[str, ...] = ("reservoir", "share", "last")
+    policies: tuple[str, ...] = ("reservoir", "balanced", "last")
     """Policies to compare."""
     out: Path = Path("runs/memory")
     """Folder for the runs."""
@@ -67,11 +67,11 @@ def learners(preset: Preset, options: MemoryOptions, datapoints: int) -> dict[st
     """FTML that keeps everything, streaming, which keeps no past, and FTML with every policy and budget."""
     ftml, streaming = preset.learners["ftml"], preset.learners["streaming"]
     assert isinstance(ftml, FTML)
-    assert isinstance(streaming, Streaming)
+    assert isinstance(streaming, OnlineMetaGradient)
     limited = {
         name(policy, percent): dataclasses.replace(
             ftml,
-            memory=Memory(policy, max(round(datapoints * percent / 100), 1)),  # type: ignore[arg-type]
+            retention=Retention(policy, max(round(datapoints * percent / 100), 1)),  # type: ignore[arg-type]
         )
         for policy in options.policies
         for percent in options.percent
@@ -81,7 +81,7 @@ def learners(preset: Preset, options: MemoryOptions, datapoints: int) -> dict[st
 
 def drawn(learner: Learner) -> int:
     """Datapoints that one `observe` draws from the buffer."""
-    assert isinstance(learner, (FTML, Streaming))
+    assert isinstance(learner, (FTML, OnlineMetaGradient))
     return learner.meta_steps * learner.meta_batch * (learner.train_size + learner.validation_size)
 
 
@@ -174,7 +174,7 @@ def parts(
     return [
         *missing(jobs, found),
         f"{differs(every[0])} FTML (Eq. 4) whose buffer keeps a part of the {datapoints:,} datapoints; what the "
-        "policies keep is in the docstring of `metaleader.Memory`. The current round counts towards the budget. "
+        "policies keep is in the docstring of `metaleader.Retention`. The current round counts towards the budget. "
         "`streaming` meta-learns from the current round alone and then forgets it. All learners take as many "
         "gradients, so that each datapoint kept is drawn the more often the fewer there are, and memorised: that "
         "is what a small memory loses by. Where a task has fewer datapoints left than D_tr and D_val want, "

@@ -55,8 +55,8 @@ def measures(runs: Sequence[Run]) -> tuple[Measure, ...]:
 
 def differences(measure: Measure, ours: Sequence[Run], theirs: Sequence[Run]) -> Float[np.ndarray, " seeds"]:
     """By how much our score is the better one, for every seed of which there are both runs; positive is better."""
-    other = {run.config["seed"]: run for run in theirs}
-    pairs = [(run, other[run.config["seed"]]) for run in ours if run.config["seed"] in other]
+    other = {run.about.seed: run for run in theirs}
+    pairs = [(run, other[run.about.seed]) for run in ours if run.about.seed in other]
     return np.array([(1 if a.higher_is_better else -1) * (measure.of(a) - measure.of(b)) for a, b in pairs])
 
 

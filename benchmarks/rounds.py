@@ -14,15 +14,15 @@ from rich.progress import track
 from benchmarks.cases import CASES, meta_batch
 from benchmarks.measure import by_turns
 from benchmarks.outcome import Bar, Outcome, Panel, PartOptions, Table, main
-from metaleader import FTML, Batch, Memory, State, devices
+from metaleader import FTML, Batch, Retention, State, devices
 
 TITLE = "Cost of a round against tasks seen"
 BUDGET = 1000  # datapoints
 LEARNERS: Mapping[str, FTML] = MappingProxyType(
     {
         "FTML": FTML(),
-        f"FTML, reservoir of {BUDGET}": FTML(memory=Memory("reservoir", BUDGET)),
-        f"FTML, last {BUDGET}": FTML(memory=Memory("last", BUDGET)),
+        f"FTML, reservoir of {BUDGET}": FTML(retention=Retention("reservoir", BUDGET)),
+        f"FTML, last {BUDGET}": FTML(retention=Retention("last", BUDGET)),
     }
 )
 

@@ -23,7 +23,7 @@ from benchmarks.outcome import Bar, Outcome, Panel, PartOptions, Table, in_own_p
 from metaleader import Batch, Learner, Problem, State, devices
 from metaleader.experiments import find
 from metaleader.play.record import RunFolder
-from metaleader.problem.objective import Params
+from metaleader.problem.model import Params
 from metaleader.runs.run import Plan, run
 from metaleader.update import UpdateProcedure
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from metaleader import Batch, Learner, MetaSGD, MultiHeadFTL, Problem, State, UserError
 from metaleader.learners import base as states
 from metaleader.learners.multihead import of_task
-from metaleader.problem.objective import Params
+from metaleader.problem.model import Params
 from metaleader.update import HeadFirst, InnerAdam, InnerMomentum
 
 Kind = Literal["descent", "momentum", "adam"]

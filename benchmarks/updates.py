@@ -35,7 +35,7 @@ from benchmarks.comparison import (
 from benchmarks.paired import Decision, Measure, decide, differences, measures
 from metaleader import Experiment, Preset, UserError
 from metaleader.experiments import find
-from metaleader.experiments.options import with_settings
+from metaleader.experiments.settings import with_settings
 from metaleader.results import figures, metrics, report
 from metaleader.results.formats import p_value, with_interval
 from metaleader.results.metrics import Run
@@ -209,7 +209,7 @@ def figure(runs: Mapping[str, Sequence[Run]], judged: Sequence[Measure]) -> Figu
     sizes = list(dict.fromkeys(measure.size for measure in judged))
     drawn = Figure(figsize=(10.0, 0.42 * len(runs) + 1.6), layout="constrained")
     panels = drawn.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
-    config = next(iter(runs.values()))[0].config["score"]
+    config = next(iter(runs.values()))[0].about.score
     for panel, size in zip(panels, sizes, strict=True):
         for whole, marker, shift, filled in ((False, "o", -0.13, "#0072B2"), (True, "s", 0.13, "white")):
             for row, of in enumerate(runs.values()):

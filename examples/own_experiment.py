@@ -68,7 +68,7 @@ laptop = ml.Preset(
     stream=Users(),
     model=ml.MLP(inputs=FEATURES, outputs=PILES, depth=0),
     loss=ml.CrossEntropy(label_smoothing=0.0),
-    protocol=ml.Protocol(chunk=5, evaluate_at=(5, 10, 20, 60), threshold=0.85),
+    protocol=ml.OnlineProtocol(chunk=5, evaluate_at=(5, 10, 20, 60), threshold=0.85),
     learners={"ftml": ml.FTML(ml.GradientDescent(step_size=0.5)), "nearest-mean": NearestMean()},
 )
 experiment = ml.Experiment(

@@ -36,7 +36,7 @@ experiment = Experiment(
             Sinusoid(rounds=4, examples_per_task=10, test_examples=10),
             MLP(width=4, depth=1),
             squared_error,
-            Protocol(chunk=5, threshold=0.5),
+            OnlineProtocol(chunk=5, threshold=0.5),
             {"toe": TOE(steps=2), "dying": Dying(steps=2)},
         )
     },

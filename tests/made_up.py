@@ -64,7 +64,7 @@ def made(
 def folder(path: Path, run: Run, tail: str = "", extra: Mapping[str, Any] | None = None) -> Path:
     """Write a run as `metaleader run` would, without checkpoints; `tail`: a line that is still being written."""
     path.mkdir(parents=True)
-    (path / "config.json").write_text(json.dumps({**run.config, **(extra or {})}))
+    (path / "config.json").write_text(json.dumps({**run.about, **(extra or {})}))
     known = [{key: value for key, value in asdict(record).items() if key in _FIELDS} for record in run.records]
     (path / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in known) + tail)
     if run.outcome:

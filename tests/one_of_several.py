@@ -27,7 +27,7 @@ def plan(out: Path) -> Plan:
     """Two small runs: one shares its meta-batches, the other does the same on every process."""
     stream = Sinusoid(rounds=3, examples_per_task=10, test_examples=20)
     learners: dict[str, Learner] = {"ftml": LEARNER, "toe": TOE(steps=2)}
-    preset = Preset(stream, CURVES.model, CURVES.loss, Protocol(chunk=5), learners)
+    preset = Preset(stream, CURVES.model, CURVES.loss, OnlineProtocol(chunk=5), learners)
     experiment = Experiment("sinusoid", "curves", CURVES.score, {"tiny": preset})
     return Plan(experiment, "tiny", preset, tuple(learners), (0,), out)
 

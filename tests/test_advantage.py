@@ -59,7 +59,7 @@ def test_few_is_what_the_experiment_shows_first_and_short_tasks_do_not_count_the
     pair = made(scores), made([[0.0, 0.0, 0.0]] * 3)
     assert advantage.few(pair) == 10
     for run in pair:
-        run.config["shown_at"] = [15, 20, 40]
+        run.about.report_sizes = [15, 20, 40]
     assert advantage.few(pair) == 20
     np.testing.assert_allclose(over_rounds(FEW, pair, WHOLE), 0.4)  # rounds 1 and 3
 
@@ -76,7 +76,7 @@ def test_a_learner_that_diverged_has_no_score_but_tasks_that_it_never_learned() 
 def test_only_seeds_that_both_learners_ended_are_paired() -> None:
     runs = [made([FIRST], learner=name, seed=seed) for name in "ab" for seed in range(3)]
     runs[0] = made([FIRST], None, learner="a", seed=0)
-    assert [(a.config["seed"], b.learner) for a, b in advantage.pairs(runs, "a", "b")] == [(1, "b"), (2, "b")]
+    assert [(a.about.seed, b.learner) for a, b in advantage.pairs(runs, "a", "b")] == [(1, "b"), (2, "b")]
 
 
 def test_gradients_are_compared_round_by_round() -> None:
@@ -115,5 +115,5 @@ def test_the_running_mean_is_over_the_rounds_up_to_each() -> None:
     pair = made(scores), made([[0.0, 0.0, 0.0]] * 10)
     np.testing.assert_allclose(advantage.running(FEW, [pair])[0, [0, 1, 6, 9]], [0, 0.5, 3, 6])
     for run in pair:
-        run.config["shown_at"] = [40]
+        run.about.report_sizes = [40]
     np.testing.assert_allclose(advantage.running(FEW, [pair])[0, [2, 3]], [0.5, 4 / 3])

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 
 from metaleader import Batch, ConvNet, CrossEntropy, GradientDescent, Problem, accuracy, adapt
 from metaleader.problem.batch import bucket_size, pad
-from metaleader.problem.objective import weighted_mean
+from metaleader.problem.losses import weighted_mean
 from problems import DIGITS, images
 
 

@@ -30,7 +30,7 @@ from metaleader.results.metrics import Run
 from metaleader.results.statistics import t_interval
 from metaleader.runs.run import run
 from metaleader.runs.sweep import Job
-from metaleader.update import GradientDescent, HeadFirst, InnerAdam, InnerMomentum, Optimized, UpdateProcedure
+from metaleader.update import GradientDescent, HeadFirst, InnerAdam, InnerMomentum, OptimizerSteps, UpdateProcedure
 from metaleader.update.meta import adapt
 
 TINY: Any = {"experiment": "sinusoid", "preset": "smoke", "rounds": 2, "seeds": 2}
@@ -116,7 +116,7 @@ def test_differences_are_paired_by_seed_and_positive_where_better() -> None:
     theirs = [made_up("b", seed, [0.3 + 0.1 * seed]) for seed in (1, 2)]
     np.testing.assert_allclose(differences(Measure(None, True), ours, theirs), 0.2)
     for each in (*ours, *theirs):
-        each.config["score"]["higher_is_better"] = False
+        each.about.score.higher_is_better = False
     np.testing.assert_allclose(differences(Measure(None, True), ours, theirs), -0.2)
 
 
@@ -167,17 +167,17 @@ def test_compute_shows_the_scores_of_its_runs_and_says_what_is_missing(tmp_path:
     ]
     runs = metrics.load([options.out])
     for row, (gradients, learner) in zip(rows, [(g, n) for n in ("ftml", "toe") for g in (300, 900)], strict=True):
-        own = [r for r in runs if r.learner == learner and r.config["gradients"] == gradients]
+        own = [r for r in runs if r.learner == learner and r.about.gradients == gradients]
         summary = metrics.summary(own)["learners"][f"{learner}"]
         assert row["at the end of rounds, last third"] == with_interval(summary["final_score"])
         assert row["after 5 datapoints, last third"] == with_interval(summary["score_at"]["5"])
         whole = metrics.final_scores(own).mean(axis=1)
         assert row["at the end of rounds, whole stream"] == with_interval(t_interval(whole))
         assert float(row["gradients, M"]) == pytest.approx(own[0].records[-1].learning_evaluations / 1e6, rel=0.01)
-        assert int(row["steps"]) == own[0].config["settings"]["learner"]["meta_steps" if learner == "ftml" else "steps"]
+        assert int(row["steps"]) == own[0].about.settings["learner"]["meta_steps" if learner == "ftml" else "steps"]
     first = next(row for row in table(options.page, "against") if row["measure"] == "at the end of rounds, last third")
     finals = {
-        name: [metrics.final_scores([r])[0, -1] for r in runs if r.learner == name and r.config["gradients"] == 300]
+        name: [metrics.final_scores([r])[0, -1] for r in runs if r.learner == name and r.about.gradients == 300]
         for name in ("ftml", "toe")
     }
     better = -(np.array(finals["ftml"]) - np.array(finals["toe"]))  # an error: lower is better
@@ -238,8 +238,8 @@ def test_one_pass_judges_as_adapting_anew_does(kind: Any) -> None:
     for mark, score in zip(marks, found, strict=True):
         anew: dict[str, UpdateProcedure] = {
             "descent": GradientDescent(mark, 0.02),
-            "momentum": Optimized(mark, InnerMomentum(0.02)),
-            "adam": Optimized(mark, InnerAdam(0.02)),
+            "momentum": OptimizerSteps(mark, InnerMomentum(0.02)),
+            "adam": OptimizerSteps(mark, InnerAdam(0.02)),
             "head first": replace(head or HeadFirst(), steps=mark, step_size=0.02),
         }
         expected = mlp.evaluate(adapt(mlp, anew[kind], params, train), test)[1]
@@ -292,7 +292,7 @@ def test_updates_take_searched_settings_and_say_which_were_not(tmp_path: Path) -
         learners=("ftml-second-order", "ftml-first-order"),
     )  # fmt: skip
     assert updates.main(options, Here()) == 0
-    runs = {r.learner: r.config["settings"]["learner"] for r in metrics.load([options.out])}
+    runs = {r.learner: r.about.settings["learner"] for r in metrics.load([options.out])}
     assert runs["ftml-first-order"]["update"]["step_size"] == 0.007
     assert runs["ftml-first-order"]["update"]["first_order"]
     assert runs["ftml-second-order"]["update"]["step_size"] == 0.003

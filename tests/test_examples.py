@@ -26,7 +26,7 @@ def test_ftml_in_one_file_is_the_package_s_ftml() -> None:
     )
     learner = FTML(GradientDescent(5, 0.02), meta_steps=10, meta_batch=4, train_size=5, validation_size=5)
     tasks = [Task.from_arrays(*arrays) for arrays in stream]
-    played = list(advance(problem, tasks, learner, Protocol(chunk=10), start(problem, tasks, learner)))
+    played = list(advance(problem, tasks, learner, OnlineProtocol(chunk=10), start(problem, tasks, learner)))
     scores = [(record.round, record.datapoints, record.score or 0.0) for _, record in played if record is not None]
     end, _ = played[-1]
     for ours, theirs in zip(jax.tree.leaves(end.state.params), jax.tree.leaves(params), strict=True):

@@ -23,7 +23,7 @@ from metaleader import (
 from metaleader.commands import main as cli
 from metaleader.experiments import illustrations
 from metaleader.learners import FTL
-from metaleader.play.protocol import Protocol, start
+from metaleader.play.protocol import OnlineProtocol, start
 from metaleader.streams import sources as data
 from metaleader.streams.coloured import recoloured
 from metaleader.streams.rainbow import COLOURS
@@ -166,6 +166,6 @@ def test_other_scores_are_recorded_by_name() -> None:
     doubled = Score("twice", lambda outputs, targets: 2 * squared_error(outputs, targets), higher_is_better=False)
     problem = replace(CURVES, also=(doubled,))
     task = Task(points(8), points(5, 1))
-    (record,) = play(problem, [task], TOE(steps=1, batch_size=8), Protocol(chunk=8))
+    (record,) = play(problem, [task], TOE(steps=1, batch_size=8), OnlineProtocol(chunk=8))
     assert record.score is not None
     np.testing.assert_allclose(record.also["twice"] or 0, 2 * record.score, rtol=1e-5)

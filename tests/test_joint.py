@@ -29,15 +29,15 @@ from metaleader import (
     Recency,
     Scratch,
     Sinusoid,
-    Streaming,
+    OnlineMetaGradient,
     accuracy,
 )
-from metaleader.buffer.store import sampling_weights
+from metaleader.buffer.sampling import sampling_weights
 from metaleader.experiments import EXPERIMENTS
-from metaleader.experiments.options import with_settings
+from metaleader.experiments.settings import with_settings
 from metaleader.learners.base import POPULATION
 from metaleader.learners.joint import _draws
-from metaleader.update.optimizer import InnerMomentum, Optimized
+from metaleader.update.optimizer import InnerMomentum, OptimizerSteps
 from problems import CURVES, images, points
 
 
@@ -146,7 +146,7 @@ def test_a_fresh_head_forgets_the_old_one_and_moves_alone_at_first() -> None:
         kernel, bias = kernel - 0.2 * features.T @ error / 12, bias - 0.2 * error.mean(axis=0)
     np.testing.assert_allclose(one["head"]["kernel"], kernel, rtol=1e-4, atol=1e-5)
     then = HeadFirst(head_steps=7, head_step_size=0.1, steps=3, step_size=0.05, decay=0.0)
-    expected = Optimized(3, InnerMomentum(0.05, 0.0))(CURVES.objective, one, data)
+    expected = OptimizerSteps(3, InnerMomentum(0.05, 0.0))(CURVES.objective, one, data)
     for a, b in zip(jax.tree.leaves(then(CURVES.objective, params, data)), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     nothing = replace(data, weights=np.zeros(12, np.float32))
@@ -156,7 +156,7 @@ def test_a_fresh_head_forgets_the_old_one_and_moves_alone_at_first() -> None:
 SPENDING: dict[str, Any] = {
     "ftml": FTML(GradientDescent(3), meta_batch=2),
     "first order": FTML(GradientDescent(3, first_order=True), meta_batch=2),
-    "streaming": Streaming(),
+    "streaming": OnlineMetaGradient(),
     "toe": TOE(),
     "mixed": TOE(batch_tasks=0, batch_size=50),
     "calibrated": FTL(batch_tasks=3, calibration_size=5),
@@ -198,7 +198,7 @@ def test_from_scratch_few_datapoints_make_cheaper_steps_and_more_of_them() -> No
 
 def test_equal_gradients_are_a_setting_of_the_experiment() -> None:
     both: dict[str, Any] = {"toe": TOE(steps=3), "scratch": Scratch(batch_size=25)}
-    preset = Preset(Sinusoid(rounds=2), CURVES.model, CURVES.loss, Protocol(chunk=5), both, 500)
+    preset = Preset(Sinusoid(rounds=2), CURVES.model, CURVES.loss, OnlineProtocol(chunk=5), both, 500)
     experiment = Experiment("curves", "", CURVES.score, MappingProxyType({"laptop": preset}))
     assert dict(preset.learners) == {"toe": TOE(steps=10), "scratch": Scratch(20, 25, equal_gradients=True)}
 

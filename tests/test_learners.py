@@ -23,7 +23,7 @@ from metaleader import (
     Protocol,
     Recency,
     Scratch,
-    Streaming,
+    OnlineMetaGradient,
     Task,
     play,
 )
@@ -87,7 +87,7 @@ def test_every_learner_is_a_value_and_gets_better_with_its_task(name: str) -> No
     average = getattr(learner.optimizer, "average", 0.0)  # type: ignore[attr-defined]
     eager = replace(learner, optimizer=Adam(0.02, average))  # type: ignore[type-var]
     tasks = [Task(points(40, i), points(15, 100 + i)) for i in range(30)]
-    records = list(play(CURVES, tasks, eager, Protocol(chunk=20)))
+    records = list(play(CURVES, tasks, eager, OnlineProtocol(chunk=20)))
     scores = [r.score for r in records if r.score is not None]
     assert len(scores) == len(records) == 30 * 2
     # A head of its own for every task starts from nothing each time: it must beat the mean of the targets, no more.
@@ -166,7 +166,7 @@ def test_adaptation_begins_from_the_moving_mean_of_the_iterates() -> None:
         Scratch(steps=1, optimizer=Adam(average=0.9)),
         FTL(steps=1, update=Identity(), optimizer=Adam(average=0.9)),
         FTML(Identity(), 1, 2, 3, 4, optimizer=Adam(average=0.9)),
-        Streaming(GradientDescent(0), 1, 2, 3, 4, optimizer=Adam(average=0.9)),
+        OnlineMetaGradient(GradientDescent(0), 1, 2, 3, 4, optimizer=Adam(average=0.9)),
         MultiHeadTOE(steps=1, tasks=4, optimizer=Adam(average=0.9)),
     ],
     ids=lambda learner: type(learner).__name__,

@@ -6,13 +6,18 @@ import jax
 import numpy as np
 import pytest
 
-from metaleader import FTML, Batch, Memory
+from metaleader import FTML, Batch, Retention
 from metaleader.buffer import store as buffers
 from metaleader.buffer.retention import reservoir
 from metaleader.buffer.store import TaskBuffer
 from problems import CURVES, points
 
-POLICIES = [Memory("reservoir", 12), Memory("share", 12), Memory("last", 12), Memory("share", 12 * 8, "bytes")]
+POLICIES = [
+    Retention("reservoir", 12),
+    Retention("balanced", 12),
+    Retention("last", 12),
+    Retention("balanced", 12 * 8, "bytes"),
+]
 
 
 def numbered(task: int, first: int, n: int) -> Batch:
@@ -21,7 +26,9 @@ def numbered(task: int, first: int, n: int) -> Batch:
     return Batch.of(values, -values)
 
 
-def filled(memory: Memory, tasks: int, each: int = 20, chunk: int = 7, seed: int = 0, capacity: int = 4) -> TaskBuffer:
+def filled(
+    memory: Retention, tasks: int, each: int = 20, chunk: int = 7, seed: int = 0, capacity: int = 4
+) -> TaskBuffer:
     buffer = memory.empty(numbered(0, 0, 1), jax.random.key(seed), capacity)
     for task in range(tasks):
         for first in range(0, each, chunk):
@@ -78,7 +85,7 @@ def test_the_share_of_a_task_is_a_uniform_sample_of_it() -> None:
     """Also of the task before, which has had to make room: 2 of 4 datapoints, so each with probability 1/2."""
     runs, counts = 300, np.zeros((2, 4))
     for seed in range(runs):
-        found = held(filled(Memory("share", 4), tasks=2, each=4, chunk=3, seed=seed))
+        found = held(filled(Retention("balanced", 4), tasks=2, each=4, chunk=3, seed=seed))
         for task in range(2):
             assert len(found[task]) == 2
             counts[task, found[task]] += 1
@@ -86,25 +93,25 @@ def test_the_share_of_a_task_is_a_uniform_sample_of_it() -> None:
 
 
 def test_every_policy_keeps_what_it_says() -> None:
-    whole = held(filled(Memory(), tasks=4))
+    whole = held(filled(Retention(), tasks=4))
     assert whole == {task: list(range(20)) for task in range(4)}
-    assert held(filled(Memory("last", 25), tasks=4)) == {2: list(range(15, 20)), 3: list(range(20))}
-    assert held(filled(Memory("last", 2, "tasks"), tasks=4)) == {2: list(range(20)), 3: list(range(20))}
-    assert {task: len(of) for task, of in held(filled(Memory("share", 30), tasks=4)).items()} == dict.fromkeys(
+    assert held(filled(Retention("last", 25), tasks=4)) == {2: list(range(15, 20)), 3: list(range(20))}
+    assert held(filled(Retention("last", 2, "tasks"), tasks=4)) == {2: list(range(20)), 3: list(range(20))}
+    assert {task: len(of) for task, of in held(filled(Retention("balanced", 30), tasks=4)).items()} == dict.fromkeys(
         range(4), 7
     )
-    assert sum(map(len, held(filled(Memory("reservoir", 30), tasks=4)).values())) == 30
-    assert list(held(filled(Memory("share", 3), tasks=6, each=2))) == [3, 4, 5]  # more tasks than the budget
-    assert held(filled(Memory("last", 1), tasks=2)) == {1: [19]}
+    assert sum(map(len, held(filled(Retention("reservoir", 30), tasks=4)).values())) == 30
+    assert list(held(filled(Retention("balanced", 3), tasks=6, each=2))) == [3, 4, 5]  # more tasks than the budget
+    assert held(filled(Retention("last", 1), tasks=2)) == {1: [19]}
 
 
-@pytest.mark.parametrize("policy", ["reservoir", "share", "last"])
+@pytest.mark.parametrize("policy", ["reservoir", "balanced", "last"])
 def test_with_a_budget_for_everything_everything_is_kept(policy: Any) -> None:
-    assert held(filled(Memory(policy, 4 * 20 * 4), tasks=4)) == held(filled(Memory(), tasks=4))
+    assert held(filled(Retention(policy, 4 * 20 * 4), tasks=4)) == held(filled(Retention(), tasks=4))
 
 
 @pytest.mark.parametrize("memory", POLICIES, ids=str)
-def test_the_state_is_as_large_after_a_hundred_tasks_as_after_ten(memory: Memory) -> None:
+def test_the_state_is_as_large_after_a_hundred_tasks_as_after_ten(memory: Retention) -> None:
     """Whatever is stored, bookkeeping included, and whatever the capacity at first."""
 
     def shapes(buffer: TaskBuffer) -> Any:
@@ -117,14 +124,14 @@ def test_the_state_is_as_large_after_a_hundred_tasks_as_after_ten(memory: Memory
 
 
 @pytest.mark.parametrize("memory", POLICIES[:2], ids=str)
-def test_the_same_seed_keeps_the_same_and_another_another(memory: Memory) -> None:
+def test_the_same_seed_keeps_the_same_and_another_another(memory: Retention) -> None:
     assert held(filled(memory, 4)) == held(filled(memory, 4))
     assert held(filled(memory, 4)) != held(filled(memory, 4, seed=1))
 
 
 def test_datapoints_that_enter_overwrite_those_that_leave() -> None:
     """The first buffer's arrays are used up, and the places of those that stay are untouched."""
-    memory = Memory("last", 12)
+    memory = Retention("last", 12)
     before = filled(memory, 1, each=12, chunk=12)
     order, inputs = before.ledger.order.copy(), np.asarray(before.inputs).copy()
     after = memory.append(before, 1, numbered(1, 0, 5))
@@ -133,7 +140,7 @@ def test_datapoints_that_enter_overwrite_those_that_leave() -> None:
 
 
 def test_ages_are_counted_in_rounds_though_tasks_between_were_forgotten() -> None:
-    buffer = filled(Memory("reservoir", 4), tasks=40, each=2)
+    buffer = filled(Retention("reservoir", 4), tasks=40, each=2)
     weights = buffers.sampling_weights(lambda ages: ages + 1, buffer.counts, buffer.tasks, buffer.rounds)
     rows = buffer.counts > 0
     np.testing.assert_array_equal(np.asarray(weights)[rows], 40 - buffer.rounds[rows])
@@ -141,8 +148,8 @@ def test_ages_are_counted_in_rounds_though_tasks_between_were_forgotten() -> Non
 
 
 def test_ftml_with_room_for_everything_is_ftml() -> None:
-    def learned(memory: Memory) -> Any:
-        learner = FTML(meta_steps=2, meta_batch=2, train_size=3, validation_size=4, memory=memory)
+    def learned(memory: Retention) -> Any:
+        learner = FTML(meta_steps=2, meta_batch=2, train_size=3, validation_size=4, retention=memory)
         state = learner.init(CURVES, jax.random.key(0), points(1))
         for task in range(2):
             state = learner.observe(CURVES, state, task, points(8, task))
@@ -150,14 +157,14 @@ def test_ftml_with_room_for_everything_is_ftml() -> None:
 
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5),
-        learned(Memory()),
-        learned(Memory("reservoir", 1000)),
+        learned(Retention()),
+        learned(Retention("reservoir", 1000)),
     )
 
 
 def test_data_that_does_not_fit_is_refused_as_ever() -> None:
     with pytest.raises(ValueError, match="task 5 cannot take data"):
-        Memory("last", 3).append(filled(Memory("last", 3), 1), 5, numbered(5, 0, 1))
+        Retention("last", 3).append(filled(Retention("last", 3), 1), 5, numbered(5, 0, 1))
 
 
 @pytest.mark.parametrize(
@@ -165,15 +172,15 @@ def test_data_that_does_not_fit_is_refused_as_ever() -> None:
     [
         ({"budget": 5}, "policy must be reservoir, share or last for a budget of 5, got all"),
         ({"policy": "last"}, "budget must be at least 1 for the policy last, got None"),
-        ({"policy": "share", "budget": 0}, "budget must be at least 1 for the policy share, got 0"),
-        ({"policy": "share", "budget": 3, "unit": "tasks"}, "unit must be datapoints or bytes"),
+        ({"policy": "balanced", "budget": 0}, "budget must be at least 1 for the policy share, got 0"),
+        ({"policy": "balanced", "budget": 3, "unit": "tasks"}, "unit must be datapoints or bytes"),
     ],
 )
 def test_impossible_memories_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Memory(**settings)
+        Retention(**settings)
 
 
 def test_a_budget_of_bytes_below_one_datapoint_is_refused() -> None:
     with pytest.raises(ValueError, match="budget must be at least one datapoint, 8 bytes, got 7"):
-        Memory("last", 7, "bytes").empty(numbered(0, 0, 1), jax.random.key(0), 4)
+        Retention("last", 7, "bytes").empty(numbered(0, 0, 1), jax.random.key(0), 4)

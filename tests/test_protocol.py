@@ -38,7 +38,7 @@ def test_held_out_data_never_reaches_a_learner(name: str) -> None:
 
     def learned(tasks: Sequence[Task]) -> Any:
         begin = start(CURVES, tasks, LEARNERS[name])
-        *_, (end, _) = advance(CURVES, tasks, LEARNERS[name], Protocol(chunk=8), begin)
+        *_, (end, _) = advance(CURVES, tasks, LEARNERS[name], OnlineProtocol(chunk=8), begin)
         return end.state.params
 
     tasks = lines(3)
@@ -78,7 +78,7 @@ class Log(list[Any]):
 
 def test_the_order_of_algorithm_1() -> None:
     log = Log()
-    records = list(play(CURVES, lines(2, 20), Witness(log), Protocol(chunk=8, evaluate_at=(8,))))
+    records = list(play(CURVES, lines(2, 20), Witness(log), OnlineProtocol(chunk=8, evaluate_at=(8,))))
     one = [("observe", 0, 8), ("adapt", 8), ("observe", 0, 8), ("observe", 0, 4), ("adapt", 20)]
     two = [(verb, 1, *rest[1:]) if verb == "observe" else (verb, *rest) for verb, *rest in one]
     assert log == one + two
@@ -88,7 +88,7 @@ def test_the_order_of_algorithm_1() -> None:
 
 
 def test_moving_on_at_proficiency() -> None:
-    easy = Protocol(chunk=5, threshold=1e9, move_on=True)
+    easy = OnlineProtocol(chunk=5, threshold=1e9, move_on=True)
     assert [(r.round, r.datapoints) for r in play(CURVES, lines(3), TOE(), easy)] == [(1, 5), (2, 5), (3, 5)]
     never = replace(easy, threshold=-1.0)
     assert [r.datapoints for r in play(CURVES, lines(2, 10), TOE(), never)] == [5, 10, 5, 10]
@@ -98,7 +98,7 @@ def test_moving_on_at_proficiency() -> None:
 def test_every_stream_plays_and_repeats(name: str) -> None:
     stream = STREAMS[name].stream(seed=3)
     problem = CURVES if name == "sinusoid" else DIGITS
-    protocol = Protocol(chunk=20)
+    protocol = OnlineProtocol(chunk=20)
     first, second = (without_times(list(play(problem, stream, TOE(steps=1), protocol, seed=1))) for _ in range(2))
     assert first == second
     assert [record.round for record in first] == list(range(1, len(stream) + 1))
@@ -108,7 +108,7 @@ def test_every_stream_plays_and_repeats(name: str) -> None:
 def test_scores_and_losses_are_those_of_the_adapted_model_on_held_out_data() -> None:
     tasks, learner = lines(2), LEARNERS["ftml"]
     position = start(CURVES, tasks, learner)
-    for position, record in advance(CURVES, tasks, learner, Protocol(chunk=20), position):  # noqa: B020
+    for position, record in advance(CURVES, tasks, learner, OnlineProtocol(chunk=20), position):  # noqa: B020
         assert record is not None
         task = tasks[record.round - 1]
         params = learner.adapt(CURVES, position.state, task.train)
@@ -119,7 +119,7 @@ def test_scores_and_losses_are_those_of_the_adapted_model_on_held_out_data() -> 
 
 def test_a_learner_that_diverges_is_recorded_and_stopped() -> None:
     wild = TOE(optimizer=Adam(1e30))
-    records = list(play(CURVES, lines(6), wild, Protocol(chunk=10)))
+    records = list(play(CURVES, lines(6), wild, OnlineProtocol(chunk=10)))
     assert records[-1].diverged
     assert records[-1].loss is None
     assert records[-1].score is None
@@ -160,7 +160,7 @@ def unfit(task: Task, **arrays: Any) -> Task:
     ],
 )
 def test_data_that_does_not_fit_is_refused_in_words(problem: Problem, task: Task, message: str | None) -> None:
-    run = play(problem, [task], TOE(steps=1), Protocol(chunk=50))
+    run = play(problem, [task], TOE(steps=1), OnlineProtocol(chunk=50))
     if message is None:
         next(run)
     else:
@@ -184,7 +184,7 @@ def test_a_later_task_of_another_shape_is_refused() -> None:
 )
 def test_impossible_protocols_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Protocol(**settings)
+        OnlineProtocol(**settings)
 
 
 def test_an_empty_stream_is_refused() -> None:

@@ -16,7 +16,7 @@ import pytest
 import tunable
 from command import call
 from metaleader import EXPERIMENTS, Experiment, UserError
-from metaleader.experiments.options import as_arguments, parse_with_settings, with_settings
+from metaleader.experiments.settings import as_arguments, parse_with_settings, with_settings
 from metaleader.runs.run import Plan, RunInterrupted, run
 from metaleader.runs.workers import LocalWorkers
 from metaleader.tuning import page as tuning_page

@@ -130,7 +130,7 @@ def test_exact_learners_go_through_the_verbs_and_the_protocol(kind: str) -> None
     stream, update = tasks(kind), one_step(0.3)
     order = np.array([0, 1, 2, 1])
     for learner, leads in ((th.ExactFTML(update, RADIUS), update), (th.ExactFTL(update, RADIUS), Identity())):
-        records = list(play(stream.problem, th.as_tasks(stream.pool, order), learner, Protocol(chunk=12)))
+        records = list(play(stream.problem, th.as_tasks(stream.pool, order), learner, OnlineProtocol(chunk=12)))
         for t, record in enumerate(records):
             counts = np.bincount(order[:t], minlength=16).astype(float)
             w = np.zeros(4) if t == 0 else np.asarray(th.lead(stream.problem, leads, stream.pool, counts, RADIUS))

@@ -352,7 +352,7 @@ def test_regret_of_a_deep_learner_is_estimated_from_below_and_its_comparator_is_
     with jax.enable_x64(False):
         offline = th.train_offline(stream.problem, update, tasks, steps=300, step_size=0.03)
         learner = FTML(update, meta_steps=2, meta_batch=2)
-        estimate = th.estimate_regret(stream.problem, tasks, learner, Protocol(chunk=12), offline)
+        estimate = th.estimate_regret(stream.problem, tasks, learner, OnlineProtocol(chunk=12), offline)
     assert best - 1e-5 <= offline.losses.sum() <= best + 1e-3
     assert 0 <= offline.gap < 1e-3
     regret = estimate.losses.sum() - best

@@ -193,12 +193,12 @@ def test_what_is_searched_is_learning_rates_and_step_sizes_around_the_preset() -
             "ftml-momentum.update.optimizer.step-size": Range(0.0003, 0.0075),
         },
     }
-    search = ["ftml.meta-steps=1:8", "ftml.update.half-at=0:10"]
+    search = ["ftml.meta-steps=1:8", "ftml.update.prior-strength=0:10"]
     (space,) = spaces(sinusoid, preset, ["ftml"], search, ["ftml.optimizer.learning-rate"]).values()
     assert space == {
         "ftml.update.step-size": Range(0.0006, 0.015),
         "ftml.meta-steps": Range(1, 8),
-        "ftml.update.half-at": Range(0.0, 10.0),
+        "ftml.update.prior-strength": Range(0.0, 10.0),
     }
     ranges = [ends for ends in space.values() if isinstance(ends, Range)]
     assert [(ends.log, ends.integer) for ends in ranges] == [(True, False), (True, True), (False, False)]

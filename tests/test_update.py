@@ -19,7 +19,7 @@ from metaleader import (
     InnerMomentum,
     MetaSGD,
     Model,
-    Optimized,
+    OptimizerSteps,
     Problem,
     Proximal,
     Reptile,
@@ -98,10 +98,10 @@ def test_the_error_of_the_proximal_derivative_falls_with_the_steps_of_its_solver
 @pytest.mark.parametrize(
     "update",
     [
-        GradientDescent(steps=3, only=("head",)),
-        MetaSGD(half_at=5.0),
-        Optimized(3, InnerMomentum()),
-        Optimized(3, InnerAdam()),
+        GradientDescent(steps=3, adapt_only=("head",)),
+        MetaSGD(prior_strength=5.0),
+        OptimizerSteps(3, InnerMomentum()),
+        OptimizerSteps(3, InnerAdam()),
     ],
     ids=str,
 )
@@ -189,13 +189,13 @@ class Quadratic:
 
 
 @pytest.mark.parametrize("steps", [1, 3])
-@pytest.mark.parametrize("half_at", [0.0, 5.0])
-def test_gradient_descent_on_a_quadratic_has_the_closed_form(steps: int, half_at: float) -> None:
+@pytest.mark.parametrize("prior_strength", [0.0, 5.0])
+def test_gradient_descent_on_a_quadratic_has_the_closed_form(steps: int, prior_strength: float) -> None:
     """U(w) = w* + (I - alpha A)^steps (w - w*), and its derivative is (I - alpha A)^steps (appendix A)."""
     with jax.enable_x64(True):
-        problem, alpha = Quadratic(), 0.1 * 20 / (20 + half_at)
+        problem, alpha = Quadratic(), 0.1 * 20 / (20 + prior_strength)
         contraction = np.linalg.matrix_power(np.eye(3) - alpha * problem.hessian, steps)
-        problem.check(GradientDescent(steps=steps, step_size=0.1, half_at=half_at), contraction)
+        problem.check(GradientDescent(steps=steps, step_size=0.1, prior_strength=prior_strength), contraction)
 
 
 @pytest.mark.parametrize("steps", [1, 3])
@@ -205,7 +205,7 @@ def test_momentum_on_a_quadratic_has_the_closed_form(steps: int) -> None:
         problem, alpha, mu, eye = Quadratic(), 0.1, 0.7, np.eye(3)
         a = problem.hessian
         power = np.linalg.matrix_power(np.block([[eye - alpha * a, -alpha * mu * eye], [a, mu * eye]]), steps)
-        problem.check(Optimized(steps, InnerMomentum(alpha, mu)), power[:3, :3])
+        problem.check(OptimizerSteps(steps, InnerMomentum(alpha, mu)), power[:3, :3])
 
 
 @pytest.mark.parametrize("solver", ["newton", "gradient"])
@@ -237,8 +237,11 @@ def test_meta_sgd_on_a_quadratic_has_the_closed_form() -> None:
 
 def test_meta_sgd_with_its_first_step_sizes_is_gradient_descent() -> None:
     params, batch = CURVES.model.init(jax.random.key(0)), points(6)
-    for half_at in (0.0, 4.0):
-        learned, given = MetaSGD(step_size=0.07, half_at=half_at), GradientDescent(step_size=0.07, half_at=half_at)
+    for prior_strength in (0.0, 4.0):
+        learned, given = (
+            MetaSGD(step_size=0.07, prior_strength=prior_strength),
+            GradientDescent(step_size=0.07, prior_strength=prior_strength),
+        )
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
             learned(CURVES.objective, learned.init(params), batch),
@@ -255,13 +258,13 @@ def test_adam_inside_is_adam() -> None:
             g = problem.hessian @ (v - problem.optimum)
             m, s = 0.9 * m + 0.1 * g, 0.999 * s + 0.001 * g**2
             v = v - 0.1 * (m / (1 - 0.9**i)) / np.sqrt(s / (1 - 0.999**i) + epsilon**2)
-        adapted = Optimized(2, InnerAdam(0.1, epsilon))(quadratic().objective, {"w": problem.w}, problem.batch)
+        adapted = OptimizerSteps(2, InnerAdam(0.1, epsilon))(quadratic().objective, {"w": problem.w}, problem.batch)
         np.testing.assert_allclose(adapted["w"], v, atol=1e-12)
 
 
 def test_the_derivative_of_adam_inside_is_finite_at_a_zero_gradient() -> None:
     silent = Batch.of(np.zeros((4, 3), np.float32), np.ones(4, np.float32))
-    problem, update = quadratic(), Optimized(3, InnerAdam())
+    problem, update = quadratic(), OptimizerSteps(3, InnerAdam())
     params = problem.model.init(jax.random.key(0))
     gradient = jax.grad(lambda p: meta_objective(problem, update, p, silent, points_of_a_plane()))(params)
     assert np.isfinite(gradient["w"]).all()
@@ -304,7 +307,7 @@ def test_padding_does_not_change_what_is_adapted_to() -> None:
 
 
 def test_only_the_named_parameters_move_and_the_others_are_still_meta_learned() -> None:
-    update = GradientDescent(only=("head",))
+    update = GradientDescent(adapt_only=("head",))
     params = CURVES.model.init(jax.random.key(0))
     adapted = update(CURVES.objective, params, points(5))
     np.testing.assert_array_equal(adapted["hidden"][0]["kernel"], params["hidden"][0]["kernel"])
@@ -324,12 +327,12 @@ def test_a_name_that_no_parameter_bears_is_refused() -> None:
         (lambda: GradientDescent(steps=-1), "steps"),
         (lambda: GradientDescent(step_size=0.0), "step_size"),
         (lambda: GradientDescent(step_size=float("nan")), "step_size"),
-        (lambda: GradientDescent(half_at=-1.0), "half_at"),
+        (lambda: GradientDescent(prior_strength=-1.0), "prior_strength"),
         (lambda: MetaSGD(step_size=-0.1), "step_size"),
-        (lambda: MetaSGD(half_at=float("inf")), "half_at"),
+        (lambda: MetaSGD(prior_strength=float("inf")), "prior_strength"),
         (lambda: InnerMomentum(decay=1.0), "decay"),
         (lambda: InnerAdam(epsilon=0.0), "epsilon"),
-        (lambda: Optimized(steps=-2), "steps"),
+        (lambda: OptimizerSteps(steps=-2), "steps"),
         (lambda: Proximal(strength=0.0), "strength"),
         (lambda: Proximal(cg_steps=0), "cg_steps"),
         (lambda: Proximal(tolerance=-1.0), "tolerance"),

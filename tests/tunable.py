@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metaleader import Adam, Experiment, GradientDescent, Model, Preset, Protocol, Score, State, Stream, Task
-from metaleader.problem.objective import squared_error
+from metaleader.problem.losses import squared_error
 
 START = Adam(0.01), GradientDescent(step_size=0.3)
 
@@ -81,7 +81,7 @@ experiment = Experiment(
             Noise(),
             Model(lambda key: {"off": jnp.zeros(())}, lambda params, inputs, weights: params["off"] + 0 * inputs),
             squared_error,
-            Protocol(chunk=2, threshold=0.5),
+            OnlineProtocol(chunk=2, threshold=0.5),
             {"guess": Guess(*START), "fragile": Guess(*START, diverges_above=0.05, fails_below=0.002)},
         )
     },

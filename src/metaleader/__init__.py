@@ -1,7 +1,6 @@
 """Online meta-learning: a learner that meets tasks one after another and learns to adapt faster with each."""
 
-from metaleader.buffer.retention import Memory
-from metaleader.buffer.store import Recency
+from metaleader.buffer import Recency, Retention
 from metaleader.errors import UserError
 from metaleader.experiments import EXPERIMENTS, Experiment, Preset
 from metaleader.learners import (
@@ -14,20 +13,19 @@ from metaleader.learners import (
     Momentum,
     MultiHeadFTL,
     MultiHeadTOE,
+    OnlineMetaGradient,
     Scratch,
-    State,
-    Streaming,
 )
 from metaleader.models import MLP, ConvNet, PoseNet
-from metaleader.play.protocol import Position, Protocol, advance, play, start
-from metaleader.play.record import Record
-from metaleader.problem.batch import Batch
-from metaleader.problem.objective import (
+from metaleader.play import OnlineProtocol, Record, RunState, begin, play, resume
+from metaleader.problem import (
+    Batch,
     CrossEntropy,
     Model,
     Problem,
     Score,
     accuracy,
+    from_sklearn,
     mean_squared_error,
     squared_error,
 )
@@ -49,12 +47,14 @@ from metaleader.update import (
     InnerAdam,
     InnerMomentum,
     MetaSGD,
-    Optimized,
+    OptimizerSteps,
     Proximal,
     Reptile,
     UpdateProcedure,
+    adapt,
+    meta_gradient,
+    meta_objective,
 )
-from metaleader.update.meta import adapt, meta_gradient, meta_objective
 
 __all__ = [
     "EXPERIMENTS",
@@ -77,41 +77,41 @@ __all__ = [
     "InnerAdam",
     "InnerMomentum",
     "Learner",
-    "Memory",
     "MetaSGD",
     "Model",
     "Momentum",
     "MultiHeadFTL",
     "MultiHeadTOE",
-    "Optimized",
+    "OnlineMetaGradient",
+    "OnlineProtocol",
+    "OptimizerSteps",
     "Pose",
     "PoseNet",
-    "Position",
     "Preset",
     "Problem",
-    "Protocol",
     "Proximal",
     "RainbowDigits",
     "RainbowMnist",
     "Recency",
     "Record",
     "Reptile",
+    "Retention",
+    "RunState",
     "Score",
     "Scratch",
     "Sinusoid",
-    "State",
     "Stream",
-    "Streaming",
     "Task",
     "UpdateProcedure",
     "UserError",
     "accuracy",
     "adapt",
-    "advance",
+    "begin",
+    "from_sklearn",
     "mean_squared_error",
     "meta_gradient",
     "meta_objective",
     "play",
+    "resume",
     "squared_error",
-    "start",
 ]

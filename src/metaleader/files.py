@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -23,3 +24,8 @@ def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write `text` whole or not at all."""
     write_whole(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

@@ -1,284 +1,274 @@
-"""The task buffer B, sampling distributions nu over its tasks, and minibatches from it (paper, section 5).
+"""The task buffer B (paper, Algorithm 1): datapoints of tasks that may interleave and come back.
 
-Examples of all tasks lie one after another in arrays on the device, whose capacity doubles when they are full.
-Where each task begins and how many examples it has stays on the host, so that nothing waits for the device.
+Examples lie in slots of arrays on the device, whose capacity doubles when they are full. Which slots are whose stays on
+the host, so that nothing waits for the device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import hashlib
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
-from metaleader.problem.batch import AnyArray, Batch, bucket_size
+from metaleader.problem.batch import Batch, bucket_size
 
-Draw: TypeAlias = tuple[Int[Array, " _"], Float[Array, " _"]]  # places, and weights: 0 where there is none
-Draws: TypeAlias = tuple[Int[Array, "steps tasks _"], Float[Array, "steps tasks _"]]  # of the tasks of every step
-Sampling: TypeAlias = Callable[[Float[Array, " tasks"]], Float[Array, " tasks"]]
-
-
-class Ledger(NamedTuple):
-    """What a limited memory keeps account of; a row is a task of which something is held, in order of arrival.
-
-    Attributes:
-        order: host array `(capacity,)`: where the examples lie, task after task; their places are reused.
-        rounds: host array `(rows,)`: the round, from 0, of every row.
-        row_seen: host array `(rows,)`: datapoints seen of it, held or not.
-        seen: host scalar: datapoints seen of all tasks.
-        seed: host array `(2,)`: settles what is kept by chance.
-    """
-
-    order: Any
-    rounds: Any
-    row_seen: Any
-    seen: Any
-    seed: Any
+TaskKey: TypeAlias = int | str  # which task a datapoint is of
+CAPACITY = 1024  # slots of a new buffer
+ROWS = 64  # tasks that a new buffer has room for
 
 
 class TaskBuffer(NamedTuple):
-    """The datapoints kept of the tasks seen so far: all, or those that fit into a limited memory.
+    """The datapoints kept of the tasks seen so far.
+
+    A task of which something is held has a row; rows are in order of first arrival. Places number what is held, row
+    after row, and in a row by arrival.
 
     Attributes:
-        inputs: device array `(capacity, ...)`.
-        targets: device array `(capacity, ...)`.
-        starts: host array `(task capacity,)`: where the examples of each task begin.
-        counts: host array `(task capacity,)`: how many there are; 0 behind the last task.
-        tasks: host scalar: how many tasks were seen.
-        ledger: None where all is kept: then row k is task k, and examples lie where `starts` says. Otherwise,
-            examples lie where the ledger's `order` has it.
+        data: the slots: a `Batch` of device arrays `(capacity, ...)`.
+        order: host array `(capacity,)`: the slot of each place.
+        arrivals: host array `(capacity,)`: the number of the datapoint at each place, counting all that were seen.
+        ids: host array `(rows,)`: which task each row is of (see `task_id`).
+        counts: host array `(rows,)`: datapoints held of it; 0 behind the last row.
+        seen: host array `(rows,)`: datapoints seen of it, held or not.
+        ages: host array `(rows,)`: how many tasks were observed since it last was; 0 for the current one.
+        total: host scalar: datapoints seen of all tasks.
+        seed: host array `(2,)`: settles what a limited memory keeps by chance.
     """
 
-    inputs: Any
-    targets: Any
-    starts: Any
+    data: Batch
+    order: Any
+    arrivals: Any
+    ids: Any
     counts: Any
-    tasks: Any
-    ledger: Any = None
+    seen: Any
+    ages: Any
+    total: Any
+    seed: Any
 
     @property
     def size(self) -> int:
-        """How many datapoints are stored."""
+        """How many datapoints are held."""
         return int(self.counts.sum())
 
     @property
-    def rounds(self) -> Any:
-        """The task, from 0, that each row of `starts` and `counts` is of."""
-        return np.arange(len(self.counts), dtype=np.int32) if self.ledger is None else self.ledger.rounds
+    def rows(self) -> int:
+        """How many tasks something is held of."""
+        return int(np.count_nonzero(self.counts))
 
     @property
     def past(self) -> int:
-        """How many of the datapoints stored are of tasks before the newest; they come first."""
-        return int(self.counts[self.rounds < self.tasks - 1].sum())
+        """How many of the datapoints held are of other tasks than the current one."""
+        return int(self.counts[self.ages > 0].sum())
+
+    @property
+    def starts(self) -> Int[np.ndarray, " rows"]:
+        """The first place of every row."""
+        return np.cumsum(self.counts, dtype=np.int32) - self.counts
+
+    def row_of(self, task: TaskKey) -> int | None:
+        """The row of a task; None where nothing of it is held."""
+        found = np.flatnonzero((self.ids == task_id(task)) & (self.counts > 0))
+        return int(found[0]) if len(found) else None
+
+    def is_current(self, task: TaskKey) -> bool:
+        """Whether the task is the one observed last, and something of it is held."""
+        row = self.row_of(task)
+        return row is not None and int(self.ages[row]) == 0
+
+    def places_of(self, row: int) -> Int[np.ndarray, " n"]:
+        """The places of a row."""
+        start = int(self.starts[row])
+        return np.arange(start, start + int(self.counts[row]), dtype=np.int32)
 
 
-def empty(like: Batch, capacity: int = 1024, task_capacity: int = 64) -> TaskBuffer:
-    """A buffer for examples of the shapes and types in `like`, with room for `capacity` of them at first."""
+def task_id(task: TaskKey) -> int:
+    """A number of 63 bits for a task's key, the same in every process.
+
+    Raises:
+        ValueError: the key is neither an integer nor a string.
+    """
+    if isinstance(task, np.integer):
+        task = int(task)
+    if not isinstance(task, (int, str)) or isinstance(task, bool):
+        raise ValueError(f"a task's key must be an integer or a string, got {task!r}")
+    kind = "i" if isinstance(task, int) else "s"
+    digest = hashlib.blake2b(f"{kind}{task}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def empty(example: Batch, key: Array | None = None, capacity: int = CAPACITY) -> TaskBuffer:
+    """A buffer for examples of the shapes and types in `example`, with room for `capacity` of them at first.
+
+    `key` settles what a limited memory will keep by chance.
+    """
 
     def room(leaf: Any) -> Array:
-        return jnp.zeros((capacity, *leaf.shape[1:]), jnp.asarray(leaf[:1]).dtype)
+        return jnp.zeros((capacity, *np.shape(leaf)[1:]), jnp.asarray(leaf[:1]).dtype)
 
-    offsets = np.zeros(task_capacity, np.int32)
-    return TaskBuffer(room(like.inputs), room(like.targets), offsets, offsets, np.zeros((), np.int32))
-
-
-def check(buffer: TaskBuffer, task: int, batch: Batch) -> None:
-    """Make sure that `batch` of task `task` may be added.
-
-    Raises:
-        ValueError: `task` is neither the newest task nor the next, or examples have another shape or type.
-    """
-    newest = int(buffer.tasks) - 1
-    if task not in (newest, newest + 1) or task < 0:
-        raise ValueError(f"task {task} cannot take data: expected {newest} (the newest) or {newest + 1} (the next)")
-    for kind, stored, new in (
-        ("inputs", buffer.inputs, batch.inputs),
-        ("targets", buffer.targets, batch.targets),
-    ):
-        if stored.shape[1:] != new.shape[1:] or stored.dtype != jnp.asarray(new[:1]).dtype:
-            raise ValueError(
-                f"{kind} are {new.dtype} of shape {new.shape[1:]} an example; the buffer holds {stored.dtype} of "
-                f"shape {stored.shape[1:]}: give every task of a stream the same"
-            )
-
-
-def append(buffer: TaskBuffer, task: int, batch: Batch) -> TaskBuffer:
-    """The buffer with `batch` added to task `task`, which is the newest one or the next after it.
-
-    The device arrays of the buffer given are donated: only the one returned may be used afterwards.
-
-    Raises:
-        ValueError: see `check`.
-    """
-    check(buffer, task, batch)
-    newest = int(buffer.tasks) - 1
-    size, added = buffer.size, len(batch)
-    # Padding to a few sizes keeps compilation rare; what is written behind `added` is overwritten next time.
-    block = jax.tree.map(lambda leaf: _padded(leaf, bucket_size(added)), (batch.inputs, batch.targets))
-    inputs, targets = buffer.inputs, buffer.targets
-    while size + bucket_size(added) > len(inputs):
-        inputs, targets = extended(inputs, len(inputs)), extended(targets, len(targets))
-    inputs, targets = _write(inputs, targets, *block, np.int32(size))
-
-    starts, counts = buffer.starts.copy(), buffer.counts.copy()
-    if task == len(starts):
-        starts, counts = np.pad(starts, (0, task)), np.pad(counts, (0, task))
-    if task > newest:
-        starts[task] = size
-    counts[task] += added
-    return TaskBuffer(inputs, targets, starts, counts, np.asarray(max(newest, task) + 1, np.int32))
-
-
-@dataclass(frozen=True)
-class Recency:
-    """Sampling weight `2 ** (-age / half_life)` for a task seen `age` rounds ago.
-
-    The default, an infinite half-life, is the uniform distribution over the tasks seen (the paper's nu_t).
-    Any function of the ages, an array `(tasks,)`, to weights of the same shape serves as well; the age of a task
-    without datapoints is infinite, and its weight does not count.
-
-    Raises:
-        ValueError: `half_life` is not positive, or `newest` is not in [0, 1).
-    """
-
-    half_life: float = float("inf")
-    """Rounds after which a task is drawn half as often; inf: all tasks alike."""
-    newest: float = 0.0
-    """Probability of drawing the newest task; 0: what its age gives it."""
-
-    def __post_init__(self) -> None:
-        if not self.half_life > 0:
-            raise ValueError(f"half_life must be positive, got {self.half_life}")
-        if not 0 <= self.newest < 1:
-            raise ValueError(f"newest must be in [0, 1), got {self.newest}")
-
-    def __call__(self, ages: Float[Array, " tasks"]) -> Float[Array, " tasks"]:
-        """The weights, up to a constant factor."""
-        weights = jnp.where(jnp.isinf(ages), 0, jnp.exp2(-ages / self.half_life))
-        if not self.newest:
-            return weights
-        others = jnp.sum(jnp.where(ages > 0, weights, 0))
-        own = jnp.where(others > 0, others * self.newest / (1 - self.newest), 1)
-        return jnp.where(ages > 0, weights, own)
-
-
-def sampling_weights(
-    sampling: Sampling,
-    counts: Int[AnyArray, " capacity"],
-    tasks: Int[AnyArray, ""],
-    rounds: Int[AnyArray, " capacity"] | None = None,
-) -> Float[Array, " capacity"]:
-    """nu_t up to a constant factor: `sampling` of the tasks' ages, and 0 for a task without datapoints.
-
-    `rounds` are the tasks that the counts are of; 0, 1, ... unless given.
-    """
-    ages = (tasks - 1 - (jnp.arange(len(counts)) if rounds is None else rounds)).astype(jnp.float32)
-    has_data = (counts > 0) & (ages >= 0)
-    return jnp.where(has_data, sampling(jnp.where(has_data, ages, jnp.inf)), 0)
-
-
-def sample_index(key: Array, weights: Float[AnyArray, " capacity"], shape: tuple[int, ...]) -> Int[Array, ...]:
-    """Indices drawn with replacement in proportion to `weights`, by inversion of the cumulative sum.
-
-    An index of weight 0 is never drawn, unless all are 0.
-    """
-    cumulative = jnp.cumsum(weights)
-    # In (0, total]: with side="left", an index whose weight is 0 adds no interval to hit.
-    points = (1 - jax.random.uniform(key, shape)) * cumulative[-1]
-    return jnp.searchsorted(cumulative, points, side="left").astype(jnp.int32)
-
-
-def sample_distinct(key: Array, count: Int[AnyArray, ""] | int, n: int) -> Draw:
-    """`n` distinct numbers below `count` in random order, every arrangement equally likely.
-
-    The first `n` steps of a Fisher-Yates shuffle of `0, ..., count - 1`, of which only the places that were
-    swapped are kept.
-
-    Returns:
-        The numbers, and weights: 1 for each, and 0 for those that are missing where `count < n`.
-    """
-    steps = jnp.arange(n)
-    left = jnp.maximum(count - steps, 1)
-    drawn = steps + jnp.minimum((jax.random.uniform(key, (n,)) * left).astype(jnp.int32), left - 1)
-
-    def look_up(place: Array, moved: Array, before: Array) -> Array:
-        # What lies at `place` is what the last of the earlier swaps brought there.
-        swaps = jnp.where((drawn == place) & (steps < before), steps, -1)
-        last = jnp.max(swaps)
-        return jnp.where(last >= 0, moved[last], place)
-
-    def swap(moved: Array, step: Array) -> tuple[Array, Array]:
-        taken = look_up(drawn[step], moved, step)
-        return moved.at[step].set(look_up(step, moved, step)), taken
-
-    numbers = jax.lax.scan(swap, jnp.zeros(n, jnp.int32), steps)[1]
-    present = steps < count
-    return jnp.where(present, numbers, 0), present.astype(jnp.float32)
-
-
-def sample_split(
-    key: Array,
-    counts: Int[AnyArray, " capacity"],
-    task: Int[AnyArray, ""],
-    train: int,
-    validation: int,
-    vary_train: bool = False,
-) -> tuple[Draw, Draw]:
-    """Places of disjoint minibatches D_tr and D_val within a task, drawn without replacement.
-
-    A task with fewer than `train + validation` datapoints fills both in proportion; the rest has weight 0. With
-    `vary_train`, D_tr keeps its first m examples only, m uniform from 1 to `train`.
-    """
-    total = train + validation
-    numbers, weights = sample_distinct(key, counts[task], total)
-    # Spread over the draw, so that a draw cut short leaves both parts their share.
-    to_train = np.diff(np.arange(total + 1) * train // total) > 0
-    kept = weights[to_train]
-    if vary_train:
-        kept = kept * (jnp.arange(train) < jax.random.randint(jax.random.fold_in(key, 1), (), 1, train + 1))
-    return (numbers[to_train], kept), (numbers[~to_train], weights[~to_train])
-
-
-def sample_splits(
-    key: Array,
-    counts: Int[AnyArray, " capacity"],
-    tasks: Int[Array, "steps tasks"],
-    train: int,
-    validation: int,
-    vary_train: bool = False,
-) -> tuple[Draws, Draws]:
-    """`sample_split` of every task of every step; the numbers and weights have shape `(steps, tasks, n)`."""
-    split = partial(sample_split, train=train, validation=validation, vary_train=vary_train)
-    of_steps = jax.vmap(jax.vmap(split, in_axes=(0, None, 0)), in_axes=(0, None, 0))
-    drawn: tuple[Draws, Draws] = of_steps(jax.random.split(key, tasks.shape), counts, tasks)
-    return drawn
-
-
-def take(buffer: TaskBuffer, index: Int[AnyArray, " n"], weights: Float[AnyArray, " n"]) -> Batch:
-    """The examples at `index`, counted task after task, as a batch."""
-    if buffer.ledger is not None:
-        index = jnp.asarray(buffer.ledger.order)[index]
-    return Batch(buffer.inputs[index], buffer.targets[index], weights)
-
-
-def extended(stored: Array, room: int) -> Array:
-    """The examples `stored`, with room for so many more."""
-    return jnp.concatenate([stored, jnp.zeros_like(stored, shape=(room, *stored.shape[1:]))])
-
-
-def _padded(leaf: Any, size: int) -> np.ndarray:
-    leaf = np.asarray(leaf)
-    return np.pad(leaf, [(0, size - len(leaf))] + [(0, 0)] * (leaf.ndim - 1))
-
-
-@partial(jax.jit, donate_argnums=(0, 1))
-def _write(inputs: Array, targets: Array, new_inputs: Array, new_targets: Array, at: Array) -> tuple[Array, Array]:
-    return (
-        jax.lax.dynamic_update_slice_in_dim(inputs, new_inputs.astype(inputs.dtype), at, axis=0),
-        jax.lax.dynamic_update_slice_in_dim(targets, new_targets.astype(targets.dtype), at, axis=0),
+    data = jax.tree.map(room, Batch(example.inputs, example.targets, example.weights))
+    seed = np.zeros(2, np.uint32) if key is None else np.asarray(jax.random.key_data(key)).astype(np.uint32)
+    places, rows = np.zeros(capacity, np.int32), np.zeros(ROWS, np.int32)
+    return TaskBuffer(
+        data,
+        places,
+        np.zeros(capacity, np.int64),
+        np.zeros(ROWS, np.int64),
+        rows,
+        np.zeros(ROWS, np.int64),
+        rows,
+        np.zeros((), np.int64),
+        seed,
     )
+
+
+def check(buffer: TaskBuffer, batch: Batch) -> None:
+    """Make sure that `batch` may be added.
+
+    Raises:
+        ValueError: examples have another structure, shape or type than those held.
+    """
+    for kind, held, new in (
+        ("inputs", buffer.data.inputs, batch.inputs),
+        ("targets", buffer.data.targets, batch.targets),
+    ):
+        own, other = str(jax.tree.structure(held)), str(jax.tree.structure(new))
+        if own != other:
+            raise ValueError(f"{kind} are {other}, the buffer holds {own}: give every task of a stream the same")
+        for stored, leaf in zip(jax.tree.leaves(held), jax.tree.leaves(new), strict=True):
+            if stored.shape[1:] != leaf.shape[1:] or stored.dtype != jnp.asarray(leaf[:1]).dtype:
+                raise ValueError(
+                    f"{kind} are {leaf.dtype} of shape {leaf.shape[1:]} an example; the buffer holds {stored.dtype} of "
+                    f"shape {stored.shape[1:]}: give every task of a stream the same"
+                )
+
+
+def take(data: Batch, slots: Int[Any, " n"], weights: Any) -> Batch:
+    """The examples in `slots`, each with its own weight times that given."""
+    inputs, targets = jax.tree.map(lambda leaf: leaf[slots], (data.inputs, data.targets))
+    return Batch(inputs, targets, data.weights[slots] * weights)
+
+
+def held(buffer: TaskBuffer, places: Any) -> Batch:
+    """The examples at places, each with its own weight."""
+    return take(buffer.data, buffer.order[np.asarray(places)], np.ones(len(places), np.float32))
+
+
+class Arrival(NamedTuple):
+    """A buffer about to take datapoints of a task.
+
+    Attributes:
+        buffer: as it was.
+        row: of the task; the next free one for a task of which nothing is held.
+        ids: as in `TaskBuffer`, for the rows in use and that one.
+        counts: likewise, before the datapoints arrive.
+        seen: likewise, before the datapoints arrive.
+        ages: likewise, with the task as the current one.
+        arriving: how many datapoints there are.
+    """
+
+    buffer: TaskBuffer
+    row: int
+    ids: np.ndarray
+    counts: np.ndarray
+    seen: np.ndarray
+    ages: np.ndarray
+    arriving: int
+
+
+def arrival(buffer: TaskBuffer, task: TaskKey, batch: Batch) -> Arrival:
+    """What is at hand when `batch` arrives for `task`.
+
+    Raises:
+        ValueError: see `check` and `task_id`.
+    """
+    check(buffer, batch)
+    used, row = buffer.rows, buffer.row_of(task)
+    ids, counts, seen, ages = (rows[:used] for rows in (buffer.ids, buffer.counts, buffer.seen, buffer.ages))
+    if row is None:
+        row = used
+        ids, counts, seen = np.append(ids, task_id(task)), np.append(counts, np.int32(0)), np.append(seen, np.int64(0))
+        ages = np.append(ages, np.iinfo(np.int32).max)
+    # Tasks observed more recently than this one was are now one task further away.
+    ages = np.where(ages < ages[row], ages + 1, ages).astype(np.int32)
+    ages[row] = 0
+    return Arrival(buffer, row, ids, counts, seen, ages, len(batch))
+
+
+def stored(came: Arrival, batch: Batch, kept: Int[np.ndarray, " kept"] | None, most: int | None = None) -> TaskBuffer:
+    """The buffer that holds what is `kept`, with room for `most` datapoints at most.
+
+    The device arrays of the buffer before are donated: only the one returned may be used afterwards.
+
+    Args:
+        came: what is at hand.
+        batch: what arrives.
+        kept: places of the buffer and, numbered behind all places held, datapoints that arrive; ascending. None: all.
+        most: None: no limit.
+    """
+    before, held = came.buffer, int(came.counts.sum())
+    if kept is None:
+        staying, entering = np.arange(held), np.arange(came.arriving)
+    else:
+        staying, entering = kept[kept < held], kept[kept >= held] - held
+    size = len(staying) + len(entering)
+    data, capacity = before.data, len(before.order)
+    while size > capacity:
+        added = min(capacity, (most or 2 * capacity) - capacity)
+        data, capacity = jax.tree.map(partial(_extended, room=added), data), capacity + added
+    slots = before.order[staying]
+    free = np.arange(size)[len(slots) :] if kept is None else np.setdiff1d(np.arange(capacity), slots)[: len(entering)]
+    data = _written(data, batch, entering, free.astype(np.int32), capacity)
+
+    counts = came.counts.astype(np.int64)
+    if kept is not None:
+        counts = np.bincount(np.repeat(np.arange(len(counts)), counts)[staying], minlength=len(counts))
+    at = int(counts[: came.row + 1].sum())  # behind the task's own places
+    counts[came.row] += len(entering)
+    seen = came.seen.copy()
+    seen[came.row] += came.arriving
+    keeps, rows = counts > 0, len(before.counts)
+    while keeps.sum() > rows:
+        rows *= 2
+
+    def places(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+        joined = np.concatenate([old[:at], new, old[at:]])
+        return np.pad(joined, (0, capacity - size)).astype(old.dtype)
+
+    def filled(values: np.ndarray, like: np.ndarray) -> np.ndarray:
+        return np.pad(values[keeps], (0, rows - int(keeps.sum()))).astype(like.dtype)
+
+    return TaskBuffer(
+        data,
+        places(slots, free),
+        places(before.arrivals[staying], before.total + entering),
+        filled(came.ids, before.ids),
+        filled(counts, before.counts),
+        filled(seen, before.seen),
+        filled(came.ages, before.ages),
+        np.asarray(before.total + came.arriving, np.int64),
+        before.seed,
+    )
+
+
+def _written(data: Batch, batch: Batch, entering: np.ndarray, slots: np.ndarray, capacity: int) -> Batch:
+    """The slots with the examples `entering` of the batch; a few sizes keep compilation rare."""
+    padding = bucket_size(max(len(entering), 1)) - len(entering)
+    index = np.pad(entering, (0, padding))
+    examples = Batch(batch.inputs, batch.targets, batch.weights)
+    new = jax.tree.map(lambda leaf: np.asarray(leaf)[index], examples)
+    # The places of padding lie outside and are dropped.
+    return _scatter(data, new, np.pad(slots, (0, padding), constant_values=capacity))
+
+
+def _extended(leaf: Array, room: int) -> Array:
+    return jnp.concatenate([leaf, jnp.zeros_like(leaf, shape=(room, *leaf.shape[1:]))])
+
+
+@partial(jax.jit, donate_argnums=0)
+def _scatter(data: Batch, new: Batch, slots: Any) -> Batch:
+    return jax.tree.map(lambda held, leaf: held.at[slots].set(leaf.astype(held.dtype), mode="drop"), data, new)

@@ -19,11 +19,12 @@ from metaleader import devices
 from metaleader.commands import reproduce as reproduction
 from metaleader.commands.progress import live, live_sweep, steps
 from metaleader.errors import UserError, unknown
-from metaleader.experiments import EXPERIMENTS, find
-from metaleader.experiments.options import parse, parse_with_settings, value_of
+from metaleader.experiments import EXPERIMENTS, find, sweeps
+from metaleader.experiments.plans import Selection, perform
+from metaleader.experiments.settings import parse, parse_with_settings, value_of
 from metaleader.results import report, verdict_page, words
-from metaleader.runs import sweep as sweeps
-from metaleader.runs.run import Plan, RunFailed, RunInterrupted, run
+from metaleader.runs import sweep as pool
+from metaleader.runs.run import RunFailed, RunInterrupted, run
 from metaleader.runs.workers import LocalWorkers, slots
 from metaleader.streams import rendering
 from metaleader.streams import sources as data
@@ -279,7 +280,7 @@ def _run(arguments: list[str]) -> int:
     elif options.processes is not None or options.process_id is not None:
         raise UserError("--processes and --process-id need --coordinator HOST:PORT")
     out = options.out or devices.on_first(lambda: _folder(f"{experiment.name}-{preset_name}", options.resume))
-    plan = Plan(
+    selection = Selection(
         experiment,
         preset_name,
         preset,
@@ -288,8 +289,8 @@ def _run(arguments: list[str]) -> int:
         out,
         options.data_dir,
         shlex.join(["metaleader", "run", name, *arguments]),
-        options.checkpoint_seconds,
     )
+    plan = selection.plan(checkpoint_seconds=options.checkpoint_seconds)
     try:
         with live(plan, quiet=not devices.is_first()) as progress:
             outcomes = run(plan, options.resume, progress)
@@ -315,14 +316,14 @@ def _sweep(arguments: list[str]) -> int:
         options.experiments, options.preset, learners, range(options.seeds), options.set, out, data_dir, command
     )
     sweeps.check_all(jobs, out, options.resume)
-    workers: sweeps.Workers
+    workers: pool.Workers
     if options.ray or options.ray_address is not None:
-        workers = sweeps.RayWorkers(options.ray_address, options.workers, options.cores, options.gpus)
+        workers = pool.RayWorkers(options.ray_address, options.workers, options.cores, perform, options.gpus)
     else:
-        workers = LocalWorkers(slots(options.workers, options.cores), options.cores, sweeps.perform)
+        workers = LocalWorkers(slots(options.workers, options.cores), options.cores, perform)
     try:
         with live_sweep(jobs) as show:
-            outcomes = sweeps.sweep(jobs, workers, show)
+            outcomes = pool.sweep(jobs, workers, show)
     except RunInterrupted:
         return _stopped(["sweep", *arguments], options.out, out)
     return _finish(out, outcomes)
@@ -381,10 +382,10 @@ def _reproduce(arguments: list[str]) -> int:
         chosen = _chosen(options.experiment)
         jobs = reproduction.jobs(chosen, options.preset, options.seeds, options.set, out, data_dir, command)
         reproduction.check(jobs, options.resume)
-        workers = LocalWorkers(slots(options.workers), 1, sweeps.perform)
+        workers = LocalWorkers(slots(options.workers), 1, perform)
         try:
             with live_sweep(jobs) as show:
-                outcomes = sweeps.sweep(jobs, workers, show)
+                outcomes = pool.sweep(jobs, workers, show)
         except RunInterrupted:
             return _stopped(["reproduce", *arguments], options.out, out)
     page, judged = verdict_page.conclude(out)

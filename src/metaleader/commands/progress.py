@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -16,18 +17,17 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from metaleader.play.protocol import Position
-from metaleader.play.record import Record
+from metaleader.play import Record, RunState
 from metaleader.runs.run import Plan
 from metaleader.runs.run import Progress as Callback
-from metaleader.runs.sweep import Job, Show
+from metaleader.runs.sweep import JobLike, Show
 
 
 @contextmanager
 def live(plan: Plan, quiet: bool = False) -> Iterator[Callback]:
     """A bar for each run of the plan, on standard error, with the round and the latest score."""
     console = Console(stderr=True)
-    score_name = plan.experiment.score.name
+    score_name = plan.about.score.name
     bars: dict[tuple[str, int], TaskID] = {}
     with Progress(
         TextColumn("{task.description}"),
@@ -38,30 +38,29 @@ def live(plan: Plan, quiet: bool = False) -> Iterator[Callback]:
         console=console,
         disable=quiet or not console.is_terminal,
     ) as display:
-        for learner in plan.learners:
-            for seed in plan.seeds:
-                label = f"{learner} seed {seed}" if len(plan.seeds) > 1 else learner
-                bars[learner, seed] = display.add_task(label, start=False, total=None, state="waiting")
+        for learner, seed in plan.runs:
+            label = f"{learner} seed {seed}" if len(plan.streams) > 1 else learner
+            bars[learner, seed] = display.add_task(label, start=False, total=None, state="waiting")
 
-        def show(learner: str, seed: int, rounds: int, position: Position, record: Record | None) -> None:
+        def show(learner: str, seed: int, rounds: int | None, state: RunState, record: Record | None) -> None:
             bar = bars[learner, seed]
             if not display.tasks[bar].started:
                 display.start_task(bar)
-            completed = int(position.round)
-            display.update(bar, total=rounds, completed=completed)
+            display.update(bar, total=rounds, completed=state.round)
             if record is not None:
                 score = "not finite" if record.score is None else f"{record.score:.3f}"
-                state = f"round {record.round:>3}/{rounds}  {record.datapoints:>4} datapoints  {score_name} {score}"
-                display.update(bar, state=state)
+                of = "" if rounds is None else f"/{rounds}"
+                said = f"round {record.round:>3}{of}  {record.datapoints:>4} datapoints  {score_name} {score}"
+                display.update(bar, state=said)
 
         yield show
 
 
 @contextmanager
-def live_sweep(jobs: Sequence[Job]) -> Iterator[Show]:
+def live_sweep(jobs: Sequence[JobLike]) -> Iterator[Show]:
     """A bar for the sweep and one for each run under way, on standard error."""
     console = Console(stderr=True)
-    bars: dict[Job, TaskID] = {}
+    bars: dict[Any, TaskID] = {}
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -73,7 +72,7 @@ def live_sweep(jobs: Sequence[Job]) -> Iterator[Show]:
     ) as display:
         whole = display.add_task("sweep", total=len(jobs), unit="runs")
 
-        def show(outcomes: Mapping[str, str], running: Collection[Job]) -> None:
+        def show(outcomes: Mapping[str, str], running: Collection[Any]) -> None:
             if display.disable:
                 return
             display.update(whole, completed=len(outcomes))

@@ -8,16 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from metaleader.errors import UserError, unknown
-from metaleader.experiments import EXPERIMENTS
-from metaleader.experiments.options import by_name, has_setting, with_settings
-from metaleader.results.claims import CLAIMS
-from metaleader.runs import sweep
-from metaleader.runs.sweep import Job
-
-
-def experiments() -> list[str]:
-    """The experiments about which the paper claims something, in its order."""
-    return list(dict.fromkeys(claim.experiment for claim in CLAIMS if claim.experiment in EXPERIMENTS))
+from metaleader.experiments import EXPERIMENTS, sweeps
+from metaleader.experiments.plans import Job
+from metaleader.experiments.settings import by_name, has_setting, with_settings
+from metaleader.results.claims import claimed
 
 
 def jobs(
@@ -44,7 +38,7 @@ def jobs(
         UserError: an experiment, preset or setting is unknown or impossible, a setting is of one learner, or the
             settings change nothing in any experiment.
     """
-    known = experiments()
+    known = claimed()
     for name in names:
         if name not in known:
             raise UserError(unknown("experiment", name, known))
@@ -77,10 +71,10 @@ def jobs(
 
 
 def check(planned: Sequence[Job], resume: bool) -> None:
-    """Make sure, before anything runs, that all of it can; see `sweep.check_all`.
+    """Make sure, before anything runs, that all of it can; see `sweeps.check_all`.
 
     Raises:
         UserError: an experiment has runs in the folder already (or, resuming, with other settings), or data is missing.
     """
     for folder in dict.fromkeys(job.out for job in planned):
-        sweep.check_all([job for job in planned if job.out == folder], folder, resume)
+        sweeps.check_all([job for job in planned if job.out == folder], folder, resume)

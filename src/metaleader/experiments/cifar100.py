@@ -6,12 +6,13 @@ from types import MappingProxyType
 from metaleader.experiments.experiment import FINE_TUNING, Experiment, Preset, learners, search_space, smaller
 from metaleader.learners import FTL, FTML, Adam, Momentum, MultiHeadFTL, MultiHeadTOE, Scratch
 from metaleader.models import ConvNet
-from metaleader.play.protocol import Protocol
-from metaleader.problem.objective import CrossEntropy, accuracy
+from metaleader.play.protocol import OnlineProtocol
+from metaleader.problem.losses import CrossEntropy
+from metaleader.problem.scores import accuracy
 from metaleader.streams import FiveWayCifar100
 from metaleader.update import GradientDescent, HeadFirst
 
-_PROTOCOL = Protocol(chunk=50, evaluate_at=(50, 100, 150, 250, 400, 600, 900, 1300, 2000), threshold=0.6)
+_PROTOCOL = OnlineProtocol(chunk=50, evaluate_at=(50, 100, 150, 250, 400, 600, 900, 1300, 2000), threshold=0.6)
 
 # A fifth of the classes, so that a run takes minutes. The rate of learning from scratch drops at one half and three
 # quarters of the steps of a round.
@@ -78,7 +79,7 @@ CIFAR100 = Experiment(
         }
     ),
     compared=("ftml", "ftml-last-layer", "ftl", "toe", "scratch"),
-    shown_at=(50, 250, 2000),
+    report_sizes=(50, 250, 2000),
     search=SEARCH,
     differs=MappingProxyType(
         {"laptop": "16 of about 96 tasks, 20 of 100 classes; 1 M gradients a learner, a small part of the paper's."}

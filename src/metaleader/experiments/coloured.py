@@ -6,8 +6,9 @@ from types import MappingProxyType
 from metaleader.experiments.experiment import FINE_TUNING, Experiment, Preset, learners, search_space, smaller
 from metaleader.learners import FTL, FTML, TOE, Adam, Scratch
 from metaleader.models import ConvNet
-from metaleader.play.protocol import Protocol
-from metaleader.problem.objective import CrossEntropy, accuracy
+from metaleader.play.protocol import OnlineProtocol
+from metaleader.problem.losses import CrossEntropy
+from metaleader.problem.scores import accuracy
 from metaleader.streams import ColouredDigits, ColouredMnist
 from metaleader.update import GradientDescent, HeadFirst
 
@@ -15,7 +16,7 @@ _LAPTOP = Preset(
     stream=ColouredMnist(),
     model=ConvNet(depth=4, classes=5, norm="task"),
     loss=CrossEntropy(),
-    protocol=Protocol(chunk=10, threshold=0.9),
+    protocol=OnlineProtocol(chunk=10, threshold=0.9),
     learners=learners(
         FTML(
             GradientDescent(steps=2, step_size=0.4),
@@ -35,7 +36,7 @@ _DIGITS_LAPTOP = Preset(
     stream=ColouredDigits(),
     model=ConvNet(depth=3, image=(16, 16, 3), classes=5, norm="task"),
     loss=CrossEntropy(),
-    protocol=Protocol(chunk=10, evaluate_at=(10, 20, 30, 40, 60, 80, 100), threshold=0.9),
+    protocol=OnlineProtocol(chunk=10, evaluate_at=(10, 20, 30, 40, 60, 80, 100), threshold=0.9),
     learners=learners(
         FTML(
             GradientDescent(steps=1, step_size=0.998),
@@ -63,7 +64,7 @@ _PAPER = Preset(
     stream=ColouredMnist(rounds=70, examples_per_task=900, test_examples=500),
     model=ConvNet(depth=5, classes=5),
     loss=CrossEntropy(),
-    protocol=Protocol(chunk=20, threshold=0.9),
+    protocol=OnlineProtocol(chunk=20, threshold=0.9),
     learners=learners(
         FTML(meta_steps=50, meta_batch=25, past_only=True),
         FTL(50, batch_tasks=10),
@@ -109,7 +110,7 @@ COLOURED_DIGITS = Experiment(
             "laptop": _DIGITS_LAPTOP,
         }
     ),
-    shown_at=(10, 20, 40),
+    report_sizes=(10, 20, 40),
     illustration="colours",
     search=SEARCH,
     differs=MappingProxyType(

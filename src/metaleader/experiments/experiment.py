@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, runtime_checkable
-from typing import Protocol as Interface
+from typing import Any, Protocol, runtime_checkable
 
 from metaleader.errors import UserError, check_not_negative, unknown
-from metaleader.learners import FTL, FTML, TOE, Learner, MultiHeadFTL, MultiHeadTOE, Scratch, Spends, Streaming
-from metaleader.play.protocol import Protocol
-from metaleader.problem.objective import Loss, ModelLike, Problem, Score
+from metaleader.learners import FTL, FTML, TOE, Learner, MultiHeadFTL, MultiHeadTOE, OnlineMetaGradient, Scratch, Spends
+from metaleader.play.protocol import OnlineProtocol
+from metaleader.problem.losses import Loss
+from metaleader.problem.model import ModelLike
+from metaleader.problem.problem import Problem
+from metaleader.problem.scores import Score
 from metaleader.streams import Stream
 from metaleader.update import (
     GradientDescent,
@@ -20,7 +22,7 @@ from metaleader.update import (
     InnerAdam,
     InnerMomentum,
     MetaSGD,
-    Optimized,
+    OptimizerSteps,
     Proximal,
     Reptile,
     UpdateProcedure,
@@ -38,7 +40,7 @@ FINE_TUNING: Mapping[str, str] = MappingProxyType(  # of HeadFirst
 
 
 @runtime_checkable
-class StreamSettings(Interface):
+class StreamSettings(Protocol):
     """A frozen dataclass of what determines a stream, besides the seed."""
 
     def stream(self, seed: int, data_dir: Path | None = None) -> Stream:
@@ -68,7 +70,7 @@ class Preset:
     stream: StreamSettings
     model: ModelLike
     loss: Loss
-    protocol: Protocol
+    protocol: OnlineProtocol
     learners: Mapping[str, Learner]
     gradients: int = 0
     own_steps: tuple[str, ...] = ()
@@ -89,11 +91,10 @@ class Experiment:
     Attributes:
         name: on the command line and in results.
         summary: one line.
-        score: what a learner is judged by.
+        scores: what a learner is judged by; the first decides on proficiency.
         presets: `smoke` (seconds), `laptop` (minutes on 2 cores), `paper` (the authors' schedule), or others.
         compared: the learners that run if none is named.
-        also: scores that are recorded and reported beside the one that counts.
-        shown_at: sizes of D_t that figures and tables show. None named: some of those evaluated.
+        report_sizes: sizes of D_t that figures and tables show. None named: some of those evaluated.
         seeds: how many seeds its results rest on, unless told.
         search: what `metaleader tune` searches beside learning rates and step sizes: options of learners, by name, with
             `LOW:HIGH` or choices `A|B|C`.
@@ -103,11 +104,10 @@ class Experiment:
 
     name: str
     summary: str
-    score: Score
+    scores: tuple[Score, ...] | Score
     presets: Mapping[str, Preset]
     compared: tuple[str, ...] = ("ftml", "ftl", "toe", "scratch")
-    also: tuple[Score, ...] = ()
-    shown_at: tuple[int, ...] = ()
+    report_sizes: tuple[int, ...] = ()
     illustration: str = ""
     seeds: int = 6
     search: Mapping[str, str] = field(default_factory=dict)
@@ -125,7 +125,12 @@ class Experiment:
 
     def problem(self, preset: Preset) -> Problem:
         """What is learned under `preset`."""
-        return Problem(preset.model, preset.loss, self.score, self.also)
+        return Problem(preset.model, preset.loss, self.scores)
+
+    @property
+    def score(self) -> Score:
+        """The score that decides on proficiency."""
+        return self.scores if isinstance(self.scores, Score) else self.scores[0]
 
 
 def learners(ftml: FTML, ftl: FTL | MultiHeadFTL, toe: TOE | MultiHeadTOE, scratch: Scratch) -> Mapping[str, Learner]:
@@ -134,18 +139,18 @@ def learners(ftml: FTML, ftl: FTL | MultiHeadFTL, toe: TOE | MultiHeadTOE, scrat
     assert isinstance(descent, GradientDescent)
     steps, step_size = descent.steps, descent.step_size
     others: Mapping[str, UpdateProcedure] = {
-        "ftml-last-layer": replace(descent, only=("head",)),
+        "ftml-last-layer": replace(descent, adapt_only=("head",)),
         "ftml-first-order": replace(descent, first_order=True),
         "ftml-second-order": replace(descent, first_order=False),
         "ftml-reptile": Reptile(steps, step_size),
         "ftml-meta-sgd": MetaSGD(steps, step_size),
         # The momentum of 0.9 takes about 2.6 times as far in five steps.
-        "ftml-momentum": Optimized(steps, InnerMomentum(step_size / 2)),
-        "ftml-adam": Optimized(steps, InnerAdam(step_size / 10)),
+        "ftml-momentum": OptimizerSteps(steps, InnerMomentum(step_size / 2)),
+        "ftml-adam": OptimizerSteps(steps, InnerAdam(step_size / 10)),
         "ftml-imaml": Proximal(2 * steps, step_size),
     }
-    data_steps = replace(ftml, update=MetaSGD(steps, 2 * step_size, half_at=10.0), vary_train_size=True)
-    streaming = Streaming(
+    data_steps = replace(ftml, update=MetaSGD(steps, 2 * step_size, prior_strength=10.0), vary_train_size=True)
+    streaming = OnlineMetaGradient(
         descent, ftml.meta_steps, ftml.meta_batch, ftml.train_size, ftml.validation_size, ftml.optimizer
     )
     return MappingProxyType(
@@ -155,7 +160,7 @@ def learners(ftml: FTML, ftl: FTL | MultiHeadFTL, toe: TOE | MultiHeadTOE, scrat
             "ftml-data-steps": data_steps,
             "streaming": streaming,
             "ftl": ftl,
-            "ftl-adam": replace(ftl, update=Optimized(20, InnerAdam(0.003))),
+            "ftl-adam": replace(ftl, update=OptimizerSteps(20, InnerAdam(0.003))),
             "ftl-head-first": replace(ftl, update=HeadFirst()),
             "toe": toe,
             "scratch": scratch,

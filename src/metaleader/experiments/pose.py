@@ -11,12 +11,13 @@ from jaxtyping import Array, Float
 from metaleader.experiments.experiment import Experiment, Preset, learners, search_space, smaller
 from metaleader.learners import FTL, FTML, TOE, Adam, Scratch
 from metaleader.models import PoseNet
-from metaleader.play.protocol import Protocol
+from metaleader.play.protocol import OnlineProtocol
 from metaleader.problem.batch import AnyArray
-from metaleader.problem.objective import Score, mean_squared_error, squared_error
+from metaleader.problem.losses import squared_error
+from metaleader.problem.scores import Score, mean_squared_error
 from metaleader.streams import Pose
 from metaleader.streams.rendering import Rendering
-from metaleader.update import GradientDescent, InnerMomentum, Optimized
+from metaleader.update import GradientDescent, InnerMomentum, OptimizerSteps
 
 
 def _position_error(outputs: Float[AnyArray, "n 4"], targets: Float[AnyArray, "n 4"]) -> Float[Array, " n"]:
@@ -42,7 +43,7 @@ _LAPTOP = Preset(
     stream=Pose(rounds=14, rendering=Rendering(classes=("chair", "sofa"), pixels=32, objects=16)),
     model=PoseNet(depth=2, image=(32, 32, 3), norm="task"),
     loss=squared_error,
-    protocol=Protocol(chunk=20, evaluate_at=_SIZES, threshold=0.05),
+    protocol=OnlineProtocol(chunk=20, evaluate_at=_SIZES, threshold=0.05),
     learners=learners(
         FTML(
             GradientDescent(steps=1, step_size=0.13),
@@ -51,7 +52,7 @@ _LAPTOP = Preset(
             validation_size=25,
             optimizer=Adam(5.4e-3, average=0.99),
         ),
-        FTL(update=Optimized(20, InnerMomentum(0.05, decay=0.9)), optimizer=Adam(2e-3, average=0.99)),
+        FTL(update=OptimizerSteps(20, InnerMomentum(0.05, decay=0.9)), optimizer=Adam(2e-3, average=0.99)),
         TOE(optimizer=Adam(3.7e-3, average=0.99)),
         Scratch(optimizer=Adam(1.7e-3, average=0.9)),
     ),
@@ -64,7 +65,7 @@ _PAPER = Preset(
     stream=Pose(rendering=Rendering(pixels=125)),
     model=PoseNet(image=(125, 125, 3)),
     loss=squared_error,
-    protocol=Protocol(chunk=20, evaluate_at=_SIZES, threshold=0.05),
+    protocol=OnlineProtocol(chunk=20, evaluate_at=_SIZES, threshold=0.05),
     learners=learners(
         FTML(meta_steps=50, meta_batch=25, past_only=True),
         FTL(50, batch_tasks=10),
@@ -95,10 +96,9 @@ SEARCH = search_space(
 POSE = Experiment(
     "pose",
     "pose of CAD models on a table, from rendered images (paper, section 6.3; figure 5)",
-    mean_squared_error,
+    (mean_squared_error, position_error, angle_error),
     MappingProxyType(_PRESETS),
-    also=(position_error, angle_error),
-    shown_at=(60, 400),
+    report_sizes=(60, 400),
     seeds=3,
     search=SEARCH,
     differs=MappingProxyType(
@@ -112,10 +112,9 @@ POSE = Experiment(
 POSE_PRIMITIVES = Experiment(
     "pose-primitives",
     "the same with objects built from MuJoCo's own shapes; needs no download",
-    mean_squared_error,
+    (mean_squared_error, position_error, angle_error),
     MappingProxyType({name: _of_primitives(preset) for name, preset in _PRESETS.items()}),
-    also=(position_error, angle_error),
-    shown_at=(60, 400),
+    report_sizes=(60, 400),
     seeds=3,
     search=SEARCH,
 )

@@ -6,10 +6,11 @@ from types import MappingProxyType
 from metaleader.experiments.experiment import Experiment, Preset, learners, search_space, smaller
 from metaleader.learners import FTL, FTML, TOE, Adam, Scratch
 from metaleader.models import ConvNet
-from metaleader.play.protocol import Protocol
-from metaleader.problem.objective import CrossEntropy, accuracy
+from metaleader.play.protocol import OnlineProtocol
+from metaleader.problem.losses import CrossEntropy
+from metaleader.problem.scores import accuracy
 from metaleader.streams import RainbowDigits, RainbowMnist
-from metaleader.update import GradientDescent, InnerMomentum, Optimized
+from metaleader.update import GradientDescent, InnerMomentum, OptimizerSteps
 
 # What the laptop presets share: every learner takes as many gradients to learn whenever datapoints arrive, predicts
 # each test image on its own (norm="task"), and keeps an average of the iterates. Their numbers are those of the
@@ -18,7 +19,7 @@ _DIGITS_LAPTOP = Preset(
     stream=RainbowDigits(),
     model=ConvNet(depth=3, image=(16, 16, 3), norm="task"),
     loss=CrossEntropy(),
-    protocol=Protocol(chunk=10, threshold=0.9),
+    protocol=OnlineProtocol(chunk=10, threshold=0.9),
     learners=learners(
         FTML(
             GradientDescent(steps=1, step_size=0.3),
@@ -27,7 +28,7 @@ _DIGITS_LAPTOP = Preset(
             validation_size=35,
             optimizer=Adam(3e-3, average=0.99),
         ),
-        FTL(update=Optimized(50, InnerMomentum(0.1, decay=0.0)), optimizer=Adam(2e-3, average=0.99)),
+        FTL(update=OptimizerSteps(50, InnerMomentum(0.1, decay=0.0)), optimizer=Adam(2e-3, average=0.99)),
         TOE(optimizer=Adam(2e-3, average=0.99)),
         Scratch(optimizer=Adam(2e-3, average=0.9)),
     ),
@@ -38,7 +39,7 @@ _MNIST_LAPTOP = Preset(
     stream=RainbowMnist(),
     model=ConvNet(depth=4, norm="task"),
     loss=CrossEntropy(),
-    protocol=Protocol(chunk=20, evaluate_at=(20, 40, 60, 80, 120, 160, 240, 320, 480, 640, 900), threshold=0.9),
+    protocol=OnlineProtocol(chunk=20, evaluate_at=(20, 40, 60, 80, 120, 160, 240, 320, 480, 640, 900), threshold=0.9),
     learners=learners(
         FTML(
             GradientDescent(steps=2, step_size=0.4),
@@ -47,7 +48,7 @@ _MNIST_LAPTOP = Preset(
             validation_size=50,
             optimizer=Adam(4e-3, average=0.99),
         ),
-        FTL(update=Optimized(20, InnerMomentum(0.1, decay=0.0)), optimizer=Adam(2e-3, average=0.99)),
+        FTL(update=OptimizerSteps(20, InnerMomentum(0.1, decay=0.0)), optimizer=Adam(2e-3, average=0.99)),
         TOE(optimizer=Adam(2e-3, average=0.99)),
         Scratch(optimizer=Adam(5.6e-3, average=0.9)),
     ),
@@ -60,7 +61,7 @@ _MNIST_PAPER = Preset(
     stream=RainbowMnist(),
     model=ConvNet(depth=5),
     loss=CrossEntropy(),
-    protocol=Protocol(chunk=20, threshold=0.9),
+    protocol=OnlineProtocol(chunk=20, threshold=0.9),
     learners=learners(
         FTML(meta_steps=50, meta_batch=25, past_only=True),
         FTL(50, batch_tasks=10),

@@ -5,19 +5,20 @@ from types import MappingProxyType
 from metaleader.experiments.experiment import Experiment, Preset, learners, search_space, smaller
 from metaleader.learners import FTL, FTML, TOE, Adam, Scratch
 from metaleader.models import MLP
-from metaleader.play.protocol import Protocol
-from metaleader.problem.objective import mean_squared_error, squared_error
+from metaleader.play.protocol import OnlineProtocol
+from metaleader.problem.losses import squared_error
+from metaleader.problem.scores import mean_squared_error
 from metaleader.streams import Sinusoid
-from metaleader.update import GradientDescent, InnerMomentum, Optimized
+from metaleader.update import GradientDescent, InnerMomentum, OptimizerSteps
 
 _LAPTOP = Preset(
     stream=Sinusoid(),
     model=MLP(),
     loss=squared_error,
-    protocol=Protocol(chunk=5, threshold=0.1),
+    protocol=OnlineProtocol(chunk=5, threshold=0.1),
     learners=learners(
         FTML(GradientDescent(step_size=0.003), adapt_steps=5, optimizer=Adam(3e-3, average=0.99)),
-        FTL(update=Optimized(200, InnerMomentum(0.003, decay=0.0)), optimizer=Adam(3e-3, average=0.99)),
+        FTL(update=OptimizerSteps(200, InnerMomentum(0.003, decay=0.0)), optimizer=Adam(3e-3, average=0.99)),
         TOE(optimizer=Adam(3e-3, average=0.99)),
         Scratch(optimizer=Adam(3e-3, average=0.9)),
     ),

@@ -1,10 +1,11 @@
 """Learners: FTML and what the paper compares it with."""
 
-from metaleader.learners.base import Adam, Learner, Momentum, Spends, State
+from metaleader.learners.base import Learned, Learner, Spends
 from metaleader.learners.ftml import FTML
 from metaleader.learners.joint import FTL, TOE, JointTraining
 from metaleader.learners.multihead import MultiHeadFTL, MultiHeadTOE
-from metaleader.learners.online_meta_gradient import AdaGrad, Streaming
+from metaleader.learners.online_meta_gradient import OnlineMetaGradient
+from metaleader.learners.optimizers import AdaGrad, Adam, Momentum, averaging
 from metaleader.learners.scratch import Scratch
 
 __all__ = [
@@ -14,12 +15,13 @@ __all__ = [
     "AdaGrad",
     "Adam",
     "JointTraining",
+    "Learned",
     "Learner",
     "Momentum",
     "MultiHeadFTL",
     "MultiHeadTOE",
+    "OnlineMetaGradient",
     "Scratch",
     "Spends",
-    "State",
-    "Streaming",
+    "averaging",
 ]

@@ -13,25 +13,27 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
 
 from metaleader import devices
-from metaleader.buffer import store as buffers
-from metaleader.buffer.retention import Memory
-from metaleader.buffer.store import Recency, Sampling, TaskBuffer
+from metaleader.buffer import Recency, Retention, Sampling, TaskBuffer, TaskKey, sampling
 from metaleader.errors import check_not_negative, check_positive
-from metaleader.learners import base as states
-from metaleader.learners.base import Adam, Optimizer, State
+from metaleader.learners import base
+from metaleader.learners.base import Learned, PredictsByModel
+from metaleader.learners.optimizers import Adam
 from metaleader.problem.batch import Batch
-from metaleader.problem.objective import Params, Problem
-from metaleader.update import GradientDescent, MetaParams, UpdateProcedure
-from metaleader.update.meta import meta_gradient
+from metaleader.problem.content import Static
+from metaleader.problem.model import Params
+from metaleader.problem.problem import Problem
+from metaleader.update import GradientDescent, MetaParams, UpdateProcedure, meta_gradient
+from metaleader.update.optimizer import Optimizer, transformation
 
 
 @dataclass(frozen=True)
-class FTML:
+class FTML(PredictsByModel):
     """Follow the meta leader: `w_{t+1} = argmin_w sum_{k<=t} f_k(U_k(w))` (Eq. 4), by stochastic meta-gradients.
 
     Each call of `observe` stores the new datapoints and runs one Meta-Update (Algorithm 2): `meta_steps` steps
     of the outer optimiser along the meta-gradient (Eq. 5), each on `meta_batch` tasks drawn from nu_t with
-    replacement. `adapt` is the Update-Procedure.
+    replacement. `adapt` is the Update-Procedure. Tasks may interleave and come back: the sum is over all tasks of which
+    the buffer holds something.
 
     Raises:
         ValueError: a size is not positive.
@@ -48,16 +50,16 @@ class FTML:
     validation_size: int = 10
     """Examples in D_k_val, on which its result is judged."""
     optimizer: Adam | Optimizer = Adam()
-    """The outer optimiser: a function that gives an optax transformation."""
+    """The outer optimiser: an optax transformation, or a function that gives one."""
     sampling: Recency | Sampling = Recency()
     """The distribution nu_t over the tasks in the buffer."""
     past_only: bool = False
-    """Meta-train on the tasks before this round only, as the authors' code did. Algorithm 1 includes the
-    current task."""
+    """Meta-train on the tasks before this round only, as the authors' code did: on all but the current one. Algorithm 1
+    includes the current task."""
     vary_train_size: bool = False
     """Let D_k_tr hold from 1 to `train_size` examples, by chance: for update procedures whose steps depend on how many
     there are."""
-    memory: Memory = Memory()
+    retention: Retention = Retention()
     """Which datapoints the buffer keeps."""
     adapt_steps: int | None = None
     """Steps of U when `adapt` applies it to all of D_t, which may be many more datapoints than D_k_tr holds. None: as
@@ -72,47 +74,38 @@ class FTML:
             if not hasattr(self.update, "steps"):
                 raise ValueError(f"adapt_steps needs an update procedure with steps, got {self.update}")
 
-    @property
-    def adaptation(self) -> UpdateProcedure:
-        """U with `adapt_steps` steps."""
-        if self.adapt_steps is None:
-            return self.update
-        return replace(self.update, steps=self.adapt_steps)  # type: ignore[type-var] # has steps: checked above
-
-    def init(self, problem: Problem, key: Array, like: Batch, capacity: int = 1024) -> State:
+    def init(self, problem: Problem, key: Array, example: Batch) -> Learned:
         """Random w_1, an empty buffer."""
         key, init_key = jax.random.split(key)
-        params = self.update.init(problem.model.init(init_key))
-        mesh = devices.mesh(self.meta_batch)
-        state = State(
-            params, self.optimizer().init(params), self.memory.empty(like, key, capacity), key, states.count(0)
-        )
-        on_devices = devices.put(
-            (state.params, state.opt_state, state.key, state.buffer.inputs, state.buffer.targets),
-            devices.replicated(mesh),
-        )
-        params, opt_state, key, inputs, targets = on_devices
-        return State(
-            params,
-            opt_state,
-            state.buffer._replace(inputs=inputs, targets=targets),
-            key,
-            state.gradient_evaluations,
-        )
+        params = self.update.init(problem.init(init_key))
+        buffer = self.retention.empty(example, key)
+        everywhere = devices.replicated(devices.mesh(self.meta_batch))
+        opt_state = transformation(self.optimizer).init(params)
+        params, opt_state, key, data = devices.put((params, opt_state, key, buffer.data), everywhere)
+        return Learned(params, opt_state, buffer._replace(data=data), key)
 
-    def observe(self, problem: Problem, state: State, task: int, batch: Batch) -> State:
+    def observe(self, problem: Problem, state: Learned, task: TaskKey, batch: Batch) -> tuple[Learned, int]:
         """Add the datapoints to the buffer, then Meta-Update."""
-        buffer = self.memory.append(state.buffer, task, batch)
+        buffer = self.retention.append(state.buffer, task, batch)
         if self.past_only and buffer.past == 0:
-            return state._replace(buffer=buffer)
-        mesh = devices.mesh(self.meta_batch)
-        params, opt_state, key = _meta_update(problem, self, mesh, state.params, state.opt_state, state.key, buffer)
-        spent = states.count(state.gradient_evaluations + self.meta_steps * self.meta_gradient_evaluations())
-        return State(params, opt_state, buffer, key, spent)
+            return state._replace(buffer=buffer), 0
+        drawn = _draw(Static((problem, self)), state.key, buffer.counts, buffer.ages)
+        key, train, validation = drawn
+        minibatches = (_taken(buffer, draw) for draw in (train, validation))
+        params, opt_state = _meta_update(
+            Static((problem, self.update, self.optimizer, self.tasks_at_once)),
+            devices.mesh(self.meta_batch),
+            state.params,
+            state.opt_state,
+            *minibatches,
+        )
+        return Learned(params, opt_state, buffer, key), self.meta_steps * self.meta_gradient_evaluations()
 
-    def adapt(self, problem: Problem, state: State, batch: Batch) -> Params:
-        """U(w_t) on all data of the round so far."""
-        return states.adapt(problem, self.adaptation, state, batch)
+    def adapt(self, problem: Problem, state: Learned, task: TaskKey, batch: Batch) -> tuple[Params, int]:  # noqa: ARG002
+        """U(w_t) on all data of the task so far, with `adapt_steps` steps."""
+        steps = self.adapt_steps
+        update = self.update if steps is None else replace(self.update, steps=steps)  # type: ignore[type-var] # checked
+        return base.adapted(problem, update, state.leader, state.buffer, state.key, batch)
 
     def spending(self, gradients: int) -> FTML:
         """The same learner with as many meta-steps, at least one, as take about so many per-example gradients."""
@@ -125,59 +118,70 @@ class FTML:
         return self.meta_batch * a_task
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+def _taken(buffer: TaskBuffer, draw: tuple[Array, Array, Array | None]) -> Batch:
+    places, weights, keys = draw
+    return base.with_keys(base.gathered(buffer.data, buffer.order, places, weights), keys)
+
+
+@partial(jax.jit, static_argnums=0)
+def _draw(static: Static[tuple[Problem, FTML]], key: Array, counts: Any, ages: Any) -> Any:
+    """The next key; and D_tr and D_val of all tasks of all steps: places in the buffer, weights, and random keys."""
+    problem, learner = static.value
+    counts, ages = jnp.asarray(counts), jnp.asarray(ages)
+    nu = sampling.sampling_weights(learner.sampling, counts, ages)
+    if learner.past_only:
+        nu = jnp.where(ages == 0, 0, nu)
+    key, tasks_key, data_key = jax.random.split(key, 3)
+    rows = sampling.sample_rows(tasks_key, nu, (learner.meta_steps, learner.meta_batch))
+    draws = sampling.sample_splits(
+        data_key, counts, rows, learner.train_size, learner.validation_size, learner.vary_train_size
+    )
+    starts = (jnp.cumsum(counts) - counts)[rows][..., None]
+    keys = [base.random_keys(problem, part, rows.shape) for part in jax.random.split(data_key)]
+    return key, *((starts + numbers, weights, own) for (numbers, weights), own in zip(draws, keys, strict=True))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
 def _meta_update(
-    problem: Problem,
-    learner: FTML,
+    static: Static[tuple[Problem, UpdateProcedure, Optimizer, int | None]],
     mesh: Mesh,
     params: MetaParams,
     opt_state: Any,
-    key: Array,
-    buffer: TaskBuffer,
-) -> tuple[MetaParams, Any, Array]:
-    """Meta-Update (Algorithm 2): `meta_steps` times sample tasks and data, and step along the meta-gradient.
+    train: Batch,
+    validation: Batch,
+) -> tuple[MetaParams, Any]:
+    """Meta-Update (Algorithm 2) on tasks and data that were drawn: a step along the meta-gradient for each row.
 
-    Every device draws the same tasks, takes its share of them, and gets the mean of all. Where the devices cannot
-    share them equally, the last ones take tasks without examples of weight, which contribute zeros.
+    Every device takes its share of the tasks, and gets the mean of all. Where the devices cannot share them equally,
+    the last ones take tasks without examples of weight, which contribute zeros.
     """
-    optimizer = learner.optimizer()
-    share = -(-learner.meta_batch // mesh.size)
-    surplus = share * mesh.size - learner.meta_batch
-    at_once = devices.tasks_at_once() if learner.tasks_at_once is None else learner.tasks_at_once
+    problem, update, optimizer, at_once = static.value
+    outer = transformation(optimizer)
+    tasks = train.weights.shape[1]
+    share = -(-tasks // mesh.size)
+    at_once = devices.tasks_at_once() if at_once is None else at_once
 
-    def steps(params: MetaParams, opt_state: Any, key: Array, buffer: TaskBuffer) -> tuple[MetaParams, Any, Array]:
-        nu = buffers.sampling_weights(learner.sampling, buffer.counts, buffer.tasks, buffer.rounds)
-        if learner.past_only:
-            nu = jnp.where(buffer.rounds == buffer.tasks - 1, 0, nu)
-        key, tasks_key, data_key = jax.random.split(key, 3)
-        shape = (learner.meta_steps, learner.meta_batch)
-        tasks = buffers.sample_index(tasks_key, nu, shape)
-        draws = buffers.sample_splits(
-            data_key, buffer.counts, tasks, learner.train_size, learner.validation_size, learner.vary_train_size
-        )
-        drawn = jax.tree.map(
-            lambda leaf: jnp.pad(leaf, [(0, 0), (0, surplus)] + [(0, 0)] * (leaf.ndim - 2)), (tasks, draws)
-        )
+    def padded(batch: Batch) -> Batch:
+        surplus = share * mesh.size - tasks
+        if not surplus:
+            return batch
+        wide = jax.tree.map(lambda leaf: leaf[:, jnp.minimum(jnp.arange(tasks + surplus), tasks - 1)], batch)
+        weights = jnp.where((jnp.arange(tasks + surplus) < tasks)[:, None], wide.weights, 0)
+        return Batch(wide.inputs, wide.targets, weights, wide.key)
 
-        def step(carry: tuple[MetaParams, Any], drawn: Any) -> tuple[tuple[MetaParams, Any], None]:
+    def steps(params: MetaParams, opt_state: Any, batches: tuple[Batch, Batch]) -> tuple[MetaParams, Any]:
+        def step(carry: tuple[MetaParams, Any], batches: tuple[Batch, Batch]) -> tuple[tuple[MetaParams, Any], None]:
             params, opt_state = carry
-            first = jax.lax.axis_index(devices.TASKS) * share
-            tasks, draws = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, share), drawn)
-            train, validation = (
-                jax.vmap(lambda task, place, weights: buffers.take(buffer, buffer.starts[task] + place, weights))(
-                    tasks, *draw
-                )
-                for draw in draws
-            )
-            _, gradient = meta_gradient(problem, learner.update, params, train, validation, at_once)
+            _, gradient = meta_gradient(problem, update, params, *batches, at_once)
             gradient = jax.lax.pmean(gradient, devices.TASKS)
-            gradient = jax.tree.map(lambda g: g * (share * mesh.size / learner.meta_batch), gradient)
-            changes, opt_state = optimizer.update(gradient, opt_state, params)
+            gradient = jax.tree.map(lambda g: g * (share * mesh.size / tasks), gradient)
+            changes, opt_state = outer.update(gradient, opt_state, params)
             return (optax.apply_updates(params, changes), opt_state), None
 
-        carry, _ = jax.lax.scan(step, (params, opt_state), drawn)
-        return *carry, key
+        return jax.lax.scan(step, (params, opt_state), batches)[0]
 
-    everywhere = PartitionSpec()
-    spread = jax.shard_map(steps, mesh=mesh, in_specs=everywhere, out_specs=everywhere, check_vma=False)
-    return spread(params, opt_state, key, jax.tree.map(jnp.asarray, buffer))
+    everywhere, of_device = PartitionSpec(), PartitionSpec(None, devices.TASKS)
+    spread = jax.shard_map(
+        steps, mesh=mesh, in_specs=(everywhere, everywhere, of_device), out_specs=everywhere, check_vma=False
+    )
+    return spread(params, opt_state, (padded(train), padded(validation)))

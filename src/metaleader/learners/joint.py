@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, fields, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from metaleader.buffer import store as buffers
-from metaleader.buffer.retention import Memory
-from metaleader.buffer.store import TaskBuffer
+from metaleader.buffer import Retention, TaskKey, sampling
 from metaleader.errors import check_not_negative, check_positive
-from metaleader.learners import base as states
-from metaleader.learners.base import Adam, Momentum, Optimizer, State
+from metaleader.learners import base
+from metaleader.learners.base import Learned, PredictsByModel
+from metaleader.learners.optimizers import Adam, Momentum
 from metaleader.problem.batch import Batch
-from metaleader.problem.objective import Params, Problem
+from metaleader.problem.content import Static
+from metaleader.problem.model import Params
+from metaleader.problem.problem import Problem
 from metaleader.update import GradientDescent, Identity, UpdateProcedure
+from metaleader.update.optimizer import Optimizer, transformation
 
 Joint = TypeVar("Joint", bound="JointTraining")
 OfTask: TypeAlias = Callable[[Params, Any], Params]  # what the model is given for a task: its parameters
+Which: TypeAlias = Literal["all", "past", "current"]  # tasks: all, all but the current one, or that alone
 
 
 @dataclass(frozen=True)
-class JointTraining:
+class JointTraining(PredictsByModel):
     """Minibatches of joint training: `steps` optimiser steps on the data of several tasks whenever datapoints arrive.
 
     A minibatch holds `batch_tasks` tasks, drawn with replacement in proportion to their datapoints, and of each
@@ -52,8 +55,8 @@ class JointTraining:
     `batch_size` examples are normalised, as D_t does when test images are predicted. 0: a minibatch normalises
     itself."""
     optimizer: Adam | Momentum | Optimizer = Adam()
-    """A function that gives an optax transformation."""
-    memory: Memory = Memory()
+    """An optax transformation, or a function that gives one."""
+    retention: Retention = Retention()
     """Which datapoints the buffer keeps."""
 
     def __post_init__(self) -> None:
@@ -64,167 +67,181 @@ class JointTraining:
                 f"calibration_size must be 0 where tasks are mixed (batch_tasks=0), got {self.calibration_size}"
             )
 
-    def init(self, problem: Problem, key: Array, like: Batch, capacity: int = 1024) -> State:
+    def init(self, problem: Problem, key: Array, example: Batch) -> Learned:
         """Random parameters, a fresh optimiser and an empty buffer."""
-        return start(problem, self.optimizer, key, like, capacity, self.memory)
+        return start(problem, self.optimizer, key, example, self.retention)
 
     def spending(self: Joint, gradients: int) -> Joint:
         """The same learner with as many steps, at least one, as take about so many per-example gradients."""
         a_step = max(self.batch_tasks, 1) * (self.batch_size + self.calibration_size)
         return replace(self, steps=max(round(gradients / a_step), 1))
 
+    @property
+    def minibatches(self) -> Minibatches:
+        """How they are made."""
+        return Minibatches(self.batch_tasks, self.batch_size, self.calibration_size)
+
 
 @dataclass(frozen=True)
 class TOE(JointTraining):
-    """Train on everything: one model for all data so far, the current round's included, and no adaptation.
+    """Train on everything: one model for all data so far, the current task's included, and no adaptation.
 
     `w = argmin_w sum_{k<=t} f_k(w)` over the examples of all rounds.
     """
 
-    @property
-    def adaptation(self) -> UpdateProcedure:
-        """U(w) = w."""
-        return Identity()
+    def observe(self, problem: Problem, state: Learned, task: TaskKey, batch: Batch) -> tuple[Learned, int]:
+        """Add the datapoints to the buffer, then train on examples of all tasks."""
+        state = state._replace(buffer=self.retention.append(state.buffer, task, batch))
+        return train(problem, self.optimizer, self.minibatches, state, self.steps)
 
-    def observe(self, problem: Problem, state: State, task: int, batch: Batch) -> State:
-        """Add the datapoints to the buffer, then train on examples of all rounds."""
-        state = state._replace(buffer=self.memory.append(state.buffer, task, batch))
-        return train(problem, self, state)
-
-    def adapt(self, problem: Problem, state: State, batch: Batch) -> Params:
-        """The parameters as they are (their average, with `Adam.average`)."""
-        return states.adapt(problem, self.adaptation, state, batch)
+    def adapt(self, problem: Problem, state: Learned, task: TaskKey, batch: Batch) -> tuple[Params, int]:  # noqa: ARG002
+        """The parameters as they are (their average, where the optimiser keeps one)."""
+        return base.adapted(problem, Identity(), state.leader, state.buffer, state.key, batch)
 
 
 @dataclass(frozen=True)
 class FTL(JointTraining):
-    """Follow the leader: joint training on the rounds before this one, then fine-tuning on this one's data."""
+    """Follow the leader: joint training on the rounds before this one, then fine-tuning on this one's data.
+
+    Where tasks interleave or come back, the rounds before are all data but the current task's, whose datapoints the
+    fine-tuning is for: that of the task observed last.
+    """
 
     update: GradientDescent | UpdateProcedure = GradientDescent()
     """The fine-tuning."""
 
-    @property
-    def adaptation(self) -> UpdateProcedure:
-        """The fine-tuning."""
-        return self.update
+    def observe(self, problem: Problem, state: Learned, task: TaskKey, batch: Batch) -> tuple[Learned, int]:
+        """Add the datapoints to the buffer, then train on examples of the other tasks."""
+        state = state._replace(buffer=self.retention.append(state.buffer, task, batch))
+        return train(problem, self.optimizer, self.minibatches, state, self.steps, "past")
 
-    def observe(self, problem: Problem, state: State, task: int, batch: Batch) -> State:
-        """Add the datapoints to the buffer, then train on examples of the rounds before."""
-        state = state._replace(buffer=self.memory.append(state.buffer, task, batch))
-        return train(problem, self, state, past_only=True)
-
-    def adapt(self, problem: Problem, state: State, batch: Batch) -> Params:
-        """The joint model, fine-tuned on the round's data so far."""
-        return states.adapt(problem, self.adaptation, state, batch)
+    def adapt(self, problem: Problem, state: Learned, task: TaskKey, batch: Batch) -> tuple[Params, int]:  # noqa: ARG002
+        """The joint model, fine-tuned on the task's data so far."""
+        return base.adapted(problem, self.update, state.leader, state.buffer, state.key, batch)
 
 
-def start(
-    problem: Problem, optimizer: Optimizer, key: Array, like: Batch, capacity: int, memory: Memory = Memory()
-) -> State:
+class Minibatches(NamedTuple):
+    """How minibatches are made; see `JointTraining`.
+
+    Attributes:
+        tasks: in each; 0: mixed.
+        size: examples of each task.
+        calibration: further examples of each task.
+    """
+
+    tasks: int
+    size: int
+    calibration: int = 0
+
+
+def start(problem: Problem, optimizer: Optimizer, key: Array, example: Batch, retention: Retention) -> Learned:
     """Random parameters, a fresh optimiser and an empty buffer."""
     key, init_key = jax.random.split(key)
-    params = problem.model.init(init_key)
-    return State(params, optimizer().init(params), memory.empty(like, key, capacity), key, states.count(0))
+    params = problem.init(init_key)
+    return Learned(params, transformation(optimizer).init(params), retention.empty(example, key), key)
 
 
-def everywhere(params: Params, task: Any) -> Params:  # noqa: ARG001
+def everywhere(params: Params, row: Any) -> Params:  # noqa: ARG001
     """The same parameters for every task."""
     return params
 
 
 def train(
     problem: Problem,
-    training: JointTraining,
-    state: State,
-    past_only: bool = False,
+    optimizer: Optimizer,
+    minibatches: Minibatches,
+    state: Learned,
+    steps: int,
+    which: Which = "all",
     of_task: OfTask = everywhere,
-    newest_first: bool = False,
-    steps: int | None = None,
-) -> State:
-    """Optimiser steps on minibatches from the buffer; none if there is nothing to learn from.
+    current_first: bool = False,
+    taken: int | None = None,
+) -> tuple[Learned, int]:
+    """Optimiser steps on minibatches from the buffer, none if there is nothing to learn from; and what they cost.
 
     Args:
         problem: the model and its loss.
-        training: how minibatches are made.
+        optimizer: what takes the steps.
+        minibatches: how they are made.
         state: what is trained, and the data.
-        past_only: leave out the newest task.
+        steps: how many to take.
+        which: of which tasks.
         of_task: the model's parameters for a task, from all parameters and the task's row in the buffer.
-        newest_first: make the newest task the first of every minibatch.
-        steps: how many of `training.steps` to take; None: all.
+        current_first: make the current task the first of every minibatch.
+        taken: how many of the steps to take; None: all.
     """
-    if (state.buffer.past if past_only else state.buffer.size) == 0:
-        return state
-    # Without what a subclass adds: fine-tuned otherwise, the same training is the same program.
-    own = {field.name: getattr(training, field.name) for field in fields(JointTraining)}
-    params, opt_state, key, spent = _train(
-        problem,
-        JointTraining(**own),
-        of_task,
-        state.params,
-        state.opt_state,
-        state.key,
-        past_only,
-        newest_first,
-        state.buffer,
-        np.int32(training.steps if steps is None else steps),
-    )
-    total = states.count(state.gradient_evaluations + int(spent))
-    return State(params, opt_state, state.buffer, key, total)
+    buffer = state.buffer
+    if (buffer.past if which == "past" else buffer.size) == 0:
+        return state, 0
+    taken = steps if taken is None else taken
+    static = Static((problem, minibatches, steps, which, current_first))
+    key, rows, places, weights, keys, spent = _draw(static, state.key, buffer.counts, buffer.ages, np.int32(taken))
+    batches = base.with_keys(base.gathered(buffer.data, buffer.order, places, weights), keys)
+    compiled = Static((problem, optimizer, minibatches.calibration, of_task))
+    params, opt_state = _train(compiled, state.params, state.opt_state, rows, batches, np.int32(taken))
+    return Learned(params, opt_state, buffer, key), int(spent)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 6, 7))
+@partial(jax.jit, static_argnums=0)
+def _draw(
+    static: Static[tuple[Problem, Minibatches, int, Which, bool]], key: Array, counts: Any, ages: Any, taken: Any
+) -> Any:
+    """The next key; and for every step, the rows of its tasks, the places of the examples of each, weights and keys.
+
+    Also how many examples the first `taken` steps take.
+    """
+    problem, minibatches, steps, which, current_first = static.value
+    all_counts = jnp.asarray(counts)
+    current = (jnp.asarray(ages) == 0) & (all_counts > 0)
+    chosen = {"all": all_counts > 0, "past": ~current, "current": current}[which]
+    counts, starts = jnp.where(chosen, all_counts, 0), jnp.cumsum(all_counts) - all_counts
+    key, data_key = jax.random.split(key)
+    if not minibatches.tasks:
+        draw = partial(sampling.sample_distinct, count=jnp.sum(counts), n=minibatches.size)
+        places, weights = jax.vmap(draw)(jax.random.split(data_key, steps))
+        # Numbered among the examples of the tasks chosen: those of the current one are skipped, or come first.
+        first, own = jnp.sum(jnp.where(current, starts, 0)), jnp.sum(jnp.where(current, all_counts, 0))
+        if which == "past":
+            places = jnp.where(places >= first, places + own, places)
+        elif which == "current":
+            places = places + first
+        rows, places, weights = jnp.zeros((steps, 1), jnp.int32), places[:, None], weights[:, None]
+    else:
+        tasks_key, data_key = jax.random.split(data_key)
+        rows = sampling.sample_rows(tasks_key, counts.astype(jnp.float32), (steps, minibatches.tasks))
+        if current_first:
+            rows = rows.at[:, 0].set(jnp.argmax(current))
+        draws = sampling.sample_splits(data_key, counts, rows, minibatches.calibration, minibatches.size)
+        numbers, weights = (jnp.concatenate(parts, axis=-1) for parts in zip(*draws, strict=True))
+        places = starts[rows][..., None] + numbers
+    spent = jnp.sum(jnp.where((jnp.arange(steps) < taken)[:, None, None], weights, 0))
+    return key, rows, places, weights, base.random_keys(problem, data_key, rows.shape), spent
+
+
+@partial(jax.jit, static_argnums=0)
 def _train(
-    problem: Problem,
-    training: JointTraining,
-    of_task: OfTask,
+    static: Static[tuple[Problem, Optimizer, int, OfTask]],
     params: Params,
     opt_state: Any,
-    key: Array,
-    past_only: bool,
-    newest_first: bool,
-    buffer: TaskBuffer,
-    count: Any,
-) -> tuple[Params, Any, Array, Float[Array, ""]]:
-    """The first `count` of the steps; also how many examples they took."""
-    transformation = training.optimizer()
-    key, data_key = jax.random.split(key)
-    tasks, places, weights = _draws(training, data_key, buffer, past_only, newest_first)
-    first = training.calibration_size
+    rows: Any,
+    batches: Batch,
+    taken: Any,
+) -> tuple[Params, Any]:
+    """The first `taken` of the steps, each on a row of minibatches."""
+    problem, optimizer, calibration, of_task = static.value
+    outer = transformation(optimizer)
 
-    def loss_of_task(params: Params, task: Array, places: Array, weights: Array) -> Float[Array, ""]:
-        own = of_task(params, task)
-        batch = buffers.take(buffer, places, weights)
-        if first:
-            own = problem.model.calibrate(own, batch[:first])
-        return problem.objective(own, batch[first:])
+    def loss_of_task(params: Params, row: Array, batch: Batch) -> Float[Array, ""]:
+        own = of_task(params, row)
+        if calibration:
+            own = problem.net.calibrate(own, batch[:calibration])
+        return problem.objective(own, batch[calibration:])
 
-    def step(i: Array, carry: tuple[Params, Any, Array]) -> tuple[Params, Any, Array]:
-        params, opt_state, spent = carry
-        drawn = jax.tree.map(lambda leaf: leaf[i], (tasks, places, weights))
+    def step(i: Array, carry: tuple[Params, Any]) -> tuple[Params, Any]:
+        params, opt_state = carry
+        drawn = jax.tree.map(lambda leaf: leaf[i], (rows, batches))
         gradient = jax.grad(lambda params: jnp.mean(jax.vmap(partial(loss_of_task, params))(*drawn)))(params)
-        changes, opt_state = transformation.update(gradient, opt_state, params)
-        return optax.apply_updates(params, changes), opt_state, spent + jnp.sum(drawn[2])
+        changes, opt_state = outer.update(gradient, opt_state, params)
+        return optax.apply_updates(params, changes), opt_state
 
-    params, opt_state, spent = jax.lax.fori_loop(0, count, step, (params, opt_state, jnp.zeros(())))
-    return params, opt_state, key, spent
-
-
-def _draws(
-    training: JointTraining, key: Array, buffer: TaskBuffer, past_only: bool, newest_first: bool
-) -> tuple[Int[Array, "steps tasks"], Int[Array, "steps tasks n"], Float[Array, "steps tasks n"]]:
-    """For every step, the rows of its tasks, and the places of the examples of each with their weights."""
-    counts, starts = jnp.asarray(buffer.counts), jnp.asarray(buffer.starts)
-    if past_only:
-        counts = jnp.where(buffer.rounds == buffer.tasks - 1, 0, counts)
-    if not training.batch_tasks:  # the newest task's examples are the last
-        draw = partial(buffers.sample_distinct, count=jnp.sum(counts), n=training.batch_size)
-        places, weights = jax.vmap(draw)(jax.random.split(key, training.steps))
-        return jnp.zeros((training.steps, 1), jnp.int32), places[:, None], weights[:, None]
-    tasks_key, data_key = jax.random.split(key)
-    shape = (training.steps, training.batch_tasks)
-    tasks = buffers.sample_index(tasks_key, counts.astype(jnp.float32), shape)
-    if newest_first:
-        tasks = tasks.at[:, 0].set(jnp.argmax(jnp.where(counts > 0, jnp.asarray(buffer.rounds), -1)))
-    draws = buffers.sample_splits(data_key, counts, tasks, training.calibration_size, training.batch_size)
-    places, weights = (jnp.concatenate(parts, axis=-1) for parts in zip(*draws, strict=True))
-    return tasks, starts[tasks][..., None] + places, weights
+    return jax.lax.fori_loop(0, taken, step, (params, opt_state))

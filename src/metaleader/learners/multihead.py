@@ -8,21 +8,24 @@ from typing import Any
 import jax
 from jaxtyping import Array
 
+from metaleader.buffer import TaskKey
 from metaleader.errors import check_positive
-from metaleader.learners import base as states
-from metaleader.learners.base import State
+from metaleader.learners import base
+from metaleader.learners.base import Learned
 from metaleader.learners.joint import JointTraining, train
 from metaleader.problem.batch import Batch
-from metaleader.problem.objective import Params, Problem
+from metaleader.problem.model import Params
+from metaleader.problem.problem import Problem
 from metaleader.update import HeadFirst, Identity, UpdateProcedure, mask
+from metaleader.update.optimizer import transformation
 
 
 @dataclass(frozen=True)
 class MultiHead(JointTraining):
     """Joint training in which each task has its own head: `argmin_{a, h_1..h_t} sum_{k<=t} f_k(a, h_k)`.
 
-    All tasks share the parameters a; each task has its own copy of those named in `own`. `State.params` is the pair of
-    a and of all heads, stacked; the leaves of the other part are None in each.
+    All tasks share the parameters a; each task has its own copy of those named in `own`, in order of first arrival.
+    `Learned.params` is the pair of a and of all heads, stacked; the leaves of the other part are None in each.
 
     Raises:
         ValueError: see `JointTraining`; or tasks are to be mixed, or the buffer is limited.
@@ -32,46 +35,51 @@ class MultiHead(JointTraining):
     own: tuple[str, ...] = ("head",)
     """Names of the parameters that every task has for itself."""
     tasks: int = 128
-    """How many heads there are: the longest stream."""
+    """How many heads there are: the most tasks."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "batch_tasks", "tasks")
-        if self.memory.policy != "all":
-            raise ValueError(f"memory must keep all where every task has a head of its own, got {self.memory}")
+        if self.retention.policy != "all":
+            raise ValueError(f"retention must keep all where every task has a head of its own, got {self.retention}")
 
-    def init(self, problem: Problem, key: Array, like: Batch, capacity: int = 1024) -> State:
+    def init(self, problem: Problem, key: Array, example: Batch) -> Learned:
         """Random shared parameters and heads, an empty buffer.
 
         Raises:
             ValueError: no parameter bears a name in `own`.
         """
         key, init_key, heads_key = jax.random.split(key, 3)
-        drawn = problem.model.init(init_key)
+        drawn = problem.init(init_key)
         is_own = mask(drawn, self.own)
 
         def head(key: Array) -> Params:
-            return _part(problem.model.init(key), is_own, True)
+            return _part(problem.init(key), is_own, True)
 
         heads = jax.vmap(head)(jax.random.split(heads_key, self.tasks))
         params = (_part(drawn, is_own, False), heads)
-        return State(
-            params, self.optimizer().init(params), self.memory.empty(like, key, capacity), key, states.count(0)
-        )
+        return Learned(params, transformation(self.optimizer).init(params), self.retention.empty(example, key), key)
 
-    def _append(self, state: State, task: int, batch: Batch) -> State:
+    def _append(self, state: Learned, task: TaskKey, batch: Batch) -> Learned:
         """The state with the datapoints in its buffer.
 
         Raises:
             ValueError: there are more tasks than heads.
         """
-        if task >= self.tasks:
-            raise ValueError(f"round {task + 1} has no head, there are {self.tasks}: set tasks to the rounds to come")
-        return state._replace(buffer=self.memory.append(state.buffer, task, batch))
+        buffer = self.retention.append(state.buffer, task, batch)
+        if buffer.rows > self.tasks:
+            raise ValueError(
+                f"task {task!r} is the {buffer.rows}th and has no head, there are {self.tasks}: set tasks to the most "
+                "that will come"
+            )
+        return state._replace(buffer=buffer)
 
-    def _adapt(self, problem: Problem, state: State, batch: Batch, update: UpdateProcedure) -> Params:
-        joined = of_task(states.averaged_params(state), int(state.buffer.tasks) - 1)
-        return states.adapt(problem, update, state._replace(params=joined, opt_state=()), batch)
+    def _adapted(
+        self, problem: Problem, state: Learned, task: TaskKey, batch: Batch, update: UpdateProcedure
+    ) -> tuple[Params, int]:
+        row = state.buffer.row_of(task)
+        own = min(state.buffer.rows, self.tasks - 1) if row is None else row  # a task to come has the next head
+        return base.adapted(problem, update, of_task(state.leader, own), state.buffer, state.key, batch)
 
 
 @dataclass(frozen=True)
@@ -79,53 +87,45 @@ class MultiHeadTOE(MultiHead):
     """Train on everything, each task with its own head.
 
     The current task, whose head is new and would see next to nothing of a long stream otherwise, is one of the tasks of
-    every minibatch. `adapt` gives (a, h_t) of the current task.
+    every minibatch. `adapt` gives (a, h_t) of the task.
     """
 
-    @property
-    def adaptation(self) -> UpdateProcedure:
-        """U(w) = w."""
-        return Identity()
-
-    def observe(self, problem: Problem, state: State, task: int, batch: Batch) -> State:
-        """Add the datapoints to the buffer, then train on examples of all rounds.
+    def observe(self, problem: Problem, state: Learned, task: TaskKey, batch: Batch) -> tuple[Learned, int]:
+        """Add the datapoints to the buffer, then train on examples of all tasks.
 
         Raises:
             ValueError: there are more tasks than heads.
         """
-        return train(problem, self, self._append(state, task, batch), of_task=of_task, newest_first=True)
+        state = self._append(state, task, batch)
+        return train(problem, self.optimizer, self.minibatches, state, self.steps, of_task=of_task, current_first=True)
 
-    def adapt(self, problem: Problem, state: State, batch: Batch) -> Params:
-        """The shared parameters with the current task's head."""
-        return self._adapt(problem, state, batch, self.adaptation)
+    def adapt(self, problem: Problem, state: Learned, task: TaskKey, batch: Batch) -> tuple[Params, int]:
+        """The shared parameters with the task's head."""
+        return self._adapted(problem, state, task, batch, Identity())
 
 
 @dataclass(frozen=True)
 class MultiHeadFTL(MultiHead):
-    """Follow the leader: joint training on the rounds before, each task with its own head, then fine-tuning.
+    """Follow the leader: joint training on the other tasks, each with its own head, then fine-tuning.
 
-    The current task's head is as it was drawn; `HeadFirst` begins with one of its own.
+    The head of a task that was never another's past is as it was drawn; `HeadFirst` begins with one of its own.
     """
 
     update: HeadFirst | UpdateProcedure = HeadFirst()
     """The fine-tuning."""
 
-    @property
-    def adaptation(self) -> UpdateProcedure:
-        """The fine-tuning."""
-        return self.update
-
-    def observe(self, problem: Problem, state: State, task: int, batch: Batch) -> State:
-        """Add the datapoints to the buffer, then train on examples of the rounds before.
+    def observe(self, problem: Problem, state: Learned, task: TaskKey, batch: Batch) -> tuple[Learned, int]:
+        """Add the datapoints to the buffer, then train on examples of the other tasks.
 
         Raises:
             ValueError: there are more tasks than heads.
         """
-        return train(problem, self, self._append(state, task, batch), past_only=True, of_task=of_task)
+        state = self._append(state, task, batch)
+        return train(problem, self.optimizer, self.minibatches, state, self.steps, "past", of_task)
 
-    def adapt(self, problem: Problem, state: State, batch: Batch) -> Params:
-        """The shared parameters with the current task's head, fine-tuned on the round's data so far."""
-        return self._adapt(problem, state, batch, self.adaptation)
+    def adapt(self, problem: Problem, state: Learned, task: TaskKey, batch: Batch) -> tuple[Params, int]:
+        """The shared parameters with the task's head, fine-tuned on the task's data so far."""
+        return self._adapted(problem, state, task, batch, self.update)
 
 
 def _part(params: Params, is_own: Any, own: bool) -> Params:
@@ -133,9 +133,9 @@ def _part(params: Params, is_own: Any, own: bool) -> Params:
     return jax.tree.map(lambda leaf, its: leaf if its == own else None, params, is_own)
 
 
-def of_task(params: tuple[Params, Params], task: Any) -> Params:
-    """(a, h_task): the parameters of a task, as the model expects them."""
+def of_task(params: tuple[Params, Params], row: Any) -> Params:
+    """(a, h_row): the parameters of a task, as the model expects them."""
     shared, heads = params
     return jax.tree.map(
-        lambda common, stacked: stacked[task] if common is None else common, shared, heads, is_leaf=lambda x: x is None
+        lambda common, stacked: stacked[row] if common is None else common, shared, heads, is_leaf=lambda x: x is None
     )

@@ -7,21 +7,27 @@ from dataclasses import dataclass, replace
 import jax
 from jaxtyping import Array
 
-from metaleader.buffer import store as buffers
+from metaleader.buffer import Retention, TaskKey
 from metaleader.errors import check_positive
-from metaleader.learners import base as states
-from metaleader.learners.base import Adam, Momentum, Optimizer, State
-from metaleader.learners.joint import JointTraining, start, train
+from metaleader.learners import base
+from metaleader.learners.base import Learned, PredictsByModel
+from metaleader.learners.joint import Minibatches, start, train
+from metaleader.learners.optimizers import Adam, Momentum
 from metaleader.problem.batch import Batch
-from metaleader.problem.objective import Params, Problem
-from metaleader.update import Identity, UpdateProcedure
+from metaleader.problem.model import Params
+from metaleader.problem.problem import Problem
+from metaleader.update import Identity
+from metaleader.update.optimizer import Optimizer, transformation
 
 MORE = 8  # how many times as many steps to take at most
 
 
 @dataclass(frozen=True)
-class Scratch:
-    """New random weights every round, trained on that round's data only, as it arrives.
+class Scratch(PredictsByModel):
+    """New random weights for every task, trained on that task's data only, as it arrives.
+
+    Where tasks interleave, the weights are those of the task observed last: when another one's datapoints arrive, even
+    of a task that was met before, it begins with new weights, and trains them on all of that task's data that is kept.
 
     Raises:
         ValueError: a size is not positive.
@@ -32,40 +38,44 @@ class Scratch:
     batch_size: int = 50
     """Examples in a minibatch, all there are if fewer."""
     optimizer: Adam | Momentum | Optimizer = Adam()
-    """A function that gives an optax transformation."""
+    """An optax transformation, or a function that gives one."""
     equal_gradients: bool = False
     """Take as many per-example gradients whenever datapoints arrive: a minibatch of fewer than `batch_size` datapoints
     costs less, and more steps are taken, up to `MORE` times `steps`."""
+    retention: Retention = Retention()
+    """Which datapoints the buffer keeps. Where no task comes back, `Retention("last", 1, "tasks")` learns the same with
+    the memory of one task."""
 
     def __post_init__(self) -> None:
         check_positive(self, "steps", "batch_size")
 
-    @property
-    def adaptation(self) -> UpdateProcedure:
-        """U(w) = w: `observe` has done the learning."""
-        return Identity()
-
-    def init(self, problem: Problem, key: Array, like: Batch, capacity: int = 1024) -> State:
+    def init(self, problem: Problem, key: Array, example: Batch) -> Learned:
         """A first set of random parameters."""
-        return start(problem, self.optimizer, key, like, capacity)
+        return start(problem, self.optimizer, key, example, self.retention)
 
-    def observe(self, problem: Problem, state: State, task: int, batch: Batch) -> State:
-        """Forget everything when a task is new; then train on the data of the round."""
-        if task + 1 != state.buffer.tasks:
+    def observe(self, problem: Problem, state: Learned, task: TaskKey, batch: Batch) -> tuple[Learned, int]:
+        """Forget what was learned when another task's datapoints arrive; then train on the data of the task."""
+        if not state.buffer.is_current(task):
             key, init_key = jax.random.split(state.key)
-            params = problem.model.init(init_key)
-            forgotten = state.buffer._replace(counts=0 * state.buffer.counts, tasks=state.buffer.tasks * 0 + task)
-            state = state._replace(params=params, opt_state=self.optimizer().init(params), buffer=forgotten, key=key)
-        state = state._replace(buffer=buffers.append(state.buffer, task, batch))
+            params = problem.init(init_key)
+            state = Learned(params, transformation(self.optimizer).init(params), state.buffer, key)
+        state = state._replace(buffer=self.retention.append(state.buffer, task, batch))
         most = self.steps * MORE if self.equal_gradients else self.steps
-        one_task = JointTraining(most, batch_tasks=0, batch_size=self.batch_size, optimizer=self.optimizer)
-        a_step = min(state.buffer.size, self.batch_size)
-        return train(problem, one_task, state, steps=min(round(self.steps * self.batch_size / a_step), most))
+        row = state.buffer.row_of(task)
+        a_step = min(int(state.buffer.counts[row]) if row is not None else 1, self.batch_size)
+        taken = min(round(self.steps * self.batch_size / a_step), most)
+        minibatches = Minibatches(0, self.batch_size)
+        return train(problem, self.optimizer, minibatches, state, most, "current", taken=taken)
+
+    def adapt(self, problem: Problem, state: Learned, task: TaskKey, batch: Batch) -> tuple[Params, int]:
+        """The parameters trained on this task's data; for another than the current task, by training new ones."""
+        cost = 0
+        if len(batch) and not state.buffer.is_current(task):
+            fresh = self.init(problem, jax.random.fold_in(state.key, len(batch)), batch)
+            state, cost = self.observe(problem, fresh, task, batch)
+        params, _ = base.adapted(problem, Identity(), state.leader, state.buffer, state.key, batch)
+        return params, cost
 
     def spending(self, gradients: int) -> Scratch:
         """The same learner with as many steps, at least one, as take about so many per-example gradients."""
         return replace(self, steps=max(round(gradients / self.batch_size), 1), equal_gradients=True)
-
-    def adapt(self, problem: Problem, state: State, batch: Batch) -> Params:
-        """The parameters trained on this round's data."""
-        return states.adapt(problem, self.adaptation, state, batch)

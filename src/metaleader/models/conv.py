@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Shaped
 
 from metaleader.models import layers
 from metaleader.problem.batch import AnyArray, Batch
-from metaleader.problem.objective import Params
+from metaleader.problem.model import Params
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Shaped
 
 from metaleader.models import layers
 from metaleader.problem.batch import AnyArray, Batch
-from metaleader.problem.objective import Params
+from metaleader.problem.model import Params
 
 SIZE, STRIDE = 5, 2  # of the convolutions
 

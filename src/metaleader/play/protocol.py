@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import jax
-import numpy as np
 
 from metaleader import devices
-from metaleader.learners.base import Learner, State
+from metaleader.buffer import TaskKey
+from metaleader.buffer.store import task_id
+from metaleader.learners import Learner
 from metaleader.play.record import Record
-from metaleader.problem.batch import Batch, bucket_size, pad
-from metaleader.problem.objective import Params, Problem, check
+from metaleader.problem.batch import Batch, joined
+from metaleader.problem.problem import Problem, check, check_blind_to_padding
 from metaleader.streams.task import Task
 
 
 @dataclass(frozen=True)
-class Protocol:
+class OnlineProtocol:
     """How a round goes.
 
+    The learner sees a task's datapoints as they arrive. After they did, it is judged on the task's held-out data. A
+    task without held-out data is judged on the datapoints to come, before the learner sees them (prequentially; Dawid,
+    1984): there, |D_t| of a record does not count the datapoints that it was judged on.
+
     Raises:
-        ValueError: `chunk` is not positive, or a size in `evaluate_at` is not a multiple of it.
+        ValueError: `chunk` is not positive, or a size in `evaluate_at` is no multiple of it.
     """
 
     chunk: int = 10
     """n: how many datapoints arrive at a time."""
     evaluate_at: tuple[int, ...] = ()
-    """Sizes of D_t at which the adapted parameters are judged on held-out data; none: whenever datapoints
-    arrive. The end of a round is always one of them."""
+    """Sizes of D_t at which the adapted parameters are judged, 0 among them for before the first datapoint; none:
+    whenever datapoints arrive. The end of a round is always one of them, where there is held-out data."""
     threshold: float = 0.9
     """Proficiency gamma, in the unit of the score."""
     move_on: bool = False
@@ -41,159 +46,223 @@ class Protocol:
     def __post_init__(self) -> None:
         if self.chunk < 1:
             raise ValueError(f"chunk must be at least 1, got {self.chunk}")
-        if odd := [size for size in self.evaluate_at if size < 1 or size % self.chunk]:
+        if odd := [size for size in self.evaluate_at if size < 0 or size % self.chunk]:
             raise ValueError(
-                f"evaluate_at must hold multiples of chunk = {self.chunk}, the sizes that D_t takes; got {odd}"
+                f"evaluate_at must hold multiples of chunk = {self.chunk}, the sizes that D_t takes, or 0; got {odd}"
             )
 
+    def judges_at(self, datapoints: int) -> bool:
+        """Whether the learner is judged when D_t has that size."""
+        return not self.evaluate_at or datapoints in self.evaluate_at
 
-class Position(NamedTuple):
-    """Where a run stands: all that changes, so that a run can go on from it.
+
+@dataclass(frozen=True)
+class RunState:
+    """Where a run stands: all that changes, so that it can go on.
 
     Attributes:
-        state: the learner's.
+        learner: the learner's state.
         round: the rounds completed.
-        datapoints: |D_t| in the round under way.
-        records: how many records were made.
+        datapoints: how many arrived in the round under way.
+        records: how many were made.
         finite: whether any record of this round had a finite loss.
-        adapt_evaluations: per-example gradients taken by `adapt`.
+        learning_evaluations: per-example gradients taken by `observe`.
+        adapting_evaluations: per-example gradients taken by `adapt`.
         train_seconds: wall time in `observe`.
         evaluation_seconds: wall time in `adapt` and judging.
+        judged: whether the learner was judged since datapoints last arrived.
         diverged: whether the run ended since the learner no longer gives finite losses.
+        earlier: the datapoints of earlier rounds of the tasks that have keys and so may come back, by `task_id`.
     """
 
-    state: State
-    round: Any = np.int64(0)
-    datapoints: Any = np.int64(0)
-    records: Any = np.int64(0)
-    finite: Any = np.bool_(False)
-    adapt_evaluations: Any = np.int64(0)
-    train_seconds: Any = np.float64(0)
-    evaluation_seconds: Any = np.float64(0)
-    diverged: Any = np.bool_(False)
+    learner: Any
+    round: int = 0
+    datapoints: int = 0
+    records: int = 0
+    finite: bool = False
+    learning_evaluations: int = 0
+    adapting_evaluations: int = 0
+    train_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    judged: bool = False
+    diverged: bool = False
+    earlier: Mapping[int, Batch] = field(default_factory=dict)
 
 
-def start(problem: Problem, stream: Sequence[Task], learner: Learner, seed: int = 0) -> Position:
-    """Before the first round: w_1 drawn by `seed`.
+def begin(problem: Problem, learner: Learner, first: Task, seed: int = 0) -> RunState:
+    """Before the first round: w_1 drawn by `seed`, for data like the first task's.
 
     Raises:
-        ValueError: the stream is empty, or its first task does not fit the problem (see `objective.check`).
+        ValueError: the task does not fit the problem (see `problem.check`), or what the model says of an example
+            depends on padding.
     """
-    if len(stream) == 0:
-        raise ValueError("the stream holds no task: give at least one")
-    first = stream[0].train
-    check(problem, first, "round 1, training data")
-    capacity = bucket_size(min(len(stream) * len(first) * 2, 1 << 16))
-    return Position(learner.init(problem, jax.random.key(seed), first, capacity))
+    check(problem, first.train, "round 1, training data")
+    check_blind_to_padding(problem, first.train)
+    return RunState(learner.init(problem, jax.random.key(seed), first.train))
 
 
 def play(
     problem: Problem,
-    stream: Sequence[Task],
+    stream: Iterable[Task],
     learner: Learner,
-    protocol: Protocol | None = None,
+    protocol: OnlineProtocol | None = None,
     seed: int = 0,
 ) -> Iterator[Record]:
     """Algorithm 1: meet the tasks of a stream one after another, and yield a record at every evaluation.
 
     Args:
-        problem: what is learned: model, loss and score.
-        stream: the tasks, in order of arrival; a list will do.
+        problem: what is learned: model, loss and scores.
+        stream: the tasks, in order of arrival: a list, or anything that can be iterated over, without end if it likes;
+            each task is asked for once, when its round comes.
         learner: which learner; it sees `task.train` as it arrives and never `task.test`.
         protocol: chunks, sizes at which to evaluate, proficiency.
         seed: of the learner's randomness. The same seed gives the same records, wall time aside.
 
     Raises:
-        ValueError: a task does not fit the problem or the tasks before it.
+        ValueError: the stream is empty, or a task does not fit the problem or the tasks before it.
     """
-    position = start(problem, stream, learner, seed)
-    for _, record in advance(problem, stream, learner, protocol or Protocol(), position):
+    first, tasks = peeked(stream)
+    state = begin(problem, learner, first, seed)
+    for _, record in resume(problem, tasks, learner, protocol or OnlineProtocol(), state):
         if record is not None:
             yield record
 
 
-def advance(
-    problem: Problem, stream: Sequence[Task], learner: Learner, protocol: Protocol, position: Position
-) -> Iterator[tuple[Position, Record | None]]:
-    """Go on from `position`, chunk by chunk, with a record where the chunk was evaluated.
+def peeked(stream: Iterable[Task]) -> tuple[Task, Iterator[Task]]:
+    """The first task of a stream, and all of its tasks, that one included; none is asked for twice.
+
+    Raises:
+        ValueError: the stream is empty.
+    """
+    tasks = iter(stream)
+    for first in tasks:
+        return first, itertools.chain([first], tasks)
+    raise ValueError("the stream holds no task: give at least one")
+
+
+def resume(
+    problem: Problem, tasks: Iterable[Task], learner: Learner, protocol: OnlineProtocol, state: RunState
+) -> Iterator[tuple[RunState, Record | None]]:
+    """Go on from `state`, chunk by chunk, with a record where the learner was judged.
 
     A learner whose losses were not finite for a whole round is stopped: its last record says `diverged`.
+
+    Args:
+        problem: see `play`.
+        tasks: those to come: the one of the round under way first, if `state` is within a round.
+        learner: see `play`.
+        protocol: see `play`.
+        state: where the run stands.
+
+    Raises:
+        ValueError: a task does not fit the problem or the tasks before it.
     """
-    while position.round < len(stream) and not position.diverged:
-        task = stream[int(position.round)]
-        where = f"round {position.round + 1}{f' ({task.name})' if task.name else ''}"
-        check(problem, task.train, f"{where}, training data")
+    if state.diverged:
+        return
+    for task in tasks:
+        for state, record in _round(problem, task, learner, protocol, state):  # noqa: B020 - goes on from the last one
+            yield state, record
+        if state.diverged:
+            return
+
+
+def _round(
+    problem: Problem, task: Task, learner: Learner, protocol: OnlineProtocol, state: RunState
+) -> Iterator[tuple[RunState, Record | None]]:
+    """The rest of a round."""
+    where = f"round {state.round + 1}{f' ({task.name})' if task.name else ''}"
+    check(problem, task.train, f"{where}, training data")
+    if task.test is not None:
         check(problem, task.test, f"{where}, held-out data")
-        test = pad(task.test, bucket_size(len(task.test)))
-        over = False
-        while not over:
-            position = _observe(problem, learner, task.train, protocol.chunk, position)
-            record, at_end = None, position.datapoints == len(task.train)
-            if at_end or not protocol.evaluate_at or position.datapoints in protocol.evaluate_at:
-                position, record = _evaluate(problem, learner, task, test, position)
-                reached = record.score is not None and problem.score.reaches(record.score, protocol.threshold)
-                over = reached and protocol.move_on
-            if over := over or bool(at_end):
-                position = position._replace(
-                    round=position.round + 1,
-                    datapoints=np.int64(0),
-                    finite=np.bool_(False),
-                    diverged=np.bool_(not position.finite),
-                )
-            yield position, record
+    key: TaskKey = f"round {state.round + 1}" if task.key is None else task.key
+    earlier = None if task.key is None else state.earlier.get(task_id(key))
+
+    def data(arrived: int) -> Batch:
+        """D_t: what a task that came back had before, and what arrived of it in this round."""
+        return task.train[:arrived] if earlier is None else joined(earlier, task.train[:arrived])
+
+    before = 0 if earlier is None else len(earlier)
+    arrived, end, over = state.datapoints, len(task.train), False
+    while not over:
+        upcoming = task.train[arrived : arrived + protocol.chunk]
+        before_data = arrived == 0 and 0 in protocol.evaluate_at
+        judged_on = upcoming if task.test is None else task.test if before_data else None
+        if judged_on is not None and protocol.judges_at(before + arrived) and not state.judged:
+            state, record = _judged(problem, learner, task, key, data(arrived), judged_on, state)
+            over = _proficient(problem, protocol, record)
+            yield state, record
+        state = _observed(problem, learner, key, upcoming, state)
+        arrived += len(upcoming)
+        over, made = over or arrived == end, None
+        if task.test is not None and (arrived == end or protocol.judges_at(before + arrived)):
+            state, made = _judged(problem, learner, task, key, data(arrived), task.test, state)
+            over = over or _proficient(problem, protocol, made)
+        if over:
+            kept = state.earlier if task.key is None else {**state.earlier, task_id(key): data(arrived)}
+            state = replace(
+                state,
+                round=state.round + 1,
+                datapoints=0,
+                judged=False,
+                finite=False,
+                diverged=not state.finite,
+                earlier=kept,
+            )
+        yield state, made
 
 
-def _observe(problem: Problem, learner: Learner, train: Batch, chunk: int, position: Position) -> Position:
-    """Let the next datapoints of the round arrive."""
+def _proficient(problem: Problem, protocol: OnlineProtocol, record: Record) -> bool:
+    """Whether the round ends since the learner is proficient."""
+    reached = record.score is not None and problem.score.reaches(record.score, protocol.threshold)
+    return reached and protocol.move_on
+
+
+def _observed(problem: Problem, learner: Learner, key: TaskKey, arrived: Batch, state: RunState) -> RunState:
+    """Let datapoints arrive."""
     began = time.perf_counter()
-    seen = int(position.datapoints)
-    arrived = train[seen : seen + chunk]
-    state = learner.observe(problem, position.state, int(position.round), arrived)
-    jax.block_until_ready(state.params)
-    return position._replace(
-        state=state,
-        datapoints=np.int64(seen + len(arrived)),
-        train_seconds=position.train_seconds + time.perf_counter() - began,
+    learned, cost = learner.observe(problem, state.learner, key, arrived)
+    jax.block_until_ready(learned)
+    return replace(
+        state,
+        learner=learned,
+        datapoints=state.datapoints + len(arrived),
+        judged=False,
+        learning_evaluations=state.learning_evaluations + cost,
+        train_seconds=state.train_seconds + time.perf_counter() - began,
     )
 
 
-def _evaluate(
-    problem: Problem, learner: Learner, task: Task, test: Batch, position: Position
-) -> tuple[Position, Record]:
-    """Adapt to D_t and judge on D_t_test."""
+def _judged(
+    problem: Problem, learner: Learner, task: Task, key: TaskKey, data: Batch, held_out: Batch, state: RunState
+) -> tuple[RunState, Record]:
+    """Adapt to D_t and judge on data that the learner has not seen."""
     began = time.perf_counter()
-    datapoints = int(position.datapoints)
 
-    def judge() -> tuple[float, ...]:
-        params = learner.adapt(problem, position.state, task.train[:datapoints])
-        return tuple(float(value) for value in _judge(problem, params, test))
+    def judge() -> tuple[float, Mapping[str, float], int]:
+        adapted, cost = learner.adapt(problem, state.learner, key, data)
+        return *problem.judge(learner.predict(problem, adapted, held_out.inputs), held_out), cost
 
-    loss, score, *others = devices.on_first(judge)
+    loss, scores, cost = devices.on_first(judge)
+    score, *_ = scores.values()
     finite = math.isfinite(loss) and math.isfinite(score)
-    position = position._replace(
-        records=position.records + 1,
-        finite=np.bool_(position.finite or finite),
-        adapt_evaluations=position.adapt_evaluations + learner.adaptation.gradient_evaluations(datapoints),
-        evaluation_seconds=position.evaluation_seconds + time.perf_counter() - began,
+    state = replace(
+        state,
+        records=state.records + 1,
+        finite=state.finite or finite,
+        judged=True,
+        adapting_evaluations=state.adapting_evaluations + cost,
+        evaluation_seconds=state.evaluation_seconds + time.perf_counter() - began,
     )
-    return position, Record(
-        round=int(position.round) + 1,
+    return state, Record(
+        round=state.round + 1,
         task=task.name,
-        datapoints=datapoints,
+        datapoints=len(data),
         loss=loss if finite else None,
         score=score if finite else None,
         diverged=not finite,
-        gradient_evaluations=int(position.state.gradient_evaluations + position.adapt_evaluations),
-        train_seconds=round(float(position.train_seconds), 4),
-        evaluation_seconds=round(float(position.evaluation_seconds), 4),
-        learning_evaluations=int(position.state.gradient_evaluations),
-        also={
-            score.name: value if math.isfinite(value) else None
-            for score, value in zip(problem.also, others, strict=True)
-        },
+        gradient_evaluations=state.learning_evaluations + state.adapting_evaluations,
+        train_seconds=round(state.train_seconds, 4),
+        evaluation_seconds=round(state.evaluation_seconds, 4),
+        learning_evaluations=state.learning_evaluations,
+        other_scores={name: value if math.isfinite(value) else None for name, value in list(scores.items())[1:]},
     )
-
-
-@partial(jax.jit, static_argnums=0)
-def _judge(problem: Problem, params: Params, test: Batch) -> Any:
-    return (*problem.evaluate(params, test), *problem.evaluate_also(params, test))

@@ -27,7 +27,7 @@ Pair: TypeAlias = tuple[Run, Run]  # two learners, the same seed
 
 def pairs(runs: Sequence[Run], better: str, worse: str) -> list[Pair]:
     """The runs of two learners that have ended, seed by seed."""
-    of = {(run.learner, int(run.config["seed"])): run for run in runs if run.ended and run.records}
+    of = {(run.learner, run.about.seed): run for run in runs if run.ended and run.records}
     seeds = sorted(seed for learner, seed in of if learner == better and (worse, seed) in of)
     return [(of[better, seed], of[worse, seed]) for seed in seeds]
 
@@ -38,7 +38,7 @@ def few(pair: Pair) -> int | None:
     None where no size was judged for both learners.
     """
     both = sorted(set(metrics.sizes([pair[0]])) & set(metrics.sizes([pair[1]])))
-    return next((size for size in pair[0].config.get("shown_at", []) if size in both), both[0] if both else None)
+    return next((size for size in pair[0].about.report_sizes if size in both), both[0] if both else None)
 
 
 def by_round(measure: Measure, pair: Pair) -> tuple[Float[np.ndarray, "rounds 2"], Bool[np.ndarray, " rounds"]]:

@@ -123,3 +123,8 @@ CLAIMS: tuple[Claim, ...] = (
     *_beats("coloured-digits", "as figure 1", FEW, "ftml", "ftl", "toe", "scratch"),
     *_beats("coloured-digits", "as figure 1", FINAL, "ftml", "ftl", "toe", "scratch"),
 )
+
+
+def claimed() -> list[str]:
+    """The experiments about which the paper claims something, in its order."""
+    return list(dict.fromkeys(claim.experiment for claim in CLAIMS))

@@ -187,7 +187,7 @@ def score_at_sizes(runs: Runs) -> Figure:
 def shown_sizes(runs: Runs) -> list[int]:
     """The sizes that the experiment names, as far as they were evaluated; otherwise the smallest and the largest."""
     at = metrics.sizes(_every(runs))
-    named = [size for size in _first(runs).config.get("shown_at", []) if size in at]
+    named = [size for size in _first(runs).about.report_sizes if size in at]
     return named or list(dict.fromkeys([at[0], at[-1]] if at else [0]))
 
 
@@ -235,12 +235,12 @@ def _first(runs: Runs) -> Run:
 
 
 def _threshold(runs: Runs) -> float:
-    return float(_first(runs).config["settings"]["protocol"]["threshold"])
+    return _first(runs).about.threshold
 
 
 def _score(runs: Runs) -> str:
-    return str(_first(runs).config["score"]["name"])
+    return _first(runs).about.score.name
 
 
 def _higher(runs: Runs) -> bool:
-    return bool(_first(runs).config["score"]["higher_is_better"])
+    return _first(runs).about.score.higher_is_better

@@ -6,6 +6,7 @@ every statistic is a function of such an array, NaN where there is no value.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from metaleader.errors import UserError
+from metaleader.play.description import RunDescription
 from metaleader.play.record import Record
 from metaleader.results.statistics import Interval, t_interval
 
@@ -26,7 +28,7 @@ class Run:
     """A run as its folder has it, finished or not.
 
     Attributes:
-        config: what determined the records.
+        about: what it is of.
         records: in order.
         outcome: `finished`, `diverged`, `failed: ...`, or None if it can go on.
         illustration: arrays of a picture of what was learned, if the run made one.
@@ -34,7 +36,7 @@ class Run:
         sha256: checksum of its `records.jsonl`, by which a reader can tell that a figure is of these records.
     """
 
-    config: dict[str, Any]
+    about: RunDescription
     records: tuple[Record, ...]
     outcome: str | None
     illustration: Mapping[str, np.ndarray] | None = None
@@ -44,18 +46,18 @@ class Run:
     @property
     def learner(self) -> str:
         """The learner's name."""
-        return str(self.config["learner"])
+        return self.about.learner
 
     @property
     def setting(self) -> tuple[list[str], list[str]]:
         """What a sweep set for this run as `NAME=VALUE`: in the experiment, and in the learner."""
-        given, own = self.config.get("setting", []), f"{self.learner}."
+        given, own = self.about.setting, f"{self.learner}."
         return [s for s in given if not s.startswith(own)], [s.removeprefix(own) for s in given if s.startswith(own)]
 
     @property
     def section(self) -> str:
         """What a report calls the runs that are compared with this one."""
-        return " ".join([f"{self.config['experiment']} ({self.config['preset']})", *self.setting[0]])
+        return " ".join([f"{self.about.experiment} ({self.about.preset})", *self.setting[0]])
 
     @property
     def line(self) -> str:
@@ -64,8 +66,8 @@ class Run:
 
     @property
     def planned(self) -> int:
-        """Rounds in the stream."""
-        return int(self.config["rounds"])
+        """Rounds in the stream; of one that does not say, those of which there are records."""
+        return self.about.rounds or max((record.round for record in self.records), default=0)
 
     @property
     def diverged(self) -> bool:
@@ -80,12 +82,12 @@ class Run:
     @property
     def higher_is_better(self) -> bool:
         """Whether a higher score is a better one."""
-        return bool(self.config["score"]["higher_is_better"])
+        return self.about.score.higher_is_better
 
     @property
     def threshold(self) -> float:
         """The score of proficiency."""
-        return float(self.config["settings"]["protocol"]["threshold"])
+        return self.about.threshold
 
     @property
     def completed(self) -> int:
@@ -106,15 +108,11 @@ def load(paths: Sequence[Path]) -> list[Run]:
         if not path.is_dir():
             raise UserError(f"there is no folder {path}: name one that `metaleader run` made")
         # In the order in which they were made, which is the order in which the user named the learners.
-        found = sorted((config.parent for config in path.rglob("config.json")), key=_made)
+        found = [_load(config.parent) for config in path.rglob("config.json")]
         if not found:
             raise UserError(f"{path} holds no run (no config.json): name a folder that `metaleader run` made")
-        runs += [_load(folder) for folder in found]
+        runs += sorted(found, key=lambda run: (run.about.made, str(run.folder)))
     return runs
-
-
-def _made(folder: Path) -> tuple[str, str]:
-    return str(json.loads((folder / "config.json").read_text())["made"]), str(folder)
 
 
 def _load(folder: Path) -> Run:
@@ -123,7 +121,7 @@ def _load(folder: Path) -> Run:
     text = content.decode()
     complete = text[: text.rfind("\n") + 1].splitlines()  # a run under way may be writing the last line
     return Run(
-        json.loads((folder / "config.json").read_text()),
+        RunDescription.from_json(json.loads((folder / "config.json").read_text()), str(folder / "config.json")),
         tuple(Record(**json.loads(line)) for line in complete),
         json.loads(outcome.read_text())["outcome"] if outcome.exists() else None,
         dict(np.load(arrays)) if arrays.exists() else None,
@@ -156,12 +154,12 @@ def final_scores(runs: Sequence[Run]) -> Float[np.ndarray, "runs rounds"]:
     return array
 
 
-def final_also(runs: Sequence[Run], name: str) -> Float[np.ndarray, "runs rounds"]:
+def final_others(runs: Sequence[Run], name: str) -> Float[np.ndarray, "runs rounds"]:
     """Another score, by name, at the end of every round; NaN where it was not recorded or not finite."""
     array = np.full((len(runs), max(run.planned for run in runs)), np.nan)
     for i, run in enumerate(runs):
         for record in run.records:
-            value = record.also.get(name)
+            value = record.other_scores.get(name)
             array[i, record.round - 1] = np.nan if value is None else value
     return array
 
@@ -219,8 +217,8 @@ def judged_by_all(runs: Sequence[Run], at: Sequence[int]) -> Bool[np.ndarray, "r
             played[i, judged[0].round - 1] = True
             own[i, judged[0].round - 1] = [any(record.datapoints == size for record in judged) for size in at]
     by_all = np.zeros_like(own)
-    for seed in {run.config["seed"] for run in runs}:
-        same = [i for i, run in enumerate(runs) if run.config["seed"] == seed]
+    for seed in {run.about.seed for run in runs}:
+        same = [i for i, run in enumerate(runs) if run.about.seed == seed]
         by_all[same] = (own[same] | ~played[same][:, :, None]).all(axis=0)
     return by_all
 
@@ -246,10 +244,10 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
     tasks = [comparable[group].sum(axis=(0, 1)) for group in groups.values()]
     return {
         "title": runs[0].section,
-        "experiment": runs[0].config["experiment"],
-        "preset": runs[0].config["preset"],
-        "score": runs[0].config["score"],
-        "shown_at": runs[0].config.get("shown_at", []),
+        "experiment": runs[0].about.experiment,
+        "preset": runs[0].about.preset,
+        "score": dataclasses.asdict(runs[0].about.score),
+        "report_sizes": list(runs[0].about.report_sizes),
         "threshold": runs[0].threshold,
         "tasks": max(int(last_third(runs)[group].sum()) for group in groups.values()),
         "tasks_at": {str(size): int(np.max(tasks, axis=0)[i]) for i, size in enumerate(at)},
@@ -287,9 +285,11 @@ def _of_learner(
             "tasks": len(needed),
         },
         "final_score": over_rounds(final_scores(runs), counted),
-        "final_also": {
-            name: over_rounds(final_also(runs, name), counted)
-            for name in dict.fromkeys(name for run in runs for record in run.records[:1] for name in record.also)
+        "final_others": {
+            name: over_rounds(final_others(runs, name), counted)
+            for name in dict.fromkeys(
+                name for run in runs for record in run.records[:1] for name in record.other_scores
+            )
         },
         "gradient_evaluations": int(np.mean([end.gradient_evaluations for end in ends])) if ends else 0,
         "seconds": round(float(np.mean([e.train_seconds + e.evaluation_seconds for e in ends])), 1) if ends else 0.0,

@@ -66,7 +66,7 @@ def figure(runs: Sequence[Run]) -> tuple[Figure, str] | None:
     if not paired:
         return None
     first = next(iter(paired.values()))[0][0]
-    higher, name = first.higher_is_better, str(first.config["score"]["name"])
+    higher, name = first.higher_is_better, first.about.score.name
     bent = ""
     with matplotlib.rc_context(figures.RC):
         drawn = Figure(figsize=(9.6, 4.0), layout="constrained")

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from metaleader.experiments import EXPERIMENTS
 from metaleader.results.metrics import Run
 
 SETTINGS = {
@@ -27,31 +26,25 @@ def title(run: Run) -> str:
 
 def differs(run: Run) -> str:
     """How the preset differs from the paper, as its experiment says; empty where it does not say."""
-    experiment = EXPERIMENTS.get(str(run.config["experiment"]))
-    return experiment.differs.get(str(run.config["preset"]), "") if experiment else ""
+    return run.about.differs
 
 
 def made(runs: Sequence[Run]) -> dict[str, str]:
     """What it takes to make the runs again."""
-    first = runs[0].config
+    first = runs[0].about
     seconds = sum(run.records[-1].train_seconds + run.records[-1].evaluation_seconds for run in runs if run.records)
-    commits = Counter(_commit(run.config) for run in runs)
+    commits = Counter(run.about.commit or "not recorded" for run in runs)
     return {
-        "commands": "\n".join(dict.fromkeys(run.config["command"] for run in runs)),
+        "commands": "\n".join(dict.fromkeys(run.about.command for run in runs)),
         "commit of the source": "\n".join(
             commit if len(commits) == 1 else f"{commit}  ({count} runs)" for commit, count in commits.items()
         ),
         "time": f"{len(runs)} runs, {seconds / 3600:.2g} hours of learning and judging, one after another",
-        "versions": _pairs(first["versions"]),
-        "machine": "\n\n".join(dict.fromkeys(_pairs(run.config["machine"]) for run in runs)),
-        "data": _pairs(first["data"]) if first["data"] else "embedded or generated; no files",
-        "seeds": ", ".join(map(str, sorted({int(run.config["seed"]) for run in runs}))),
+        "versions": _pairs(first.versions),
+        "machine": "\n\n".join(dict.fromkeys(_pairs(run.about.machine) for run in runs)),
+        "data": _pairs(first.data) if first.data else "embedded or generated; no files",
+        "seeds": ", ".join(map(str, sorted({run.about.seed for run in runs}))),
     }
-
-
-def _commit(config: Mapping[str, Any]) -> str:
-    commit = config.get("commit")
-    return commit if isinstance(commit, str) else json.dumps(commit) if commit else "not recorded"
 
 
 def rows(runs: Sequence[Run], root: Path) -> list[list[str]]:
@@ -69,7 +62,7 @@ def _within(folder: Path | None, root: Path) -> str:
 def as_json(runs: Sequence[Run], root: Path) -> list[dict[str, Any]]:
     """The same as plain JSON, with the commit."""
     return [
-        {"run": where, "outcome": outcome, "commit": run.config.get("commit"), "records_sha256": checksum}
+        {"run": where, "outcome": outcome, "commit": run.about.commit, "records_sha256": checksum}
         for run, (where, outcome, checksum) in zip(runs, rows(runs, root), strict=True)
     ]
 

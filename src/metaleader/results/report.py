@@ -15,10 +15,8 @@ import matplotlib
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from metaleader.experiments import illustrations
-from metaleader.files import write_text, write_whole
-from metaleader.play.record import write_json
-from metaleader.results import figures, metrics, overtaking, provenance
+from metaleader.files import write_json, write_text, write_whole
+from metaleader.results import figures, illustrations, metrics, overtaking, provenance
 from metaleader.results.figures import style
 from metaleader.results.formats import with_interval
 from metaleader.results.metrics import Run
@@ -63,8 +61,8 @@ def write_report(paths: Sequence[Path], out: Path) -> tuple[Path, list[dict[str,
 
 def sectioned(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """The runs by `Run.section`, of every experiment the preset as it is first."""
-    experiments = list(dict.fromkeys(run.config["experiment"] for run in runs))
-    ordered = sorted(runs, key=lambda run: (experiments.index(run.config["experiment"]), bool(run.setting[0])))
+    experiments = list(dict.fromkeys(run.about.experiment for run in runs))
+    ordered = sorted(runs, key=lambda run: (experiments.index(run.about.experiment), bool(run.setting[0])))
     return {name: [run for run in runs if run.section == name] for name in dict.fromkeys(r.section for r in ordered)}
 
 
@@ -91,7 +89,7 @@ def _illustration(by_learner: figures.Runs) -> dict[str, tuple[Figure, str]]:
     """The picture of what was learned, from the first run of each learner, if the experiment has one."""
     first = {name: each[0] for name, each in by_learner.items()}
     kept = {name: run.illustration for name, run in first.items() if run.illustration is not None}
-    name = str(next(iter(first.values())).config.get("illustration", "")) if first else ""
+    name = next(iter(first.values())).about.illustration if first else ""
     drawn = illustrations.draw(name, kept) if kept and name in illustrations.ILLUSTRATIONS else None
     return {"what-was-learned": drawn} if drawn else {}
 
@@ -104,11 +102,11 @@ def _overtaking(by_learner: figures.Runs) -> dict[str, tuple[Figure, str]]:
 def table_rows(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Headings and a row for each learner, as text."""
     at = _columns(summary)
-    also = list(dict.fromkeys(name for numbers in summary["learners"].values() for name in numbers["final_also"]))
+    others = list(dict.fromkeys(name for numbers in summary["learners"].values() for name in numbers["final_others"]))
     counted = {size: summary["tasks_at"][size] for size in at}
     few = {size: f" (n = {n})" if n < summary["tasks"] else "" for size, n in counted.items()}
     to = f"to {summary['threshold']:g}"
-    headings = ["learner", *(f"at {size}{few[size]}" for size in at), "final", *also, to, "reached"]
+    headings = ["learner", *(f"at {size}{few[size]}" for size in at), "final", *others, to, "reached"]
     rows = []
     for name, numbers in summary["learners"].items():
         efficiency = numbers["datapoints_to_proficiency"]
@@ -117,7 +115,7 @@ def table_rows(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         ]
         row += [with_interval(numbers["score_at"].get(size, [None] * 3)) for size in at]
         row += [with_interval(numbers["final_score"])]
-        row += [with_interval(numbers["final_also"].get(name, [None] * 3)) for name in also]
+        row += [with_interval(numbers["final_others"].get(name, [None] * 3)) for name in others]
         row += [_between(efficiency["above"], efficiency["median"])]
         row += [f"{efficiency['reached']} of {efficiency['tasks']}"]
         row += [readable(numbers["gradient_evaluations"]), minutes(numbers["seconds"])]
@@ -170,9 +168,8 @@ def _section(
     runs: Sequence[Run], summary: dict[str, Any], pictures: Iterable[tuple[str, bytes, str]], out: Path
 ) -> str:
     headings, rows = table_rows(summary)
-    first = runs[0].config
-    common = {key: value for key, value in first["settings"].items() if key != "learner"}
-    learners = {run.line: run.config["settings"]["learner"] for run in runs}
+    common = {key: value for key, value in runs[0].about.settings.items() if key != "learner"}
+    learners = {run.line: run.about.settings["learner"] for run in runs}
     return SECTION.substitute(
         title=escape(provenance.title(runs[0])),
         note=escape(_note(summary)),
@@ -242,7 +239,7 @@ def _settings(summary: dict[str, Any]) -> bool:
 def _columns(summary: dict[str, Any]) -> list[str]:
     """The sizes that the experiment names, or three from few to many; the end of the round has its own column."""
     at = sorted({int(size) for numbers in summary["learners"].values() for size in numbers["score_at"]})
-    named = [size for size in summary["shown_at"] if size in at[:-1]]
+    named = [size for size in summary["report_sizes"] if size in at[:-1]]
     return [str(size) for size in named or figures.thinned(at[:-1], 3)]
 
 

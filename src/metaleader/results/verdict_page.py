@@ -9,13 +9,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from metaleader.commands.reproduce import experiments
 from metaleader.errors import UserError
-from metaleader.experiments import EXPERIMENTS
-from metaleader.files import write_text
-from metaleader.play.record import write_json
+from metaleader.files import write_json, write_text
 from metaleader.results import metrics, overtaking, provenance, report, words
-from metaleader.results.claims import CLAIMS
+from metaleader.results.claims import CLAIMS, claimed
 from metaleader.results.metrics import Run
 from metaleader.results.verdicts import Verdict, judge
 
@@ -66,7 +63,7 @@ def conclude(out: Path) -> tuple[Path, list[tuple[str, list[Verdict]]]]:
     Raises:
         UserError: the folder does not exist, or holds no run of an experiment about which the paper claims something.
     """
-    folders = [out / name for name in experiments() if any((out / name).rglob("config.json"))]
+    folders = [out / name for name in claimed() if any((out / name).rglob("config.json"))]
     if not folders:
         raise UserError(f"{out} holds no run of an experiment of the paper: name a folder of `metaleader reproduce`")
     notes = _notes((out / NOTES).read_text() if (out / NOTES).exists() else "")
@@ -79,8 +76,8 @@ def conclude(out: Path) -> tuple[Path, list[tuple[str, list[Verdict]]]]:
             "sections": [
                 {
                     "title": section.title,
-                    "experiment": section.runs[0].config["experiment"],
-                    "preset": section.runs[0].config["preset"],
+                    "experiment": section.runs[0].about.experiment,
+                    "preset": section.runs[0].about.preset,
                     "setting": section.runs[0].setting[0],
                     "claims": words.as_json(section.verdicts),
                     "ftml_overtakes": overtaking.rounds(section.runs),
@@ -120,7 +117,7 @@ def _notes(text: str) -> dict[str, str]:
     found, name = {"": ""}, ""
     for line in text.splitlines(keepends=True):
         heading = re.match(r"## *(\S+)\s*$", line)
-        if heading and heading[1] in EXPERIMENTS:
+        if heading and heading[1] in claimed():
             name = heading[1]
             continue
         if re.match(r"##? ", line):
@@ -134,8 +131,8 @@ def _believed(sections: Sequence[Section]) -> list[dict[str, Any]]:
     believed = []
     for section in sections:
         first, many = section.runs[0], section.seeds
-        cores = first.config["machine"].get("cores")
-        where = f"{many} seed{'s' * (many != 1)}, {f'{cores} cores, ' if cores else ''}{first.config['preset']} preset"
+        cores = first.about.machine.get("cores")
+        where = f"{many} seed{'s' * (many != 1)}, {f'{cores} cores, ' if cores else ''}{first.about.preset} preset"
         said = words.believed(section.verdicts) or ["Nothing is judged yet: no seed has ended runs of both learners."]
         unfinished = sum(not run.ended for run in section.runs)
         if unfinished:

@@ -107,7 +107,7 @@ def _uncorrected(claim: Claim, runs: Sequence[Run]) -> Verdict | None:
     never = [advantage.never_proficient(pair, LAST_THIRD) for pair in paired]
     return Verdict(
         claim,
-        tuple(int(run.config["seed"]) for run, _ in paired),
+        tuple(run.about.seed for run, _ in paired),
         {span: reading(claim, ends[span]) for span in spans},
         None if claim.worse is None else advantage.compute(paired),
         (sum(pair[0] for pair in never), sum(pair[1] for pair in never)),

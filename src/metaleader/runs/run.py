@@ -1,17 +1,16 @@
-"""Running learners on an experiment, into folders that can be resumed."""
+"""Running learners on streams, into folders that can be resumed."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
+import itertools
 import os
 import platform
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
@@ -20,18 +19,25 @@ from types import FrameType
 from typing import Any
 
 import jax
+import numpy as np
 
 from metaleader import devices
-from metaleader.errors import UserError, unknown
-from metaleader.experiments import Experiment, Preset, illustrations
-from metaleader.play.protocol import Position, advance, start
-from metaleader.play.record import Record, RunFolder
+from metaleader.buffer.store import task_id
+from metaleader.errors import UserError
+from metaleader.learners import Learner
+from metaleader.play import OnlineProtocol, Record, RunState, begin
+from metaleader.play import resume as go_on
+from metaleader.play.description import RunDescription, described
+from metaleader.play.protocol import peeked
+from metaleader.problem import Problem
+from metaleader.problem.batch import Batch, joined
 from metaleader.runs import source
-from metaleader.streams import Stream
+from metaleader.runs.folder import RunFolder
+from metaleader.streams import Task
 
 ENDED = ("finished", "diverged")
 PAUSED = "paused"  # at `Plan.until_round`: no outcome is written, and the run can go on
-Progress = Callable[[str, int, int, Position, "Record | None"], None]
+Progress = Callable[[str, int, "int | None", RunState, "Record | None"], None]
 
 
 @dataclass(frozen=True)
@@ -39,33 +45,56 @@ class Plan:
     """Which runs to make.
 
     Attributes:
-        experiment: what is run.
-        preset_name: which of its presets the settings began as.
-        preset: the settings.
-        learners: names, in order; each runs on the same streams.
-        seeds: each a task order, a split of the data and a draw of the learner's randomness.
-        out: the folder that takes a folder for each run.
-        data_dir: where to look for data first.
-        command: the command that would make these runs again.
+        problem: what is learned.
+        streams: the tasks, for every seed.
+        learners: by name, in order; each runs on the same streams.
+        protocol: how a round goes.
+        out: the folder that takes LEARNER/seed-SEED for each run.
+        about: what the runs are of; what differs between them is filled in.
+        illustrate: arrays of a picture of what was learned, from the learner's name, the learner, its state and the
+            seed.
         checkpoint_seconds: how much time a kill may cost.
         checkpoint_rounds: checkpoint at the end of every round too, so that a kill costs the round under way at most.
-        setting: what sets these runs apart from others of a sweep, each as `NAME=VALUE`.
         until_round: pause every run, saved, once this many rounds are complete; a later plan goes on by resuming it.
             None: run to the end.
     """
 
-    experiment: Experiment
-    preset_name: str
-    preset: Preset
-    learners: tuple[str, ...]
-    seeds: tuple[int, ...]
+    problem: Problem
+    streams: Mapping[int, Iterable[Task]]
+    learners: Mapping[str, Learner]
+    protocol: OnlineProtocol
     out: Path
-    data_dir: Path | None = None
-    command: str = ""
+    about: RunDescription
+    illustrate: Callable[[str, Learner, Any, int], Mapping[str, np.ndarray]] | None = None
     checkpoint_seconds: float = 20.0
     checkpoint_rounds: bool = False
-    setting: tuple[str, ...] = ()
     until_round: int | None = None
+
+    def description(self, learner: str, seed: int) -> RunDescription:
+        """What a run is of."""
+        stream = self.streams[seed]
+        return replace(
+            self.about,
+            learner=learner,
+            seed=seed,
+            rounds=rounds_of(stream),
+            settings={**self.about.settings, "learner": described(self.learners[learner])},
+            data=dict(getattr(stream, "sources", ())),
+        )
+
+    def folder(self, learner: str, seed: int) -> RunFolder:
+        """The folder of a run."""
+        return RunFolder(self.out / learner / f"seed-{seed}")
+
+    @property
+    def runs(self) -> list[tuple[str, int]]:
+        """The learner and the seed of every run, in order."""
+        return [(learner, seed) for learner in self.learners for seed in self.streams]
+
+
+def rounds_of(stream: Iterable[Task]) -> int | None:
+    """How many tasks a stream has; None where it does not say."""
+    return len(stream) if isinstance(stream, Sized) else None
 
 
 class RunFailed(Exception):  # noqa: N818 - with the other two ways in which a run stops
@@ -80,157 +109,59 @@ def run(plan: Plan, resume: bool = False, progress: Progress | None = None) -> d
     """Make all runs of `plan`, one after another, and return how each ended, by folder.
 
     A run that fails is noted and does not stop the others. With `resume`, runs that ended are kept, and the
-    others go on from their last checkpoint to the same records. A run that stops at `plan.until_round` is `paused`.
+    others go on from their last checkpoint to the same records; one that finished goes on where its stream has more
+    rounds now. A run that stops at `plan.until_round` is `paused`.
 
     Raises:
-        UserError: a learner is unknown, a folder exists (or, resuming, was made with other settings), data is
-            missing, or a folder cannot be written.
+        UserError: a folder exists (or, resuming, was made with other settings), or cannot be written.
         RunInterrupted: on Ctrl-C, after the chunk under way; everything is saved.
         RunFailed: a run failed, with several processes; with one, the failure is noted and the next run begins.
     """
-    streams = check(plan, resume)
-    runs = [
-        (RunFolder(plan.out / learner / f"seed-{seed}"), learner, seed)
-        for learner in plan.learners
-        for seed in plan.seeds
-    ]
+    check(plan, resume)
     outcomes = {}
     with writing(plan.out), interrupts() as interrupted:
-        for folder, learner, seed in runs:
-            begin = partial(_begin, folder, _config(plan, learner, seed, streams[seed]))
-            outcome = devices.on_first(begin)
+        for learner, seed in plan.runs:
+            folder = plan.folder(learner, seed)
+            outcome = devices.on_first(partial(_begin, folder, plan.description(learner, seed)))
             if outcome not in ENDED:
-                outcome = _one(plan, folder, learner, seed, streams[seed], interrupted, progress)
+                outcome = _one(plan, folder, learner, seed, interrupted, progress)
                 if outcome != PAUSED:
                     devices.on_first(partial(folder.end, outcome))
             outcomes[str(folder.path)] = outcome
     return outcomes
 
 
-def check(plan: Plan, resume: bool) -> dict[int, Stream]:
-    """Make sure, before anything runs, that all runs of `plan` can; returns the stream of every seed.
+def check(plan: Plan, resume: bool) -> None:
+    """Make sure, before anything runs, that all runs of `plan` can.
 
     Raises:
         UserError: see `run`.
     """
-    for name in plan.learners:
-        if name not in plan.preset.learners:
-            raise UserError(unknown("learner", name, plan.preset.learners))
-    streams = devices.on_all(lambda: {seed: plan.preset.stream.stream(seed, plan.data_dir) for seed in plan.seeds})
     with writing(plan.out):
-        devices.on_first(lambda: _check_folders(plan, resume, streams))
-    return streams
+        devices.on_first(lambda: _check_folders(plan, resume))
 
 
-def _check_folders(plan: Plan, resume: bool, streams: Mapping[int, Stream]) -> None:
-    for learner in plan.learners:
-        for seed in plan.seeds:
-            folder = RunFolder(plan.out / learner / f"seed-{seed}")
-            begun = (folder.path / "config.json").exists()
-            if begun and resume:
-                folder.check_settings(_determinants(plan, learner, seed, streams[seed]))
-            elif not begun or not resume:
-                folder.refuse_existing()
+def _check_folders(plan: Plan, resume: bool) -> None:
+    for learner, seed in plan.runs:
+        folder = plan.folder(learner, seed)
+        if folder.begun and resume:
+            folder.check_settings(plan.description(learner, seed))
+        elif not folder.begun or not resume:
+            folder.refuse_existing()
 
 
-def _begin(folder: RunFolder, config: dict[str, Any]) -> str | None:
+def _begin(folder: RunFolder, description: RunDescription) -> str | None:
     """Make the folder when its run's turn comes; returns the outcome of one that ended before."""
-    if not (folder.path / "config.json").exists():
-        folder.create(config)
+    if not folder.begun:
+        folder.create(replace(description, **_made()))
+    elif folder.outcome == "finished" and (description.rounds or 0) > (folder.description.rounds or 0):
+        folder.reopen(description)
     return folder.outcome
 
 
-def _one(
-    plan: Plan,
-    folder: RunFolder,
-    name: str,
-    seed: int,
-    stream: Stream,
-    interrupted: threading.Event,
-    progress: Progress | None,
-) -> str:
-    """Run one learner to its end, and say how it ended."""
-    problem, learner = plan.experiment.problem(plan.preset), plan.preset.learners[name]
-    first = devices.is_first()
-    try:
-        position = start(problem, stream, learner, seed)
-        position = folder.restore(position) or position
-        if _pauses(plan, stream, position):
-            return PAUSED
-        saved = time.monotonic()
-        for reached, record in advance(problem, stream, learner, plan.preset.protocol, position):
-            position = reached
-            if first and record is not None:
-                folder.append(record)
-            if progress is not None:
-                progress(name, seed, len(stream), position, record)
-            stop = devices.any_process(interrupted.is_set())
-            pauses = _pauses(plan, stream, position)
-            due = time.monotonic() - saved > plan.checkpoint_seconds
-            if first and (stop or pauses or due or (plan.checkpoint_rounds and position.datapoints == 0)):
-                folder.save(position)
-                saved = time.monotonic()
-            if stop:
-                raise RunInterrupted
-            if pauses:
-                return PAUSED
-        if first and not plan.checkpoint_rounds:
-            folder.save(position)
-        if first and plan.experiment.illustration:
-            settings = (plan.preset.stream, learner, position.state, seed, plan.data_dir)
-            folder.illustrate(illustrations.record(plan.experiment.illustration, problem, *settings))
-        return "diverged" if position.diverged else "finished"
-    except (RunInterrupted, OSError):
-        raise
-    except Exception as error:
-        outcome = f"failed: {' '.join(str(error).split()) or type(error).__name__}"
-        if not devices.joined():
-            return outcome
-        # The others may wait for this process within a computation: there is no going on to the next run.
-        if first:
-            folder.end(outcome)
-        raise RunFailed(f"{folder.path}: {outcome}") from error
-
-
-def _pauses(plan: Plan, stream: Stream, position: Position) -> bool:
-    """Whether the plan ends here while the run can still go on."""
-    until = len(stream) if plan.until_round is None else plan.until_round
-    return until <= int(position.round) < len(stream) and not bool(position.diverged)
-
-
-def _determinants(plan: Plan, learner: str, seed: int, stream: Stream) -> dict[str, Any]:
-    """What determines the records."""
-    preset = plan.preset
+def _made() -> dict[str, Any]:
+    """How and where a run is made."""
     return {
-        "experiment": plan.experiment.name,
-        "preset": plan.preset_name,
-        "learner": learner,
-        "seed": seed,
-        "rounds": len(stream),
-        "settings": {
-            "stream": describe(preset.stream),
-            "model": describe(preset.model),
-            "loss": describe(preset.loss),
-            "protocol": describe(preset.protocol),
-            "learner": describe(preset.learners[learner]),
-        },
-        "gradients": preset.gradients,
-        "score": {
-            "name": plan.experiment.score.name,
-            "higher_is_better": plan.experiment.score.higher_is_better,
-        },
-        "illustration": plan.experiment.illustration,
-        "shown_at": list(plan.experiment.shown_at),
-        "data": dict(stream.sources),
-    }
-
-
-def _config(plan: Plan, learner: str, seed: int, stream: Stream) -> dict[str, Any]:
-    """What determines the records, and how and where they were made."""
-    return {
-        **_determinants(plan, learner, seed, stream),
-        "setting": list(plan.setting),
-        "command": plan.command,
         "made": datetime.now(UTC).isoformat(),
         "commit": source.commit(),
         "versions": {
@@ -246,18 +177,87 @@ def _config(plan: Plan, learner: str, seed: int, stream: Stream) -> dict[str, An
     }
 
 
-def describe(value: Any) -> Any:
-    """A setting as plain JSON: a dataclass with its type's name, a function by its name, inf as a string."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {"type": type(value).__name__, **fields}
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, (str, int, float, type(None))):
-        return value
-    if isinstance(value, Sequence):
-        return [describe(item) for item in value]
-    return getattr(value, "__qualname__", repr(value))
+def _one(
+    plan: Plan,
+    folder: RunFolder,
+    name: str,
+    seed: int,
+    interrupted: threading.Event,
+    progress: Progress | None,
+) -> str:
+    """Run one learner to its end, and say how it ended."""
+    problem, learner, stream = plan.problem, plan.learners[name], plan.streams[seed]
+    first = devices.is_first()
+    try:
+        state, tasks = _restored(plan, folder, learner, stream, seed)
+        if _pauses(plan, stream, state):
+            return PAUSED
+        saved = time.monotonic()
+        for reached, record in go_on(problem, tasks, learner, plan.protocol, state):
+            state = reached
+            if first and record is not None:
+                folder.append(record)
+            if progress is not None:
+                progress(name, seed, rounds_of(stream), state, record)
+            stop = devices.any_process(interrupted.is_set())
+            pauses = _pauses(plan, stream, state)
+            due = time.monotonic() - saved > plan.checkpoint_seconds
+            if first and (stop or pauses or due or (plan.checkpoint_rounds and state.datapoints == 0)):
+                folder.save(state)
+                saved = time.monotonic()
+            if stop:
+                raise RunInterrupted
+            if pauses:
+                return PAUSED
+        if first and not plan.checkpoint_rounds:
+            folder.save(state)
+        if first and plan.illustrate is not None:
+            folder.illustrate(plan.illustrate(name, learner, state.learner, seed))
+        return "diverged" if state.diverged else "finished"
+    except (RunInterrupted, OSError):
+        raise
+    except Exception as error:
+        outcome = f"failed: {' '.join(str(error).split()) or type(error).__name__}"
+        if not devices.joined():
+            return outcome
+        # The others may wait for this process within a computation: there is no going on to the next run.
+        if first:
+            folder.end(outcome)
+        raise RunFailed(f"{folder.path}: {outcome}") from error
+
+
+def _restored(
+    plan: Plan, folder: RunFolder, learner: Learner, stream: Iterable[Task], seed: int
+) -> tuple[RunState, Iterable[Task]]:
+    """Where the run stands, and the tasks to come, that of the round under way first."""
+    task, tasks = peeked(stream)
+    state = begin(plan.problem, learner, task, seed)
+    restored = folder.restore(state.learner)
+    if restored is None:
+        return state, tasks
+    state, may_return = restored
+    if state.round == 0:
+        return state, tasks
+    if iter(stream) is stream:
+        raise UserError(
+            f"the stream can be iterated over once only, so that round {state.round + 1} cannot be reached again: give "
+            "a list, a Stream or another iterable that begins anew, or go on from the state with metaleader.resume"
+        )
+    if isinstance(stream, Sequence) and not may_return:
+        return state, (stream[i] for i in range(state.round, len(stream)))
+    earlier: dict[int, Batch] = {}
+    for met in itertools.islice(tasks, state.round):
+        if met.key is not None:
+            number = task_id(met.key)
+            earlier[number] = joined(earlier[number], met.train) if number in earlier else met.train
+    return replace(state, earlier=earlier), tasks
+
+
+def _pauses(plan: Plan, stream: Iterable[Task], state: RunState) -> bool:
+    """Whether the plan ends here while the run can still go on."""
+    until, rounds = plan.until_round, rounds_of(stream)
+    goes_on = not state.diverged and (rounds is None or state.round < rounds)
+    return until is not None and until <= state.round and goes_on
 
 
 @contextmanager

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import Any, overload
+
+import jax
 
 from metaleader.problem.batch import Batch, Examples
 
@@ -15,46 +17,72 @@ class Task:
 
     Attributes:
         train: D_t once it is complete; a learner sees growing prefixes of it.
-        test: D_t_test, which only the protocol touches.
+        test: D_t_test, which only the protocol touches; None: the learner is judged on the datapoints to come.
         name: what records and figures call it.
+        key: which task it is, an integer or a string; rounds of equal keys are of one task, whose datapoints they
+            share. None: a task of its own, that no other round is of.
     """
 
     train: Batch
-    test: Batch
+    test: Batch | None = None
     name: str = ""
+    key: int | str | None = None
 
     @classmethod
     def from_arrays(
         cls,
         inputs: Examples,
         targets: Examples,
-        test_inputs: Examples,
-        test_targets: Examples,
+        test_inputs: Examples | None = None,
+        test_targets: Examples | None = None,
         name: str = "",
+        key: int | str | None = None,
     ) -> Task:
-        """A task from a user's arrays; the first axis counts the examples.
+        """A task from a user's arrays, or pytrees of them; the first axis counts the examples.
 
         Raises:
-            ValueError: see `Batch.of`, or the test examples are of another shape than the training examples.
+            ValueError: see `Batch.of`; the test examples are of another shape than the training examples, or only one
+                of test inputs and test targets is given.
         """
-        train, test = Batch.of(inputs, targets), Batch.of(test_inputs, test_targets)
+        train = Batch.of(inputs, targets)
+        if test_inputs is None and test_targets is None:
+            return cls(train, None, name, key)
+        if test_inputs is None or test_targets is None:
+            raise ValueError(f"task {name!r}: give both test inputs and test targets, or neither")
+        test = Batch.of(test_inputs, test_targets)
         for kind, of_train, of_test in (
             ("inputs", train.inputs, test.inputs),
             ("targets", train.targets, test.targets),
         ):
-            if of_train.shape[1:] != of_test.shape[1:]:
+            if _shapes(of_train) != _shapes(of_test):
                 raise ValueError(
-                    f"task {name!r}: training {kind} have shape {of_train.shape[1:]} an example, test {kind} "
-                    f"{of_test.shape[1:]}; make them equal"
+                    f"task {name!r}: training {kind} have shape {_shapes(of_train)} an example, test {kind} "
+                    f"{_shapes(of_test)}; make them equal"
                 )
-        return cls(train, test, name)
+        return cls(train, test, name, key)
+
+    @property
+    def held_out(self) -> Batch:
+        """The held-out data.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.test is None:
+            raise ValueError(f"task {self.name!r} has no held-out data: give it test inputs and targets")
+        return self.test
+
+
+def _shapes(tree: Any) -> Any:
+    """The shape of an example: of an array, or of each in a pytree."""
+    return jax.tree.map(lambda leaf: leaf.shape[1:], tree)
 
 
 @dataclass(frozen=True)
 class Stream(Sequence[Task]):
     """Tasks in order of arrival, each made when its round comes.
 
-    A list of tasks is a stream too; this one keeps only the task in use in memory.
+    A list of tasks is a stream too, and so is any iterable of them; this one keeps only the task in use in memory.
 
     Attributes:
         make: `make(i)` gives the task of round `i + 1`, the same whenever it is asked.

@@ -10,10 +10,12 @@ import jax
 import numpy as np
 
 from metaleader.errors import UserError
-from metaleader.learners import FTML, Adam, Learner, Streaming
+from metaleader.learners import FTML, Adam, Learner, OnlineMetaGradient
 from metaleader.models import MLP
-from metaleader.play.protocol import Protocol, play
-from metaleader.problem.objective import Problem, mean_squared_error, squared_error
+from metaleader.play.protocol import OnlineProtocol, play
+from metaleader.problem.losses import squared_error
+from metaleader.problem.problem import Problem
+from metaleader.problem.scores import mean_squared_error
 from metaleader.streams import Sinusoid
 from metaleader.theory import deep, games, theorem
 from metaleader.theory.claims import Claim, Findings, TheoryOptions
@@ -166,7 +168,7 @@ def _verbs(found: Findings, given: Setting, stream: ConvexTasks) -> None:
             stream.problem,
             as_tasks(Pool(*(leaf[:12] for leaf in stream.pool)), order),
             exact,
-            Protocol(chunk=stream.pool.targets.shape[1]),
+            OnlineProtocol(chunk=stream.pool.targets.shape[1]),
         )
     )
     game = play_convex([given], [stream], Leader(), 12)[0]
@@ -184,10 +186,10 @@ def _deep(found: Findings) -> None:
     offline = deep.train_offline(problem, update, tasks)
     learners: dict[str, Learner] = {
         "FTML": FTML(update, meta_steps=50, optimizer=adam),
-        "streaming": Streaming(update, meta_steps=50, optimizer=adam),
+        "streaming": OnlineMetaGradient(update, meta_steps=50, optimizer=adam),
     }
     for name, learner in learners.items():
-        estimate = deep.estimate_regret(problem, tasks, learner, Protocol(chunk=10, evaluate_at=(20,)), offline)
+        estimate = deep.estimate_regret(problem, tasks, learner, OnlineProtocol(chunk=10, evaluate_at=(20,)), offline)
         found.estimates[name] = estimate
         found.claims.append(
             Claim(

@@ -15,9 +15,10 @@ from jaxtyping import Array, Float
 
 from metaleader.errors import UserError
 from metaleader.learners import Learner
-from metaleader.play.protocol import Protocol, play
+from metaleader.play.protocol import OnlineProtocol, play
 from metaleader.problem.batch import Batch
-from metaleader.problem.objective import Params, Problem
+from metaleader.problem.model import Params
+from metaleader.problem.problem import Problem
 from metaleader.streams import Task
 from metaleader.update import UpdateProcedure
 from metaleader.update.meta import meta_objective
@@ -66,7 +67,7 @@ class RegretEstimate:
 
 
 def estimate_regret(
-    problem: Problem, tasks: Sequence[Task], learner: Learner, protocol: Protocol, offline: Offline, seed: int = 0
+    problem: Problem, tasks: Sequence[Task], learner: Learner, protocol: OnlineProtocol, offline: Offline, seed: int = 0
 ) -> RegretEstimate:
     """Play the stream, and compare with `offline`, which `train_offline` made for the same tasks and update procedure.
 
@@ -95,14 +96,14 @@ def train_offline(
     Raises:
         UserError: tasks differ in size.
     """
-    sizes = {(len(task.train), len(task.test)) for task in tasks}
+    sizes = {(len(task.train), len(task.held_out)) for task in tasks}
     if len(sizes) != 1:
         raise UserError(f"tasks must be of one size to be trained on together, got {sorted(sizes)}")
     train, test = (
         jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *batches)
-        for batches in ([task.train for task in tasks], [task.test for task in tasks])
+        for batches in ([task.train for task in tasks], [task.held_out for task in tasks])
     )
-    params = update.init(problem.model.init(jax.random.key(seed)))
+    params = update.init(problem.net.init(jax.random.key(seed)))
     curve, norm, losses = (np.asarray(x) for x in _train(problem, update, steps, step_size, params, train, test))
     before = np.minimum.accumulate(curve)
     return Offline(losses.astype(float), float(before[-steps // 10] - before[-1]), float(norm))

@@ -12,12 +12,13 @@ import numpy as np
 import scipy.optimize
 from jaxtyping import Array, Float
 
-from metaleader.buffer import store as buffers
+from metaleader.buffer import Retention, TaskBuffer, TaskKey
 from metaleader.errors import UserError, check_positive
-from metaleader.learners import base as states
-from metaleader.learners.base import State
+from metaleader.learners import Learned, base
+from metaleader.learners.base import PredictsByModel
 from metaleader.problem.batch import Batch
-from metaleader.problem.objective import Params, Problem
+from metaleader.problem.model import Params
+from metaleader.problem.problem import Problem
 from metaleader.theory.problems import Pool, SquareLoss
 from metaleader.update import GradientDescent, Identity
 from metaleader.update.meta import meta_objective
@@ -47,7 +48,7 @@ class Quadratic(NamedTuple):
 def quadratic_of(problem: Problem, batch: Batch) -> Quadratic:
     """One task's f: `A = X'X / n + ridge I`, `b = -X'y / n`, `c = y'y / (2 n)` (appendix A, with means for sums)."""
     x, y, n = batch.inputs, batch.targets, batch.inputs.shape[0]
-    ridge = problem.model.ridge * jnp.eye(x.shape[1])  # type: ignore[attr-defined]
+    ridge = problem.net.ridge * jnp.eye(x.shape[1])  # type: ignore[attr-defined]
     return Quadratic(x.T @ x / n + ridge, -x.T @ y / n, y @ y / (2 * n))
 
 
@@ -214,7 +215,7 @@ def check_precision() -> None:
 
 
 @dataclass(frozen=True)
-class ExactFTML:
+class ExactFTML(PredictsByModel):
     """Follow the meta leader exactly: in round t, `w_t = argmin_{||w|| <= radius} sum_{k<t} f_k(U_k(w))` (Eq. 4).
 
     A learner with the verbs of the deep ones, for `convex_problem`s in float64: in closed form for the square loss, by
@@ -237,27 +238,22 @@ class ExactFTML:
         """The update procedure in the sum that is minimised."""
         return self.update
 
-    @property
-    def adaptation(self) -> Update:
-        """U."""
-        return self.update
-
-    def init(self, problem: Problem, key: Array, like: Batch, capacity: int = 1024) -> State:
+    def init(self, problem: Problem, key: Array, example: Batch) -> Learned:
         """w_1, an empty buffer."""
         check_precision()
-        return State(problem.model.init(key), (), buffers.empty(like, capacity), key, states.count(0))
+        return Learned(problem.init(key), (), Retention().empty(example, key), key)
 
-    def observe(self, problem: Problem, state: State, task: int, batch: Batch) -> State:
-        """Take the lead over the rounds before when a round begins; then store the datapoints."""
-        if task > 0 and task == state.buffer.tasks:
+    def observe(self, problem: Problem, state: Learned, task: TaskKey, batch: Batch) -> tuple[Learned, int]:
+        """Take the lead over the tasks before when a new one begins; then store the datapoints. Costs no gradient."""
+        if state.buffer.rows > 0 and state.buffer.row_of(task) is None:
             pool, counts = _stored(state.buffer)
             w = lead(problem, self.leads_through, pool, counts, self.radius, state.params["w"])
             state = state._replace(params={"w": w})
-        return state._replace(buffer=buffers.append(state.buffer, task, batch))
+        return state._replace(buffer=Retention().append(state.buffer, task, batch)), 0
 
-    def adapt(self, problem: Problem, state: State, batch: Batch) -> Params:
-        """U(w_t) on all data of the round so far."""
-        return states.adapt(problem, self.update, state, batch)
+    def adapt(self, problem: Problem, state: Learned, task: TaskKey, batch: Batch) -> tuple[Params, int]:  # noqa: ARG002
+        """U(w_t) on all data of the task so far."""
+        return base.adapted(problem, self.update, state.params, state.buffer, state.key, batch)
 
 
 @dataclass(frozen=True)
@@ -289,18 +285,18 @@ def quadratics(problem: Problem, update: Update, pool: Pool) -> Quadratic:
     return jax.vmap(lambda batch: adapted(quadratic_of(problem, batch), update))(batches)
 
 
-def _stored(buffer: buffers.TaskBuffer) -> tuple[Pool, np.ndarray]:
+def _stored(buffer: TaskBuffer) -> tuple[Pool, np.ndarray]:
     """The tasks of the buffer, with empty ones up to a power of two so that few shapes compile, and which are real.
 
     Raises:
         UserError: they differ in size.
     """
-    tasks, counts = int(buffer.tasks), buffer.counts[: int(buffer.tasks)]
+    tasks, counts = buffer.rows, buffer.counts[: buffer.rows]
     if (counts != counts[0]).any():
         raise UserError(f"exact leaders need tasks of equal size, got {counts.min()} to {counts.max()} datapoints")
     room = max(16, 1 << (tasks - 1).bit_length())
     pool = []
-    for leaf in (buffer.inputs, buffer.targets):
-        stored = np.asarray(leaf)[: buffer.size].reshape(tasks, counts[0], *leaf.shape[1:])
+    for leaf in (buffer.data.inputs, buffer.data.targets):
+        stored = np.asarray(leaf)[buffer.order[: buffer.size]].reshape(tasks, counts[0], *leaf.shape[1:])
         pool.append(np.pad(stored, [(0, room - tasks)] + [(0, 0)] * leaf.ndim))
     return Pool(*pool), np.arange(room) < tasks

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from metaleader.errors import UserError
-from metaleader.problem.objective import Problem
+from metaleader.problem.problem import Problem
 from metaleader.theory.domains import Ball, Domain
 from metaleader.theory.exact import Quadratic, Update, minimise_on_ball, quadratics
 from metaleader.theory.problems import Pool, Setting, SquareLoss

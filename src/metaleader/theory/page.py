@@ -15,10 +15,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from metaleader.errors import UserError
-from metaleader.files import write_text
-from metaleader.play.record import write_json
+from metaleader.files import write_json, write_text
+from metaleader.play.description import described
 from metaleader.results.report import save_figure
-from metaleader.runs.run import describe
 from metaleader.theory.claims import Claim, Findings, RegretCheck, TheoryOptions
 from metaleader.theory.games import MISTAKES, TRAP_RADIUS, TRAP_ROUNDS
 from metaleader.theory.plots import figures
@@ -187,7 +186,7 @@ def _json(found: Findings, options: TheoryOptions, command: str, seconds: float)
     return {
         "command": command,
         "seconds": round(seconds, 1),
-        "settings": describe(replace(options, out=None)),
+        "settings": described(replace(options, out=None)),
         "claims": [_finite({**vars(claim)}) for claim in found.claims],
         "checks": [{**vars(check)} for check in found.regrets],
         "regret": [

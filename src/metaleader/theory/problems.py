@@ -13,7 +13,9 @@ from jaxtyping import Array, Float
 
 from metaleader.errors import UserError
 from metaleader.problem.batch import AnyArray, Batch
-from metaleader.problem.objective import Params, Problem, Score, keep
+from metaleader.problem.model import Params, keep
+from metaleader.problem.problem import Problem
+from metaleader.problem.scores import Score
 from metaleader.update import GradientDescent, Identity
 
 SLACK = 1e-9  # relative: what rounding may take from an inequality that holds with equality
@@ -140,7 +142,7 @@ def _of_each(problem: Problem, pool: Pool, radius: float) -> Constants:
             f"G < inf fails: with mu > 0, ||grad f|| grows without bound on the domain ||w|| <= {radius}; "
             "the theory needs a radius that is positive and finite"
         )
-    x, ridge, n = np.asarray(pool.inputs), problem.model.ridge, pool.inputs.shape[1]  # type: ignore[attr-defined]
+    x, ridge, n = np.asarray(pool.inputs), problem.net.ridge, pool.inputs.shape[1]  # type: ignore[attr-defined]
     eigenvalues = np.linalg.eigvalsh(np.einsum("tni,tnj->tij", x, x) / n)
     at_zero = gradient_at_zero(problem, pool)
     if isinstance(problem.loss, SquareLoss):

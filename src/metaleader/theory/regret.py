@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from metaleader.problem.objective import Problem
+from metaleader.problem.problem import Problem
 from metaleader.theory.domains import Ball, Domain
 from metaleader.theory.exact import TOLERANCE, Update, derivatives
 from metaleader.theory.hindsight import best_on, hindsight, smoothness
@@ -80,7 +80,7 @@ def _play(shared: Setting, learner: OnlineLearner, fixed: bool, of_streams: Any,
             w, memory = learner.learn(setting, w, memory, Seen(t, gradient, batch))
             return (w, memory), (loss, index, *learner.bound(setting, memory, t))
 
-        start = problem.model.init(jax.random.key(0))["w"], learner.start(setting)
+        start = problem.net.init(jax.random.key(0))["w"], learner.start(setting)
         rounds = jnp.arange(1, len(order) + 1, dtype=float)
         return jax.lax.scan(step, start, (rounds, order))[1]
 

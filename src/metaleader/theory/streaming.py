@@ -126,7 +126,7 @@ class Leader:
 
     def start(self, setting: Setting) -> Sums:
         """Zeros."""
-        d = setting.problem.model.dimension  # type: ignore[attr-defined]
+        d = setting.problem.net.dimension  # type: ignore[attr-defined]
         return Sums(Quadratic(jnp.zeros((d, d)), jnp.zeros(d), jnp.zeros(())), jnp.zeros(()))
 
     def learn(self, setting: Setting, w: Any, memory: Sums, seen: Seen) -> tuple[Any, Sums]:
@@ -172,7 +172,7 @@ class MirrorDescent:
 
     def domain(self, setting: Setting) -> Domain:
         """The mirror map's."""
-        return self.mirror.domain(setting.radius, setting.problem.model.dimension)  # type: ignore[attr-defined]
+        return self.mirror.domain(setting.radius, setting.problem.net.dimension)  # type: ignore[attr-defined]
 
     def start(self, setting: Setting) -> Array:  # noqa: ARG002
         """The sum of `||g_k||_*^2 / k`, or of `||g_k||_*^2`."""
@@ -200,7 +200,7 @@ class MirrorDescent:
         return 2 * lipschitz * jnp.sqrt(diameter * round / s), 2 * jnp.sqrt(diameter / s * memory)
 
     def _geometry(self, setting: Setting) -> tuple[float, float, float]:
-        d = setting.problem.model.dimension  # type: ignore[attr-defined]
+        d = setting.problem.net.dimension  # type: ignore[attr-defined]
         mirror, radius = self.mirror, setting.radius
         return mirror.modulus(radius, d), mirror.curvature(radius, d), mirror.diameter(radius, d)
 
@@ -223,7 +223,7 @@ class AdaGrad:
 
     def start(self, setting: Setting) -> Float[Array, " d"]:
         """The sum of squared gradients, by coordinate."""
-        return jnp.zeros(setting.problem.model.dimension)  # type: ignore[attr-defined]
+        return jnp.zeros(setting.problem.net.dimension)  # type: ignore[attr-defined]
 
     def learn(self, setting: Setting, w: Any, memory: Array, seen: Seen) -> tuple[Any, Array]:
         """A step in each coordinate's own scale, back into the ball where it left it."""

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from metaleader.errors import UserError, unknown
 from metaleader.problem.batch import Batch
-from metaleader.problem.objective import Problem
+from metaleader.problem.problem import Problem
 from metaleader.streams import Task
 from metaleader.theory.problems import LogisticLoss, Pool, SquareLoss, convex_problem
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from metaleader.problem.batch import Batch
-from metaleader.problem.objective import Problem
+from metaleader.problem.problem import Problem
 from metaleader.theory.problems import Pool, Setting
 from metaleader.update import GradientDescent
 

@@ -11,13 +11,12 @@ from typing import Any
 
 from metaleader.errors import UserError, unknown
 from metaleader.experiments import Experiment, Preset
-from metaleader.experiments.options import as_arguments, by_name, check_used, has_setting, with_settings
-from metaleader.runs.run import Plan
+from metaleader.experiments.plans import Selection
+from metaleader.experiments.settings import as_arguments, by_name, check_used, has_setting, with_settings
 from metaleader.tuning.spaces import Space, spaces
 from metaleader.tuning.studies import Rungs
 
 FIRST_SEED = 1000  # results take 0, 1, ...
-CHECKPOINT_SECONDS = 60.0  # a checkpoint holds all data seen: more of them would take longer than what a kill costs
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Tuning:
         source: the experiment, as a command names it.
     """
 
-    plan: Plan
+    plan: Selection
     spaces: Mapping[str, Space]
     trials: int
     around: int
@@ -103,7 +102,7 @@ def prepare(
         fixed.setdefault("stream.held-out", "validation")
     preset = with_settings(experiment, preset, fixed)
     check_used(fixed, "--set", preset.learners, chosen)
-    plan = Plan(
+    plan = Selection(
         experiment,
         preset_name,
         preset,
@@ -112,7 +111,6 @@ def prepare(
         out,
         data_dir,
         command,
-        CHECKPOINT_SECONDS,
         setting=tuple(f"{option}={value}" for option, value in fixed.items()),
     )
     searched = spaces(experiment, preset, chosen, search, fixed)
@@ -125,7 +123,7 @@ def _held_out(preset: Preset) -> str | None:
     return str(stream.held_out) if has_setting(preset, "stream.held-out") else None
 
 
-def trial_plan(tuning: Tuning, learner: str, number: int, setting: Mapping[str, Any]) -> Plan:
+def trial_of(tuning: Tuning, learner: str, number: int, setting: Mapping[str, Any]) -> Selection:
     """The runs of a trial, in a folder of its own."""
     plan = tuning.plan
     texts = {option: value if isinstance(value, str) else repr(value) for option, value in setting.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
@@ -10,15 +11,17 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from metaleader.errors import UserError
-from metaleader.play.protocol import Position
-from metaleader.play.record import Record, RunFolder, check_unchanged, write_json
-from metaleader.runs.run import Progress, RunInterrupted, check, interrupts, writing
+from metaleader.files import write_json
+from metaleader.play import Record, RunState
+from metaleader.play.description import differences
+from metaleader.runs.folder import RunFolder, changed
+from metaleader.runs.run import Progress, RunInterrupted, check, interrupts, rounds_of, writing
 from metaleader.runs.workers import LOSSES, LocalWorkers
 from metaleader.tuning.found import best_of, single_changes, summary
-from metaleader.tuning.plan import FIRST_SEED, Tuning, folder_of, run_command, stated_of, trial_plan
+from metaleader.tuning.plan import FIRST_SEED, Tuning, folder_of, run_command, stated_of, trial_of
 from metaleader.tuning.spaces import stated
 from metaleader.tuning.studies import Ended, Rungs, drawn, keep, optuna, studies
-from metaleader.tuning.trials import TrialJob, attempt, forget, job
+from metaleader.tuning.trials import TrialJob, attempt, forget, job, planned
 
 DECIDES = ("experiment", "preset", "seeds", "held_out", "set", "spaces", "rounds", "rungs", "reduction")
 Show: TypeAlias = Callable[[str, float, float], None]
@@ -33,10 +36,19 @@ def check_all(tuning: Tuning, resume: bool) -> Rungs:
     """
     optuna()
     out = tuning.plan.out
-    streams = [check(trial_plan(tuning, learner, 0, {}), resume) for learner in tuning.plan.learners]
-    rungs = tuning.pruning.rungs(len(streams[0][FIRST_SEED]))
+    plans = [planned(trial_of(tuning, learner, 0, {})) for learner in tuning.plan.learners]
+    for plan in plans:
+        check(plan, resume)
+    rounds = rounds_of(plans[0].streams[FIRST_SEED])
+    if rounds is None:
+        raise UserError(
+            f"{tuning.plan.experiment.name} has a stream that does not say how long it is: give it a length"
+        )
+    rungs = tuning.pruning.rungs(rounds)
     if resume and (out / "tune.json").exists():
-        check_unchanged(out / "tune.json", stated_of(tuning, rungs), DECIDES)
+        before = json.loads((out / "tune.json").read_text())
+        for difference in differences(before, stated_of(tuning, rungs), DECIDES):
+            raise UserError(changed(out, *difference))
     else:
         RunFolder(out).refuse_existing()
     return rungs
@@ -204,23 +216,24 @@ def _begin(
     """Begin a trial in a worker, or make it here; one whose settings do not go together has failed."""
     before, future = study.trials if turn.number else None, Future[Ended | None]()
     try:
-        plan = trial_plan(tuning, turn.learner, turn.number, turn.settings if turn.number else {})
+        selection = trial_of(tuning, turn.learner, turn.number, turn.settings if turn.number else {})
     except ValueError as error:
         future.set_result(Ended(f"failed: {' '.join(str(error).split())}", None, {}, 0, 0.0))
         return future
     if workers is not None:
-        return workers.submit(job(tuning.source, plan, rungs, before))
+        return workers.submit(job(tuning.source, selection, rungs, before))
     label = f"{turn.learner} trial {turn.number + 1}"
     if show:
         show(label, *done)
-    progress = _progress(show, plan.seeds, label, *done) if show else None
-    future.set_result(attempt(plan, rungs, tuning.plan.experiment.score.higher_is_better, before, progress))
+    progress = _progress(show, selection.seeds, label, *done) if show else None
+    higher = tuning.plan.experiment.score.higher_is_better
+    future.set_result(attempt(planned(selection), rungs, higher, before, progress))
     return future
 
 
 def _progress(show: Show, seeds: Sequence[int], label: str, done: int, total: int) -> Progress:
-    def progress(learner: str, seed: int, rounds: int, position: Position, record: Record | None) -> None:  # noqa: ARG001
-        show(label, done + (seeds.index(seed) + int(position.round) / rounds) / len(seeds), total)
+    def progress(learner: str, seed: int, rounds: int | None, state: RunState, record: Record | None) -> None:  # noqa: ARG001
+        show(label, done + (seeds.index(seed) + state.round / (rounds or 1)) / len(seeds), total)
 
     return progress
 

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from metaleader.errors import UserError, unknown
 from metaleader.experiments import Experiment, Preset
-from metaleader.experiments.options import by_name, check_used, with_settings
+from metaleader.experiments.settings import by_name, check_used, with_settings
 from metaleader.learners import Learner
 
 # What is searched where a learner has it, and how far either way of the preset's value.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import pickle
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,13 +16,15 @@ import numpy as np
 
 from metaleader import devices
 from metaleader.experiments import find
-from metaleader.experiments.options import by_name, with_settings
-from metaleader.play.record import RunFolder
+from metaleader.experiments.plans import Selection
 from metaleader.results import metrics
 from metaleader.results.metrics import Run
+from metaleader.runs.folder import RunFolder
 from metaleader.runs.run import PAUSED, Plan, Progress, RunInterrupted, run
 from metaleader.runs.workers import stop_if_asked
 from metaleader.tuning.studies import Ended, Rungs, pruned
+
+CHECKPOINT_SECONDS = 60.0  # a checkpoint holds all data seen: more of them would take longer than what a kill costs
 
 
 def attempt(
@@ -113,59 +116,35 @@ class TrialJob:
 
     Attributes:
         experiment: its name, or an absolute path to a Python file.
-        plan: all but the experiment and the settings, which a worker makes from their names.
+        selection: all but the experiment, pickled: a worker can read it once it has found the experiment.
         rungs: see `attempt`.
         before: see `attempt`.
     """
 
     experiment: str
-    preset_name: str
-    setting: tuple[str, ...]
-    learners: tuple[str, ...]
-    seeds: tuple[int, ...]
-    out: Path
-    data_dir: Path | None
-    command: str
-    checkpoint_seconds: float
+    selection: bytes
     rungs: Rungs
     before: Sequence[Any] | None
 
 
-def job(experiment: str, plan: Plan, rungs: Rungs, before: Sequence[Any] | None) -> TrialJob:
+def planned(selection: Selection) -> Plan:
+    """The runs of a trial."""
+    return selection.plan(checkpoint_seconds=CHECKPOINT_SECONDS)
+
+
+def job(experiment: str, selection: Selection, rungs: Rungs, before: Sequence[Any] | None) -> TrialJob:
     """The trial that `attempt` would make, for a worker, which finds the experiment by that name or path."""
-    return TrialJob(
-        experiment,
-        plan.preset_name,
-        plan.setting,
-        plan.learners,
-        plan.seeds,
-        plan.out.absolute(),
-        plan.data_dir and plan.data_dir.absolute(),
-        plan.command,
-        plan.checkpoint_seconds,
-        rungs,
-        before,
-    )
+    data_dir = selection.data_dir and selection.data_dir.absolute()
+    parts = {**vars(selection), "experiment": None, "out": selection.out.absolute(), "data_dir": data_dir}
+    return TrialJob(experiment, pickle.dumps(parts), rungs, before)
 
 
 def perform(job: TrialJob, cores: int) -> Ended | None:
     """Make a trial in a worker; None, if it was asked to stop, with everything saved."""
     devices.start(cores)
-    experiment = find(job.experiment)
-    settings = by_name(job.setting, "--set", "NAME=VALUE")
-    plan = Plan(
-        experiment,
-        job.preset_name,
-        with_settings(experiment, experiment.preset(job.preset_name), settings),
-        job.learners,
-        job.seeds,
-        job.out,
-        job.data_dir,
-        job.command,
-        job.checkpoint_seconds,
-        setting=job.setting,
-    )
+    experiment = find(job.experiment)  # before its settings are read
+    selection = Selection(**{**pickle.loads(job.selection), "experiment": experiment})
     try:
-        return attempt(plan, job.rungs, experiment.score.higher_is_better, job.before, stop_if_asked)
+        return attempt(planned(selection), job.rungs, experiment.score.higher_is_better, job.before, stop_if_asked)
     except RunInterrupted:
         return None

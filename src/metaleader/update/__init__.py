@@ -2,7 +2,8 @@
 
 from metaleader.update.descent import GradientDescent, MetaSGD, MetaSGDParams, Reptile
 from metaleader.update.head import HeadFirst
-from metaleader.update.optimizer import InnerAdam, InnerMomentum, Optimized
+from metaleader.update.meta import adapt, meta_gradient, meta_objective
+from metaleader.update.optimizer import InnerAdam, InnerMomentum, Optimizer, OptimizerSteps
 from metaleader.update.procedure import Identity, MetaParams, PullsBack, UpdateProcedure
 from metaleader.update.proximal import Proximal
 from metaleader.update.steps import Steps, mask
@@ -16,11 +17,15 @@ __all__ = [
     "MetaParams",
     "MetaSGD",
     "MetaSGDParams",
-    "Optimized",
+    "Optimizer",
+    "OptimizerSteps",
     "Proximal",
     "PullsBack",
     "Reptile",
     "Steps",
     "UpdateProcedure",
+    "adapt",
     "mask",
+    "meta_gradient",
+    "meta_objective",
 ]

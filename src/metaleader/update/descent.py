@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from metaleader.errors import check_positive
 from metaleader.problem.batch import Batch
-from metaleader.problem.objective import Objective, Params
+from metaleader.problem.model import Objective, Params
 from metaleader.update.procedure import MetaParams
 from metaleader.update.steps import Gradient, Steps
 
@@ -22,26 +22,26 @@ class GradientDescent(Steps):
 
     `v_0 = w`, `v_{i+1} = v_i - alpha grad L(D, v_i)`, `U(w) = v_steps`.
 
-    With `only` naming some of the parameters, `w = (a, b)`, the named part `a` moves and `b` stays; `b` is
+    With `adapt_only` naming some of the parameters, `w = (a, b)`, the named part `a` moves and `b` stays; `b` is
     meta-learned all the same. With `first_order`, dU/dw = I.
 
-    With `half_at`, steps are smaller on few datapoints, which say little about the task: on n of them,
-    `alpha n / (n + half_at)`. By such a factor moves the mean of a Gaussian from its prior, worth `half_at`
-    datapoints, towards the mean of n datapoints.
+    With a `prior_strength` h, steps are smaller on few datapoints, which say little about the task: on n of them,
+    `alpha n / (n + h)`. By such a factor moves the mean of a Gaussian from its prior, worth h datapoints, towards the
+    mean of n datapoints.
 
     Raises:
-        ValueError: `steps` or `half_at` is negative, or `step_size` is not positive and finite.
+        ValueError: `steps` or `prior_strength` is negative, or `step_size` is not positive and finite.
     """
 
     step_size: float = 0.1
     """The step size alpha."""
-    half_at: float = 0.0
+    prior_strength: float = 0.0
     """Datapoints that get half of the step size; 0: all get the same."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "step_size")
-        _check_half_at(self.half_at)
+        _check_prior_strength(self.prior_strength)
 
     def init(self, params: Params) -> MetaParams:
         """The parameters themselves."""
@@ -51,9 +51,9 @@ class GradientDescent(Steps):
         """U(w), with the derivative that `first_order` and `derivative` ask for.
 
         Raises:
-            ValueError: no parameter bears a name in `only`.
+            ValueError: no parameter bears a name in `adapt_only`.
         """
-        alpha = self.step_size if self.half_at == 0 else self.step_size * _share(batch, self.half_at)
+        alpha = self.step_size if self.prior_strength == 0 else self.step_size * _share(batch, self.prior_strength)
         gradient = self.inner_gradient(objective, meta_params)
         return _descend(gradient, meta_params, jax.tree.map(lambda _: alpha, meta_params), batch, self.steps)
 
@@ -64,12 +64,12 @@ class MetaSGDParams(NamedTuple):
     Attributes:
         params: w.
         step_sizes: alpha, of the same structure and shapes.
-        log_half_at: the logarithm of h, a scalar; None where steps do not depend on the number of datapoints.
+        log_prior_strength: the logarithm of h, a scalar; None where steps do not depend on the number of datapoints.
     """
 
     params: Params
     step_sizes: Params
-    log_half_at: Any = None
+    log_prior_strength: Any = None
 
 
 @dataclass(frozen=True)
@@ -79,39 +79,39 @@ class MetaSGD(Steps):
     `v_0 = w`, `v_{i+1} = v_i - alpha o grad L(D, v_i)`, `U(w, alpha) = v_steps`; w and alpha are meta-learned
     together. As in the source, alpha is not kept positive.
 
-    With `half_at`, the steps depend on the number of datapoints n as well, alpha n / (n + h), and h is learned
+    With `prior_strength`, the steps depend on the number of datapoints n as well, alpha n / (n + h), and h is learned
     too, as `log h` and from that value. It takes meta-training on D_tr of different sizes to learn it
     (`FTML.vary_train_size`).
 
     Raises:
-        ValueError: `steps` or `half_at` is negative, or `step_size` is not positive and finite.
+        ValueError: `steps` or `prior_strength` is negative, or `step_size` is not positive and finite.
     """
 
     step_size: float = 0.1
     """The step size that all parameters begin with."""
-    half_at: float = 0.0
+    prior_strength: float = 0.0
     """The value that h, in datapoints, begins with; 0: the same steps for any number of datapoints."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "step_size")
-        _check_half_at(self.half_at)
+        _check_prior_strength(self.prior_strength)
 
     def init(self, params: Params) -> MetaSGDParams:
         """The parameters with the initial step sizes."""
         step_sizes = jax.tree.map(lambda leaf: jnp.full_like(leaf, self.step_size), params)
-        log_half_at = None if self.half_at == 0 else jnp.log(self.half_at)
-        return MetaSGDParams(params, step_sizes, log_half_at)
+        log_prior_strength = None if self.prior_strength == 0 else jnp.log(self.prior_strength)
+        return MetaSGDParams(params, step_sizes, log_prior_strength)
 
     def __call__(self, objective: Objective, meta_params: MetaParams, batch: Batch) -> Params:
         """U(w, alpha), differentiable in both.
 
         Raises:
-            ValueError: no parameter bears a name in `only`.
+            ValueError: no parameter bears a name in `adapt_only`.
         """
-        params, step_sizes, log_half_at = meta_params
-        if log_half_at is not None:
-            share = _share(batch, jnp.exp(log_half_at))
+        params, step_sizes, log_prior_strength = meta_params
+        if log_prior_strength is not None:
+            share = _share(batch, jnp.exp(log_prior_strength))
             step_sizes = jax.tree.map(lambda alpha: alpha * share, step_sizes)
         return _descend(self.inner_gradient(objective, params), params, step_sizes, batch, self.steps)
 
@@ -170,22 +170,22 @@ class Reptile:
         return self.descent.meta_gradient_evaluations(examples)
 
 
-def _check_half_at(half_at: float) -> None:
-    if not 0 <= half_at < float("inf"):
-        raise ValueError(f"half_at must be at least 0 and finite, got {half_at}")
+def _check_prior_strength(prior_strength: float) -> None:
+    if not 0 <= prior_strength < float("inf"):
+        raise ValueError(f"prior_strength must be at least 0 and finite, got {prior_strength}")
 
 
-def _share(batch: Batch, half_at: Any) -> Any:
-    """`n / (n + half_at)` for the n datapoints of the batch, padding left out; 0 for none."""
+def _share(batch: Batch, prior_strength: Any) -> Any:
+    """`n / (n + prior_strength)` for the n datapoints of the batch, padding left out; 0 for none."""
     n = jnp.sum(batch.weights)
-    return n / (n + half_at)
+    return n / (n + prior_strength)
 
 
 def _descend(gradient: Gradient, params: Params, step_sizes: Params, batch: Batch, steps: int) -> Params:
     """`v - alpha o grad L(D, v)`, so many times."""
 
-    def step(v: Params, _: None) -> tuple[Params, None]:
-        return jax.tree.map(lambda p, alpha, g: p - alpha * g, v, step_sizes, gradient(v, batch)), None
+    def step(v: Params, i: Any) -> tuple[Params, None]:
+        return jax.tree.map(lambda p, alpha, g: p - alpha * g, v, step_sizes, gradient(v, batch.in_step(i))), None
 
-    adapted: Params = jax.lax.scan(step, params, length=steps)[0]
+    adapted: Params = jax.lax.scan(step, params, jnp.arange(steps))[0]
     return adapted

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from metaleader.errors import check_not_negative, check_positive
 from metaleader.problem.batch import Batch
-from metaleader.problem.objective import Objective, Params
-from metaleader.update.optimizer import InnerMomentum, Optimized
+from metaleader.problem.model import Objective, Params
+from metaleader.update.optimizer import InnerMomentum, OptimizerSteps
 from metaleader.update.procedure import MetaParams
 from metaleader.update.steps import mask
 
@@ -71,8 +71,8 @@ class HeadFirst:
         """One Hessian-vector product a step and example."""
         return sum(part.meta_gradient_evaluations(examples) for part in self._parts())
 
-    def _parts(self) -> tuple[Optimized, Optimized]:
+    def _parts(self) -> tuple[OptimizerSteps, OptimizerSteps]:
         return (
-            Optimized(self.head_steps, InnerMomentum(self.head_step_size, self.decay), only=self.head),
-            Optimized(self.steps, InnerMomentum(self.step_size, self.decay)),
+            OptimizerSteps(self.head_steps, InnerMomentum(self.head_step_size, self.decay), adapt_only=self.head),
+            OptimizerSteps(self.steps, InnerMomentum(self.step_size, self.decay)),
         )

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from metaleader.problem.batch import Batch
-from metaleader.problem.objective import Params, Problem
-from metaleader.update import MetaParams, PullsBack, UpdateProcedure
+from metaleader.problem.model import Params
+from metaleader.problem.problem import Problem
+from metaleader.update.procedure import MetaParams, PullsBack, UpdateProcedure
 
 
 def adapt(problem: Problem, update: UpdateProcedure, meta_params: MetaParams, batch: Batch) -> Params:
     """The task's parameters: U(w) on `batch`, with the model's statistics of that task, where it keeps any."""
-    return problem.model.calibrate(update(problem.objective, meta_params, batch), batch)
+    return problem.net.calibrate(update(problem.objective, meta_params, batch), batch)
 
 
 def meta_objective(
@@ -24,7 +25,7 @@ def meta_objective(
 ) -> Float[Array, ""]:
     """L(D_val, U(w)) with U(w) on D_tr: one task's term in Eq. 5, and what a procedure like Reptile adds to it."""
     updated = update(problem.objective, meta_params, train)
-    loss = problem.objective(problem.model.calibrate(updated, train), validation)
+    loss = problem.objective(problem.net.calibrate(updated, train), validation)
     return loss + update.pull(meta_params, updated) if isinstance(update, PullsBack) else loss
 
 

@@ -4,16 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from metaleader.errors import check_positive
 from metaleader.problem.batch import Batch
-from metaleader.problem.objective import Objective, Params
+from metaleader.problem.model import Objective, Params
 from metaleader.update.procedure import MetaParams
 from metaleader.update.steps import Steps
+
+Optimizer: TypeAlias = optax.GradientTransformation | Callable[[], Any]
+
+
+def transformation(optimizer: Optimizer) -> optax.GradientTransformation:
+    """The optax transformation that an optimiser is, or that it gives when it is called.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    found = optimizer if _transforms(optimizer) else optimizer() if callable(optimizer) else None
+    if not _transforms(found):
+        raise ValueError(
+            f"an optimiser must be an optax transformation such as optax.adam(1e-3), or a function that gives one; got "
+            f"{optimizer!r}"
+        )
+    return found
+
+
+def _transforms(value: Any) -> bool:
+    return callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))
 
 
 @dataclass(frozen=True)
@@ -65,7 +87,7 @@ class InnerAdam:
 
 
 @dataclass(frozen=True)
-class Optimized(Steps):
+class OptimizerSteps(Steps):
     """Steps of an optimiser from w on all data of the task, its state fresh for every task.
 
     `v_0 = w`, `(v_{i+1}, s_{i+1}) = optimiser(v_i, s_i, grad L(D, v_i))`, `U(w) = v_steps`. The derivative passes
@@ -76,8 +98,8 @@ class Optimized(Steps):
         ValueError: `steps` is negative.
     """
 
-    optimizer: InnerMomentum | InnerAdam | Callable[[], Any] = InnerMomentum()
-    """A function that gives an optax transformation."""
+    optimizer: InnerMomentum | InnerAdam | Optimizer = InnerMomentum()
+    """An optax transformation, or a function that gives one."""
 
     def init(self, params: Params) -> MetaParams:
         """The parameters themselves."""
@@ -87,16 +109,16 @@ class Optimized(Steps):
         """U(w).
 
         Raises:
-            ValueError: no parameter bears a name in `only`.
+            ValueError: no parameter bears a name in `adapt_only`.
         """
-        transformation = self.optimizer()
+        inner = transformation(self.optimizer)
         gradient = self.inner_gradient(objective, meta_params)
 
-        def step(carry: tuple[Params, Any], _: None) -> tuple[tuple[Params, Any], None]:
+        def step(carry: tuple[Params, Any], i: Any) -> tuple[tuple[Params, Any], None]:
             params, state = carry
-            changes, state = transformation.update(gradient(params, batch), state, params)
+            changes, state = inner.update(gradient(params, batch.in_step(i)), state, params)
             return (optax.apply_updates(params, changes), state), None
 
-        start = (meta_params, transformation.init(meta_params))
-        adapted: Params = jax.lax.scan(step, start, length=self.steps)[0][0]
+        start = (meta_params, inner.init(meta_params))
+        adapted: Params = jax.lax.scan(step, start, jnp.arange(self.steps))[0][0]
         return adapted

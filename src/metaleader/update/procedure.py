@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 from jaxtyping import Array, Float
 
 from metaleader.problem.batch import Batch
-from metaleader.problem.objective import Objective, Params
+from metaleader.problem.model import Objective, Params
 
 MetaParams: TypeAlias = Any  # what is meta-learned: the parameters, for some procedures more
 

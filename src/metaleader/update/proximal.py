@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 from jax.scipy.sparse.linalg import cg
 
 from metaleader.errors import check_positive
 from metaleader.problem.batch import Batch
-from metaleader.problem.objective import Objective, Params
+from metaleader.problem.model import Objective, Params
 from metaleader.update.procedure import MetaParams
 from metaleader.update.steps import hessian_vector_product
 
@@ -85,15 +86,15 @@ class Proximal:
         return 2 * (self.cg_steps + 1)
 
     def _minimise(self, objective: Objective, w: Params, batch: Batch) -> Params:
-        def step(v: Params, _: None) -> tuple[Params, None]:
-            gradient = jax.grad(objective)(v, batch)
+        def step(v: Params, i: Any) -> tuple[Params, None]:
+            gradient = jax.grad(objective)(v, batch.in_step(i))
             slope = jax.tree.map(lambda g, v, w: g + self.strength * (v - w), gradient, v, w)
             if self.solver == "newton":
                 move = self._solve(objective, v, batch, slope)
                 return jax.tree.map(lambda v, m: v - m, v, move), None
             return jax.tree.map(lambda v, s: v - self.step_size * s, v, slope), None
 
-        return jax.lax.scan(step, w, length=self.steps)[0]
+        return jax.lax.scan(step, w, jnp.arange(self.steps))[0]
 
     def _solve(self, objective: Objective, v: Params, batch: Batch, right: Params) -> Any:
         """`x` with `(H + lambda I) x = right`, from `x = right / lambda`, its value without curvature."""

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from metaleader.problem.batch import Batch
-from metaleader.problem.objective import Objective, Params
+from metaleader.problem.model import Objective, Params
 
 Gradient: TypeAlias = Callable[[Params, Batch], Params]
 # The most bytes of intermediate results to keep for a task, all steps together. Beyond a core's share of the cache,
@@ -38,7 +38,7 @@ class Steps:
     inner gradient computed; `forward-over-reverse` takes a Hessian-vector product (Kemaev et al., 2025) and stores
     arrays of the size of the parameters alone; where all parameters move and the gradients' intermediate results
     take at most `KEPT` bytes, it stores those, which spares computing them twice."""
-    only: tuple[str, ...] = ()
+    adapt_only: tuple[str, ...] = ()
     """Names of the parameters that move, such as `head`; none named: all."""
 
     def __post_init__(self) -> None:
@@ -52,9 +52,9 @@ class Steps:
         Hessian `H` of L, which is symmetric; `c` has no part where the gradient was made zero.
 
         Raises:
-            ValueError: no parameter bears a name in `only`.
+            ValueError: no parameter bears a name in `adapt_only`.
         """
-        moves = mask(params, self.only)
+        moves = mask(params, self.adapt_only)
         if self.first_order:
             return lambda v, batch: jax.lax.stop_gradient(_gradient(objective, moves, v, batch))
         if self.derivative == "plain":
@@ -96,7 +96,7 @@ def _bytes(arrays: Any) -> int:
 
 
 def mask(params: Params, only: tuple[str, ...]) -> Any:
-    """A pytree of bools, true for the leaves below a key or attribute named in `only` (all, if none is named).
+    """A pytree of bools, true for the leaves below a key or attribute named in `adapt_only` (all, if none is named).
 
     Raises:
         ValueError: a name is borne by no parameter.

@@ -17,14 +17,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from metaleader.learners import Learner, State
+from metaleader.learners import Learner
 from metaleader.problem.batch import Batch
-from metaleader.problem.objective import Params, Problem
+from metaleader.problem.problem import Problem
 from metaleader.results.figures import RC, style
 from metaleader.streams import ColouredMnist, Sinusoid, Stream
 from metaleader.streams.coloured import recoloured
 from metaleader.streams.rainbow import COLOURS
-from metaleader.update import Identity
 
 Arrays: TypeAlias = Mapping[str, np.ndarray]
 UNSEEN = 10_000  # added to the seed of a run: tasks that it did not meet
@@ -35,7 +34,7 @@ class Illustration(Protocol):
     """What a run ends with, and the picture of it."""
 
     def record(
-        self, problem: Problem, stream: Any, learner: Learner, state: State, seed: int, data_dir: Path | None
+        self, problem: Problem, stream: Any, learner: Learner, state: Any, seed: int, data_dir: Path | None
     ) -> Arrays:
         """What the learner in `state` does on unseen tasks of the stream settings `stream`; empty: nothing to show."""
         ...
@@ -51,7 +50,7 @@ class _Curves:
     points, tasks = 10, 3
 
     def record(
-        self, problem: Problem, stream: Sinusoid, learner: Learner, state: State, seed: int, data_dir: Path | None
+        self, problem: Problem, stream: Sinusoid, learner: Learner, state: Any, seed: int, data_dir: Path | None
     ) -> Arrays:
         unseen = replace(stream, rounds=self.tasks, examples_per_task=self.points).stream(seed + UNSEEN, data_dir)
         grid = np.linspace(-5, 5, 201, dtype=np.float32)[:, None]
@@ -59,12 +58,10 @@ class _Curves:
             "x": grid[:, 0],
             "train_x": np.stack([task.train.inputs[:, 0] for task in unseen]),
             "train_y": np.stack([task.train.targets[:, 0] for task in unseen]),
-            "test_x": np.stack([task.test.inputs[:, 0] for task in unseen]),
-            "test_y": np.stack([task.test.targets[:, 0] for task in unseen]),
-            "before": _outputs(problem, unadapted(problem, learner, state, unseen[0].train), grid)[:, 0],
-            "after": np.stack(
-                [_outputs(problem, learner.adapt(problem, state, task.train), grid)[:, 0] for task in unseen]
-            ),
+            "test_x": np.stack([task.held_out.inputs[:, 0] for task in unseen]),
+            "test_y": np.stack([task.held_out.targets[:, 0] for task in unseen]),
+            "before": _outputs(problem, learner, state, unseen[0].train[:0], grid)[:, 0],
+            "after": np.stack([_outputs(problem, learner, state, task.train, grid)[:, 0] for task in unseen]),
         }
 
     def draw(self, of: Mapping[str, Arrays]) -> tuple[Figure, str]:
@@ -96,7 +93,7 @@ class _Colours:
     points, tasks, images = 50, 14, 5
 
     def record(
-        self, problem: Problem, stream: ColouredMnist, learner: Learner, state: State, seed: int, data_dir: Path | None
+        self, problem: Problem, stream: ColouredMnist, learner: Learner, state: Any, seed: int, data_dir: Path | None
     ) -> Arrays:
         settings = replace(stream, rounds=self.tasks, examples_per_task=self.points)
         unseen = settings.stream(seed + UNSEEN, data_dir)
@@ -106,16 +103,15 @@ class _Colours:
             colour = task.name.split("/")[0]
             names = list(COLOURS)
             other = names[(names.index(colour) + 3) % len(names)]
-            tests = task.test.inputs, recoloured(np.asarray(task.test.inputs), colour, other)
-            for j, params in enumerate(
-                (unadapted(problem, learner, state, task.train), learner.adapt(problem, state, task.train))
-            ):
-                labels = [_outputs(problem, params, images).argmax(axis=1) for images in tests]
-                right[i, j] = [np.mean(its == task.test.targets) for its in labels]
+            tests = task.held_out.inputs, recoloured(np.asarray(task.held_out.inputs), colour, other)
+            for j, data in enumerate((task.train[:0], task.train)):
+                labels = [_outputs(problem, learner, state, data, images).argmax(axis=1) for images in tests]
+                right[i, j] = [np.mean(its == task.held_out.targets) for its in labels]
                 changed[i, j] = np.mean(labels[0] != labels[1])
         met: Stream = stream.stream(seed, data_dir)
         shown = [met[i] for i in (0, 1, 7 % len(met))]
-        sample = np.stack([[t.test.inputs[np.argmax(t.test.targets == k)] for k in range(self.images)] for t in shown])
+        pairs = [(task.held_out.inputs, task.held_out.targets) for task in shown]
+        sample = np.stack([[images[np.argmax(labels == k)] for k in range(self.images)] for images, labels in pairs])
         return {"accuracy": right, "changed": changed, "images": sample, "names": np.array([t.name for t in shown])}
 
     def draw(self, of: Mapping[str, Arrays]) -> tuple[Figure, str]:
@@ -169,9 +165,8 @@ ILLUSTRATIONS: Mapping[str, Illustration] = MappingProxyType({"sinusoids": _Curv
 
 
 def record(name: str, *of_run: Any) -> Arrays:
-    """`Illustration.record` of the illustration of that name, for a learner that adapts and is shown; else nothing."""
-    learner = of_run[2]
-    return {} if isinstance(learner.adaptation, Identity) else ILLUSTRATIONS[name].record(*of_run)
+    """`Illustration.record` of the illustration of that name."""
+    return ILLUSTRATIONS[name].record(*of_run)
 
 
 def draw(name: str, of: Mapping[str, Arrays]) -> tuple[Figure, str] | None:
@@ -183,10 +178,7 @@ def draw(name: str, of: Mapping[str, Arrays]) -> tuple[Figure, str] | None:
         return ILLUSTRATIONS[name].draw(shown)
 
 
-def unadapted(problem: Problem, learner: Learner, state: State, like: Batch) -> Params:
-    """The parameters before adapting: U(w) on data without weight, of which no gradient moves w."""
-    return learner.adapt(problem, state, replace(like, weights=np.zeros(len(like), np.float32)))
-
-
-def _outputs(problem: Problem, params: Params, inputs: Any) -> np.ndarray:
-    return np.asarray(problem.model.apply(params, inputs, np.ones(len(inputs), np.float32)))
+def _outputs(problem: Problem, learner: Learner, state: Any, data: Batch, inputs: Any) -> np.ndarray:
+    """What the learner says of inputs of a task that it has not met, once it has adapted to its data."""
+    adapted, _ = learner.adapt(problem, state, "unseen", data)
+    return np.asarray(learner.predict(problem, adapted, inputs))

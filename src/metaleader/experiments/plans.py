@@ -1,0 +1,141 @@
+"""From an experiment's settings to runs: a plan of several here, or jobs of one run each that travel to workers."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from metaleader import devices
+from metaleader.errors import UserError, unknown
+from metaleader.experiments import find
+from metaleader.experiments.experiment import Experiment, Preset
+from metaleader.learners import Learner
+from metaleader.play.description import RunDescription, ScoreDescription, described
+from metaleader.results import illustrations
+from metaleader.runs.folder import RunFolder
+from metaleader.runs.run import Plan, RunInterrupted, run
+from metaleader.runs.workers import stop_if_asked
+
+
+@dataclass(frozen=True)
+class Selection:
+    """An experiment in chosen settings, and where its runs are kept.
+
+    Attributes:
+        experiment: what is run.
+        preset_name: which of its presets the settings began as.
+        preset: the settings.
+        learners: names, in order.
+        seeds: each a task order, a split of the data and a draw of the learner's randomness.
+        out: the folder that takes a folder for each run.
+        data_dir: where to look for data first.
+        command: the command that would make these runs again.
+        setting: what was set apart from the preset for these runs, each as `NAME=VALUE`.
+    """
+
+    experiment: Experiment
+    preset_name: str
+    preset: Preset
+    learners: tuple[str, ...]
+    seeds: tuple[int, ...]
+    out: Path
+    data_dir: Path | None = None
+    command: str = ""
+    setting: tuple[str, ...] = ()
+
+    def plan(self, **options: Any) -> Plan:
+        """The runs of these learners on the streams of these seeds; `options` are other fields of `Plan`.
+
+        Raises:
+            UserError: a learner is unknown, or data is missing.
+        """
+        experiment, preset = self.experiment, self.preset
+        for name in self.learners:
+            if name not in preset.learners:
+                raise UserError(unknown("learner", name, preset.learners))
+        streams = devices.on_all(lambda: {seed: preset.stream.stream(seed, self.data_dir) for seed in self.seeds})
+        problem = experiment.problem(preset)
+        about = RunDescription(
+            experiment=experiment.name,
+            preset=self.preset_name,
+            learner="",
+            seed=0,
+            rounds=None,
+            settings={
+                "stream": described(preset.stream),
+                "model": described(preset.model),
+                "loss": described(preset.loss),
+                "protocol": described(preset.protocol),
+            },
+            scores=tuple(ScoreDescription(score.name, score.higher_is_better) for score in problem.scored),
+            threshold=preset.protocol.threshold,
+            gradients=preset.gradients,
+            illustration=experiment.illustration,
+            report_sizes=tuple(experiment.report_sizes),
+            differs=experiment.differs.get(self.preset_name, ""),
+            setting=self.setting,
+            command=self.command,
+        )
+
+        def illustrate(name: str, learner: Learner, state: Any, seed: int) -> illustrations.Arrays:
+            if not experiment.illustration or name not in illustrations.SHOWN:
+                return {}
+            of_run = problem, preset.stream, learner, state, seed, self.data_dir
+            return illustrations.record(experiment.illustration, *of_run)
+
+        learners = {name: preset.learners[name] for name in self.learners}
+        return Plan(problem, streams, learners, preset.protocol, self.out, about, illustrate, **options)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run, as it travels to a worker.
+
+    Attributes:
+        experiment: its name, or an absolute path to a Python file.
+        preset_name: which of its presets the settings began as.
+        preset: the settings, pickled: a worker can read them once it has found the experiment.
+        setting: what was set for this run, each as `NAME=VALUE`.
+        learner: name.
+        seed: of stream and learner.
+        out: the folder that takes LEARNER/seed-SEED.
+        data_dir: where to look for data first.
+        command: the command that would make the sweep again.
+    """
+
+    experiment: str
+    preset_name: str
+    preset: bytes
+    setting: tuple[str, ...]
+    learner: str
+    seed: int
+    out: Path
+    data_dir: Path | None
+    command: str
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run's folder."""
+        return RunFolder(self.out / self.learner / f"seed-{self.seed}")
+
+    def plan(self) -> Plan:
+        """The run as a plan of one, checkpointed every round."""
+        experiment = find(self.experiment)  # before its settings are read
+        preset, learners, seeds = pickle.loads(self.preset), (self.learner,), (self.seed,)
+        selection = Selection(
+            experiment, self.preset_name, preset, learners, seeds, self.out, self.data_dir, self.command, self.setting
+        )
+        return selection.plan(checkpoint_rounds=True)
+
+
+def perform(job: Job, cores: int) -> str:
+    """Run a job to its end, in a worker, and say how it ended; it goes on from its last checkpoint, if there is one."""
+    devices.start(cores)
+    try:
+        return next(iter(run(job.plan(), resume=True, progress=stop_if_asked).values()))
+    except RunInterrupted:
+        return "interrupted"
+    except Exception as error:
+        return f"failed: {' '.join(str(error).split()) or type(error).__name__}"

@@ -1,0 +1,154 @@
+"""Equality by content: of two functions that do the same, whichever lambda made them.
+
+What is compiled for a problem serves every problem that is equal to it. Python compares functions by identity, so that
+two models of one definition would be compiled twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+import types
+from collections.abc import Hashable, Mapping
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+
+import jax
+import numpy as np
+
+T = TypeVar("T")
+
+
+@runtime_checkable
+class HasContent(Protocol):
+    """A value that knows its content already.
+
+    Attributes:
+        content: what `content` gives for its parts.
+    """
+
+    @property
+    def content(self) -> Hashable: ...  # noqa: D102
+
+
+class Static(Generic[T]):
+    """A value as a static argument of a compiled function: equal to others of the same content (see `content`)."""
+
+    __slots__ = ("_content", "value")
+
+    def __init__(self, value: T) -> None:
+        self.value = value
+        self._content = content(value)
+
+    def __hash__(self) -> int:
+        return hash(self._content)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Static) and self._content == other._content
+
+
+def content(value: Any) -> Hashable:
+    """What determines how a value behaves, comparable by `==`.
+
+    Dataclasses by their fields; functions by their code, defaults, and what they close over and refer to; arrays by
+    their bytes; what can be imported by its name, by that. An object of another kind stands for itself.
+
+    >>> content(lambda x: x + 1) == content(lambda x: x + 1), content(lambda x: x + 1) == content(lambda x: x + 2)
+    (True, False)
+    """
+    return _content(value, ())
+
+
+def _content(value: Any, within: tuple[int, ...]) -> Hashable:
+    if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
+        return type(value), value if value == value else repr(value)  # NaN differs from itself
+    if id(value) in within:  # a function that calls itself
+        return "within", within.index(id(value))
+    inside = (*within, id(value))
+    if isinstance(value, (tuple, list)):
+        return type(value), tuple(_content(item, inside) for item in value)
+    if isinstance(value, Mapping):
+        return type(value), tuple((_content(key, inside), _content(item, inside)) for key, item in value.items())
+    if isinstance(value, (set, frozenset)):
+        return type(value), frozenset(_content(item, inside) for item in value)
+    if isinstance(value, HasContent):
+        return type(value), value.content
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = (field.name for field in dataclasses.fields(value))
+        return type(value), tuple((name, _content(getattr(value, name), inside)) for name in fields)
+    if isinstance(value, (np.ndarray, np.generic, jax.Array)):
+        return _array(value)
+    if isinstance(value, functools.partial):
+        return "partial", _content((value.func, value.args, value.keywords), inside)
+    if isinstance(value, types.MethodType):
+        return "method", _content(value.__func__, inside), _content(value.__self__, inside)
+    if name := _importable(value):
+        return "name", name
+    if isinstance(value, types.FunctionType):
+        return _function(value, inside)
+    if isinstance(value, types.CodeType):
+        return _code(value, inside)
+    return Itself(value)
+
+
+class Itself:
+    """A value that equals nothing but itself; keeps it alive, so that its place in memory is not another's."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Itself) and self.value is other.value
+
+
+def _array(value: Any) -> Hashable:
+    if isinstance(value, jax.core.Tracer):
+        return Itself(value)
+    if isinstance(value, jax.Array) and jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key):
+        value = jax.random.key_data(value)
+    array = np.asarray(value)
+    return ("array", array.shape, str(array.dtype), array.tobytes()) if array.dtype != object else Itself(value)
+
+
+def _importable(value: Any) -> str:
+    """`module:name` of what is found there, which stays what it is while the process runs."""
+    if isinstance(value, types.ModuleType):
+        return value.__name__
+    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+    if not isinstance(module, str) or not isinstance(name, str) or "<" in name:
+        return ""
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return f"{module}:{name}" if found is value else ""
+
+
+def _function(function: types.FunctionType, within: tuple[int, ...]) -> Hashable:
+    cells = []
+    for cell in function.__closure__ or ():
+        try:
+            cells.append(_content(cell.cell_contents, within))
+        except ValueError:  # not filled yet
+            cells.append(None)
+    # Names of attributes are among the code's names as well: at worst, functions that are equal are told apart.
+    names = [name for name in _names(function.__code__) if name in function.__globals__]
+    referred = tuple((name, _content(function.__globals__[name], within)) for name in names)
+    defaults = _content((function.__defaults__, function.__kwdefaults__), within)
+    return "function", _code(function.__code__, within), defaults, tuple(cells), referred
+
+
+def _code(code: types.CodeType, within: tuple[int, ...]) -> Hashable:
+    # Of all that a code object holds, what does not say where in a file it stands.
+    shape = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
+    names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
+    return "code", shape, code.co_code, names, tuple(_content(constant, within) for constant in code.co_consts)
+
+
+def _names(code: types.CodeType) -> list[str]:
+    nested = [name for constant in code.co_consts if isinstance(constant, types.CodeType) for name in _names(constant)]
+    return list(dict.fromkeys([*code.co_names, *nested]))

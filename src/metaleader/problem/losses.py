@@ -1,0 +1,72 @@
+"""Losses, per example: `(outputs, targets) -> (n,)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+
+from metaleader.problem.batch import AnyArray
+
+Loss: TypeAlias = Callable[[Any, Any], Float[Array, " n"]]
+
+
+def weighted_mean(values: Float[AnyArray, " n"], weights: Float[AnyArray, " n"]) -> Float[Array, ""]:
+    """`sum_i w_i v_i / sum_i w_i`, and 0 where all weights are 0."""
+    total = jnp.sum(weights)
+    # A padded example must not poison the sum: 0 * inf is nan.
+    kept = jnp.where(weights > 0, values, 0)
+    return jnp.sum(weights * kept) / jnp.where(total > 0, total, 1)
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Cross-entropy of logits `(n, classes)` against labels `(n,)`, smoothed (paper, section 6: 0.1).
+
+    The target distribution is `(1 - s) onehot(y) + s / classes` with `s = label_smoothing`.
+    """
+
+    label_smoothing: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
+
+    def check(self, classes: int, labels: np.ndarray) -> None:
+        """Make sure that `labels` are whole numbers from 0 to `classes - 1`.
+
+        Raises:
+            ValueError: naming the first label that is not.
+        """
+        if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+            raise ValueError(f"labels must be integers of shape (n,), got {labels.dtype} of shape {labels.shape}")
+        if (outside := np.flatnonzero((labels < 0) | (labels >= classes))).size:
+            raise ValueError(
+                f"labels must be from 0 to {classes - 1}, as the model has {classes} outputs: "
+                f"example {outside[0]} has {labels[outside[0]]}"
+            )
+
+    def __call__(self, logits: Float[Array, "n classes"], labels: AnyArray) -> Float[Array, " n"]:
+        """The loss of each example, in nats."""
+        targets = optax.smooth_labels(
+            jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), self.label_smoothing
+        )
+        losses: Array = optax.losses.softmax_cross_entropy(logits, targets)
+        return losses
+
+
+def squared_error(outputs: Float[AnyArray, "n ..."], targets: Float[AnyArray, "n ..."]) -> Float[Array, " n"]:
+    """The mean over output dimensions of `(output - target)^2`.
+
+    Raises:
+        ValueError: the shapes differ, which would otherwise broadcast.
+    """
+    if outputs.shape != targets.shape:
+        raise ValueError(f"outputs have shape {outputs.shape}, targets {targets.shape}: make them equal")
+    return jnp.mean(jnp.square(outputs - targets), axis=tuple(range(1, outputs.ndim)))

@@ -1,0 +1,208 @@
+"""From a model, a per-example loss and scores to the objective f(w) = L(D, w), and to judging predictions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from metaleader.problem.batch import Batch, Examples, bucket_size, joined, pad
+from metaleader.problem.content import Static, content
+from metaleader.problem.losses import CrossEntropy, Loss, weighted_mean
+from metaleader.problem.model import ModelLike, Params, applied, asks_for
+from metaleader.problem.scores import Score, check_scores
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What is learned: a model, the loss it is trained on, and the scores it is judged by.
+
+    Problems are equal whose parts are (see `content`): what was compiled for one serves the others.
+
+    Attributes:
+        model: see `ModelLike`; None for learners that have models of their own.
+        loss: per example, `(outputs, targets) -> (n,)`.
+        scores: one or several; proficiency is judged by the first.
+
+    Raises:
+        ValueError: there is no score, or two have one name.
+    """
+
+    model: ModelLike | None
+    loss: Loss
+    scores: tuple[Score, ...] | Score
+
+    def __post_init__(self) -> None:
+        check_scores(self.scored)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Problem) and self.content == other.content
+
+    def __hash__(self) -> int:
+        return hash(self.content)
+
+    @cached_property
+    def content(self) -> Hashable:
+        """What determines how it behaves; see `content.content`."""
+        return content((self.model, self.loss, self.scored))
+
+    @property
+    def scored(self) -> tuple[Score, ...]:
+        """The scores, also where there is one."""
+        return (self.scores,) if isinstance(self.scores, Score) else self.scores
+
+    @property
+    def score(self) -> Score:
+        """The score that proficiency is judged by."""
+        return self.scored[0]
+
+    @property
+    def net(self) -> ModelLike:
+        """The model.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.model is None:
+            raise ValueError("this learner trains the problem's model, and the problem has none: give Problem a model")
+        return self.model
+
+    @property
+    def random(self) -> bool:
+        """Whether the model asks for a random key in training."""
+        return self.model is not None and asks_for(self.model, "key")
+
+    def init(self, key: Any) -> Params:
+        """Fresh parameters, as arrays."""
+        return jax.tree.map(jnp.asarray, self.net.init(key))
+
+    def objective(self, params: Params, batch: Batch) -> Float[Array, ""]:
+        """L(D, w): the weighted mean of the per-example losses, 0 for a batch without weight."""
+        outputs = applied(self.net, params, batch.inputs, batch.weights, batch.key, training=True)
+        return weighted_mean(self.loss(outputs, batch.targets), batch.weights)
+
+    def predict(self, params: Params, inputs: Examples) -> Any:
+        """The outputs of the model for all `inputs` together, compiled for a few sizes."""
+        n = len(jax.tree.leaves(inputs)[0])
+        padded = pad(Batch(inputs, (), np.ones(n, np.float32)), bucket_size(n))
+        outputs = _predict(Static(self), params, padded.inputs, padded.weights)
+        return jax.tree.map(lambda leaf: leaf[:n], outputs)
+
+    def judge(self, outputs: Any, batch: Batch) -> tuple[float, Mapping[str, float]]:
+        """The weighted mean of the loss, and every score by its name, of the examples of `batch`; padding is no part.
+
+        Raises:
+            ValueError: a score does not give a number an example, or one number if it is of the whole set.
+        """
+        n = len(batch)
+        shown = pad(Batch(outputs, batch.targets, batch.weights), bucket_size(n))
+        loss, per_example = _judge(Static(self), shown.inputs, shown.targets, shown.weights)
+        values = dict(zip((score.name for score in self._of_examples()), map(float, per_example), strict=True))
+        real = np.flatnonzero(np.asarray(batch.weights) > 0)
+        for score in self.scored:
+            if score.whole:
+                arrays = jax.tree.map(lambda leaf: np.asarray(leaf)[real], (outputs, batch.targets))
+                values[score.name] = _whole(score, *arrays)
+        return float(loss), {score.name: values[score.name] for score in self.scored}
+
+    def _of_examples(self) -> list[Score]:
+        return [score for score in self.scored if not score.whole]
+
+
+@partial(jax.jit, static_argnums=0)
+def _predict(problem: Static[Problem], params: Params, inputs: Any, weights: Any) -> Any:
+    return applied(problem.value.net, params, inputs, weights, None, training=False)
+
+
+@partial(jax.jit, static_argnums=0)
+def _judge(problem: Static[Problem], outputs: Any, targets: Any, weights: Any) -> Any:
+    def mean(values: Any, what: str) -> Array:
+        if values.shape != weights.shape:
+            raise ValueError(
+                f"{what} has shape {values.shape} for {len(weights)} examples: it must give one number an example, of "
+                f"shape {weights.shape}"
+            )
+        return weighted_mean(values, weights)
+
+    scores = problem.value._of_examples()
+    judged = [mean(score.function(outputs, targets), f"score {score.name!r}") for score in scores]
+    return mean(problem.value.loss(outputs, targets), "the loss"), judged
+
+
+def _whole(score: Score, outputs: Any, targets: Any) -> float:
+    """A score of the whole set; NaN where the outputs are not finite, which metrics refuse or hide."""
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(outputs)):
+        return math.nan
+    try:
+        value = np.asarray(score.function(outputs, targets))
+    except ValueError as error:
+        raise ValueError(f"score {score.name!r}: {error}") from error
+    if value.shape != ():
+        raise ValueError(f"score {score.name!r} must give one number for the whole set, got shape {value.shape}")
+    return float(value)
+
+
+def check_blind_to_padding(problem: Problem, batch: Batch, shown: int = 3) -> None:
+    """Make sure that what the model says of an example does not depend on what its batch was padded with.
+
+    Raises:
+        ValueError: it does.
+    """
+    if problem.model is None or len(batch) < 2:
+        return
+    params, real = problem.init(jax.random.key(0)), batch[np.arange(min(shown, len(batch) - 1))]
+    weights = np.append(np.ones(len(real), np.float32), np.zeros(shown, np.float32))
+
+    def outputs(padding: Batch) -> Any:
+        inputs = joined(Batch(real.inputs, (), real.weights), Batch(padding.inputs, (), padding.weights)).inputs
+        return jax.tree.map(
+            lambda leaf: np.asarray(leaf)[: len(real)], _train_outputs(Static(problem), params, inputs, weights)
+        )
+
+    one, other = outputs(batch[np.zeros(shown, int)]), outputs(batch[np.full(shown, len(batch) - 1)])
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        if not np.allclose(a, b, rtol=1e-3, atol=1e-5 * max(float(np.abs(a).max()), 1.0), equal_nan=True):
+            raise ValueError(
+                "the model's outputs for an example change with what its batch is padded with, by "
+                f"{float(np.abs(a - b).max()):.3g}: statistics over a batch must leave out padding. Take them with the "
+                "weights that apply is given, 0 for padding, as mean = weights @ x / weights.sum(); layers of Flax "
+                "take mask=weights > 0"
+            )
+
+
+@partial(jax.jit, static_argnums=0)
+def _train_outputs(problem: Static[Problem], params: Params, inputs: Any, weights: Any) -> Any:
+    return applied(problem.value.net, params, inputs, weights, jax.random.key(0), training=True)
+
+
+def check(problem: Problem, batch: Batch, what: str) -> None:
+    """Make sure that `batch` is data for `problem`, and say what is wrong if it is not.
+
+    Raises:
+        ValueError: lengths or shapes that do not match, values that are not finite, or labels out of range;
+            the message begins with `what`.
+    """
+    try:
+        Batch.of(batch.inputs, batch.targets, batch.weights)
+        if problem.model is None:
+            return
+        params = jax.eval_shape(problem.init, jax.random.key(0))
+        arrays = batch.inputs, batch.weights, jax.random.key(0)
+        outputs = jax.eval_shape(partial(applied, problem.net, training=True), params, *arrays)
+        if isinstance(problem.loss, CrossEntropy):
+            problem.loss.check(outputs.shape[-1], np.asarray(batch.targets))
+        losses = jax.eval_shape(problem.loss, outputs, batch.targets)
+        if losses.shape != (len(batch),):
+            raise ValueError(
+                f"the loss has shape {losses.shape} for {len(batch)} examples: it must give one number an example, "
+                f"of shape ({len(batch)},)"
+            )
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{what}: {' '.join(str(error).split())}") from error
