@@ -6,6 +6,9 @@ import difflib
 from collections.abc import Iterable
 
 
+MANY = 30  # names, too many to list in a message
+
+
 class UserError(ValueError):
     """Bad input; the message says what was received, what was expected and how to fix it.
 
@@ -18,7 +21,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     known = list(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     meant = f"did you mean {' or '.join(near)}? " if near else ""
-    return f"unknown {kind} {name!r}: {meant}There are {', '.join(known)}"
+    listed = f"There are {', '.join(known)}" if len(known) <= MANY else f"There are {len(known)}"
+    return f"unknown {kind} {name!r}: {meant}{listed}"
 
 
 def check_positive(settings: object, *names: str) -> None:

@@ -20,8 +20,8 @@ from metaleader.commands import reproduce as reproduction
 from metaleader.commands.progress import live, live_sweep, steps
 from metaleader.errors import UserError, unknown
 from metaleader.experiments import EXPERIMENTS, find, sweeps
+from metaleader.experiments.parsing import option_of, parse, parse_with_settings
 from metaleader.experiments.plans import Selection, perform
-from metaleader.experiments.settings import parse, parse_with_settings, value_of
 from metaleader.results import report, verdict_page, words
 from metaleader.runs import sweep as pool
 from metaleader.runs.run import RunFailed, RunInterrupted, run
@@ -267,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _run(arguments: list[str]) -> int:
     name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else MAIN_JOB
     experiment = find(name)
-    preset_name = value_of("--preset", arguments) or RunOptions.preset
+    preset_name = option_of("--preset", arguments) or RunOptions.preset
     options, preset = parse_with_settings(
         RunOptions, experiment, experiment.preset(preset_name), arguments, f"metaleader run {name}"
     )

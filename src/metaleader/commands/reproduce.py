@@ -9,8 +9,9 @@ from pathlib import Path
 
 from metaleader.errors import UserError, unknown
 from metaleader.experiments import EXPERIMENTS, sweeps
+from metaleader.experiments.parsing import by_name, with_settings
 from metaleader.experiments.plans import Job
-from metaleader.experiments.settings import by_name, has_setting, with_settings
+from metaleader.experiments.settings import has_setting
 from metaleader.results.claims import claimed
 
 

@@ -1,214 +1,114 @@
-"""Options are the fields of settings: a preset and what is changed in it."""
+"""Settings of a preset by their dotted names, as in `ftml.update.steps`: read, and replaced."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
-import itertools
-import operator
-import re
-import shlex
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-import tyro
+from metaleader.errors import UserError, unknown
+from metaleader.experiments.experiment import Preset
 
-from metaleader.errors import UserError
-from metaleader.experiments import Experiment, Preset
-from metaleader.learners import Learner
-
-FLAGS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
-VALUES = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)  # --flag True, for a grid of settings
+PARTS = ("stream", "model", "loss", "protocol")  # of a preset, beside its learners and `gradients`
 
 
-def parse_with_settings(
-    base: type[Any],
-    experiment: Experiment,
-    preset: Preset,
-    arguments: list[str],
-    program: str,
-    config: tuple[Any, ...] = FLAGS,
-    only: Collection[str] | None = None,
-) -> tuple[Any, Preset]:
-    """The options of a command, and the preset with the settings that were given.
+def names(preset: Preset) -> list[str]:
+    """The names of all settings, as the command line writes them."""
+    found = ["gradients"]
+    for owner in (*PARTS, *preset.learners):
+        value = preset.learners[owner] if owner in preset.learners else getattr(preset, owner)
+        found += _names(owner, value)
+    return found
 
-    Args:
-        base: a frozen dataclass, the options of the command itself; the fields of the preset join them.
-        experiment: what is run.
-        preset: the settings to begin with.
-        arguments: of the command line.
-        program: what the command is called.
-        config: how tyro shows options.
-        only: the stream, model, loss, protocol or learners that have options; None: all of them.
+
+def _names(prefix: str, value: Any) -> Iterator[str]:
+    for field in dataclasses.fields(value) if _is_settings(value) else ():
+        name, inner = f"{prefix}.{field.name.replace('_', '-')}", getattr(value, field.name)
+        if _is_settings(inner):
+            yield from _names(name, inner)
+        else:
+            yield name
+
+
+def setting(preset: Preset, name: str) -> Any:
+    """The value of a setting.
 
     Raises:
-        UserError: see `parse`.
+        UserError: there is none of that name.
     """
-    settings: dict[str, Any] = {
-        "stream": preset.stream,
-        "model": preset.model,
-        "loss": preset.loss,
-        "protocol": preset.protocol,
-        **{name.replace("-", "_"): learner for name, learner in preset.learners.items()},
-    }
-    settable = {
-        key: value
-        for key, value in settings.items()
-        if dataclasses.is_dataclass(value) and (only is None or key in only)
-    }
-    own = {f.name for f in dataclasses.fields(base)}
-    fields: list[Any] = [(key, type(value), field(default=value)) for key, value in settable.items()]
-    fields.append(("gradients", Annotated[int, tyro.conf.arg(help=_GRADIENTS)], field(default=preset.gradients)))
-    options_type = dataclasses.make_dataclass(base.__name__, fields, bases=(base,), frozen=True)
-    options_type.__doc__ = f"{base.__doc__}\n\n{experiment.name}: {experiment.summary}."
-    parsed = parse(options_type, arguments, program, config)
-    settings.update({key: getattr(parsed, key) for key in settable})
-    learners = {name: settings[name.replace("-", "_")] for name in preset.learners}
-    own_steps = {name for name in learners if _steps(learners[name]) != _steps(preset.learners[name])}
-    given = Preset(
-        settings["stream"],
-        settings["model"],
-        settings["loss"],
-        settings["protocol"],
-        learners,
-        parsed.gradients,
-        tuple(sorted(own_steps.union(preset.own_steps))),
-    )
-    return base(**{key: getattr(parsed, key) for key in own}), given
-
-
-_GRADIENTS = (
-    "Per-example gradients that every learner takes to learn whenever datapoints arrive: its steps are as many as that "
-    "pays for, but for learners whose steps are set. 0: as many as the settings of each learner say."
-)
-
-
-def _steps(learner: Learner) -> tuple[Any, Any]:
-    return getattr(learner, "steps", None), getattr(learner, "meta_steps", None)
-
-
-@dataclass(frozen=True)
-class _NoOptions:
-    """The settings of an experiment alone."""
-
-
-def with_settings(experiment: Experiment, preset: Preset, setting: Mapping[str, str]) -> Preset:
-    """The preset with what was set, by name, parsed as `metaleader run` would.
-
-    Raises:
-        UserError: see `parse`.
-    """
-    arguments = []
-    for key, value in setting.items():
-        words = [word.capitalize() if word in ("true", "false") else word for word in shlex.split(value)]
-        arguments += [f"--{key}", *words]
-    what = (_NoOptions, experiment, preset, arguments, f"metaleader run {experiment.name}", VALUES)
-    try:  # options of what is set alone are parsed ten times as fast
-        return parse_with_settings(*what, only={key.partition(".")[0].replace("-", "_") for key in setting})[1]
-    except UserError:  # said again with the nearest of all options
-        return parse_with_settings(*what)[1]
-
-
-def has_setting(preset: Preset, option: str) -> bool:
-    """Whether an option such as `model.norm` is a setting of the preset, not of one of its learners."""
     value: Any = preset
-    for name in option.replace("-", "_").split("."):
-        fields = {f.name for f in dataclasses.fields(value)} if dataclasses.is_dataclass(value) else set()
-        if name not in fields:
-            return False
-        value = getattr(value, name)
+    for owner, part in _path(preset, name):
+        value = preset.learners[part] if owner is preset.learners else getattr(value, part)
+    return value
+
+
+def has_setting(preset: Preset, name: str) -> bool:
+    """Whether the preset has a setting of that name."""
+    try:
+        setting(preset, name)
+    except UserError:
+        return False
     return True
 
 
-def as_arguments(preset: Preset, setting: Mapping[str, str]) -> list[str]:
-    """What was set, by name, as arguments of `metaleader run` with that preset; flags that change nothing are left out.
+def replaced(preset: Preset, values: Mapping[str, Any]) -> Preset:
+    """The preset with other values of settings, by name.
+
+    A learner whose number of steps is among them keeps it, whatever `gradients` would pay for.
 
     Raises:
-        AttributeError: the preset has no such setting.
+        UserError: there is no setting of a name.
+        ValueError: a value is impossible.
     """
-    arguments = []
-    for name, text in setting.items():
-        owner, _, path = name.replace("-", "_").partition(".")
-        learners = {key.replace("-", "_"): learner for key, learner in preset.learners.items()}
-        before = learners[owner] if owner in learners else getattr(preset, owner)
-        before = operator.attrgetter(path)(before) if path else before
-        if not isinstance(before, bool):
-            arguments += [f"--{name}", *shlex.split(text)]
-        elif (text.lower() == "true") != before:
-            first, dot, last = name.rpartition(".")
-            arguments.append(f"--{first}{dot}{'no-' if before else ''}{last}")
-    return arguments
+    parts: dict[str, Any] = {part: getattr(preset, part) for part in PARTS}
+    learners, gradients, own = dict(preset.learners), preset.gradients, set(preset.own_steps)
+    for name, value in values.items():
+        (_, first), *rest = _path(preset, name)
+        path = [part for _, part in rest]
+        if first == "gradients":
+            gradients = value
+        elif first in parts:
+            parts[first] = _replaced(parts[first], path, value)
+        else:
+            learners[first] = _replaced(learners[first], path, value)
+            own |= {first} if path[-1] in ("steps", "meta_steps") and len(path) == 1 else set()
+    return Preset(**parts, learners=learners, gradients=gradients, own_steps=tuple(sorted(own)))
 
 
-def by_name(texts: Iterable[str], option: str, form: str) -> dict[str, str]:
-    """What was given as `NAME=VALUE`, by name.
+def _replaced(owner: Any, path: list[str], value: Any) -> Any:
+    if not path:
+        return value
+    return dataclasses.replace(owner, **{path[0]: _replaced(getattr(owner, path[0]), path[1:], value)})
 
-    Args:
-        texts: the values of an option that may be given several times.
-        option: the option.
-        form: what it takes, for messages.
+
+def _path(preset: Preset, name: str) -> list[tuple[Any, str]]:
+    """The parts of a name, each with what it is a part of.
 
     Raises:
-        UserError: a text is not of that form, or a name comes twice.
+        UserError: there is no setting of that name.
     """
-    values: dict[str, str] = {}
-    for text in texts:
-        name, _, value = text.partition("=")
-        name = name.strip().removeprefix("--").replace("_", "-")
-        if not name or not value.strip():
-            raise UserError(f"{option} takes {form}; got {text!r}")
-        if name in values:
-            raise UserError(f"{option} {name} is given twice: it takes {form}")
-        values[name] = value.strip()
-    return values
+    first, *rest = name.split(".")
+    owner: Any
+    path: list[tuple[Any, str]]
+    if first in preset.learners:
+        path, owner = [(preset.learners, first)], preset.learners[first]
+    elif first in PARTS or first == "gradients":
+        path, owner = [(preset, first)], getattr(preset, first)
+    else:
+        raise _unknown(preset, name)
+    for word in rest:
+        part = word.replace("-", "_")
+        if not _is_settings(owner) or part not in {field.name for field in dataclasses.fields(owner)}:
+            raise _unknown(preset, name)
+        path.append((owner, part))
+        owner = getattr(owner, part)
+    return path
 
 
-def check_used(names: Iterable[str], option: str, known: Collection[str], chosen: Collection[str]) -> None:
-    """Refuse settings of learners that do not run.
-
-    Raises:
-        UserError: naming the first.
-    """
-    for name in names:
-        if (owner := name.partition(".")[0]) in known and owner not in chosen:
-            raise UserError(
-                f"{option} {name} changes nothing: the learners are {', '.join(chosen)}; add --learner {owner}"
-            )
+def _unknown(preset: Preset, name: str) -> UserError:
+    listed = unknown("setting", name, names(preset))
+    return UserError(f"{listed}: `metaleader run EXPERIMENT --help` shows them")
 
 
-def parse(options: type[Any], arguments: list[str], program: str, config: tuple[Any, ...] = FLAGS) -> Any:
-    """`tyro.cli`, with what it refuses in one line.
-
-    Raises:
-        UserError: what was refused, and the nearest options.
-    """
-    refused = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(refused):
-            return tyro.cli(options, args=arguments, prog=program, config=config)
-    except SystemExit as end:
-        if not end.code:
-            raise
-        raise UserError(_one_line(refused.getvalue(), program)) from None
-
-
-def _one_line(box: str, program: str) -> str:
-    """What a framed message says, without the frame, the help of the option and the advice on --help."""
-    text = " ".join(line.strip("│╭╮╰╯─ ") for line in box.splitlines()[1:])
-    message, _, rest = re.sub(r"\s+", " ", text).partition(" Perhaps you meant:")
-    message = re.split(r" ?(?:Argument helptext|For full helptext|Similar)", message)[0].strip()
-    near = list(dict.fromkeys(re.findall(r"(?<=\s)--[\w.-]+", f" {rest.split('For full helptext')[0]}")))
-    meant = f"; did you mean {' or '.join(near[:3])}?" if near else ""
-    return f"{message}{meant} (`{program} --help` lists all options)"
-
-
-def value_of(option: str, arguments: list[str]) -> str | None:
-    """The value of an option that must be known before the others can be parsed."""
-    for given, following in itertools.zip_longest(arguments, arguments[1:]):
-        if given == option:
-            return following
-        if given.startswith(f"{option}="):
-            return given.partition("=")[2]
-    return None
+def _is_settings(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from metaleader.errors import UserError
 from metaleader.experiments import find
+from metaleader.experiments.parsing import by_name, check_used, with_settings
 from metaleader.experiments.plans import Job
-from metaleader.experiments.settings import by_name, check_used, with_settings
 from metaleader.runs.folder import RunFolder
 from metaleader.runs.run import check
 

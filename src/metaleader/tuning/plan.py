@@ -11,8 +11,9 @@ from typing import Any
 
 from metaleader.errors import UserError, unknown
 from metaleader.experiments import Experiment, Preset
+from metaleader.experiments.parsing import as_arguments, by_name, check_used, with_settings
 from metaleader.experiments.plans import Selection
-from metaleader.experiments.settings import as_arguments, by_name, check_used, has_setting, with_settings
+from metaleader.experiments.settings import has_setting, replaced
 from metaleader.tuning.spaces import Space, spaces
 from metaleader.tuning.studies import Rungs
 
@@ -126,15 +127,15 @@ def _held_out(preset: Preset) -> str | None:
 def trial_of(tuning: Tuning, learner: str, number: int, setting: Mapping[str, Any]) -> Selection:
     """The runs of a trial, in a folder of its own."""
     plan = tuning.plan
-    texts = {option: value if isinstance(value, str) else repr(value) for option, value in setting.items()}
+    values = {option: tuning.spaces[learner][option].meant(value) for option, value in setting.items()}
     others = plan.preset.learners.keys() - {learner}
     fixed = [text for text in plan.setting if text.partition(".")[0] not in others]
     return replace(
         plan,
-        preset=with_settings(plan.experiment, plan.preset, texts),
+        preset=replaced(plan.preset, values),
         learners=(learner,),
         out=folder_of(plan.out, learner, number),
-        setting=(*fixed, *(f"{option}={text}" for option, text in texts.items())),
+        setting=(*fixed, *(f"{option}={value}" for option, value in setting.items())),
     )
 
 

@@ -7,12 +7,12 @@ import math
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any, TypeAlias
 
 from metaleader.errors import UserError, unknown
 from metaleader.experiments import Experiment, Preset
-from metaleader.experiments.settings import by_name, check_used, with_settings
+from metaleader.experiments.parsing import by_name, check_used, parsed, with_settings
+from metaleader.experiments.settings import setting
 from metaleader.learners import Learner
 
 # What is searched where a learner has it, and how far either way of the preset's value.
@@ -72,6 +72,10 @@ class Range:
         """How a setting's value is stored: as it is."""
         return value
 
+    def meant(self, stated: Any) -> Any:
+        """The value of the setting that was stored."""
+        return stated
+
     def end(self, value: float | None) -> str:
         """`low` or `high` where the value lies at an end of the range, `outside`, or nothing."""
         if value is None or value not in self:
@@ -122,6 +126,10 @@ class Choices:
         same = [text for text, meant in zip(self.texts, self.values, strict=True) if meant == value]
         return same[0] if same else str(value)
 
+    def meant(self, stated: str) -> Any:
+        """The value that a choice means."""
+        return self.values[self.texts.index(stated)]
+
     def end(self, text: Any) -> str:
         """`outside` for what is none of the choices; nothing otherwise, since choices have no ends."""
         return "" if text in self else "outside"
@@ -165,7 +173,7 @@ def spaces(
             found[owner][option] = _parsed(experiment, preset, option, text, f"the search of {experiment.name}")
     for option, text in by_name(search, "--search", FORM).items():
         if (owner := option.partition(".")[0]) not in found:
-            with_settings(experiment, preset, {option: re.split(r"[:|]", text)[0]})  # refuses what is unknown
+            parsed(experiment, preset, option, re.split(r"[:|]", text)[0])  # refuses what is unknown
             check_used([option], "--search", preset.learners, learners)
             raise UserError(f"--search takes settings of learners: {option} is the same for all of them, so --set it")
         if option in fixed:
@@ -188,7 +196,7 @@ def _parsed(experiment: Experiment, preset: Preset, option: str, text: str, sour
     if len(texts) < 2 or ("|" not in text and len(texts) > 2) or not all(each.strip() for each in texts):
         raise UserError(f"{source} takes {FORM}; got {f'{option}={text}'!r}")
     texts = [each.strip() for each in texts]
-    values = [value_of(with_settings(experiment, preset, {option: each}), option) for each in texts]
+    values = [setting(with_settings(experiment, preset, {option: each}), option) for each in texts]
     if "|" not in text and any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in values):
         raise UserError(
             f"{source} takes LOW:HIGH for numbers, and {option} is none: name choices, as {option}={'|'.join(texts)}"
@@ -201,13 +209,7 @@ def _parsed(experiment: Experiment, preset: Preset, option: str, text: str, sour
 
 def stated(space: Space, preset: Preset) -> dict[str, Any]:
     """The values that a preset has for what is searched, as they are stored: plain JSON."""
-    return {option: entry.stated(value_of(preset, option)) for option, entry in space.items()}
-
-
-def value_of(preset: Preset, option: str) -> Any:
-    """The value of a learner's option; None for any other."""
-    learner, _, path = option.partition(".")
-    return attrgetter(path.replace("-", "_"))(preset.learners[learner]) if learner in preset.learners else None
+    return {option: entry.stated(setting(preset, option)) for option, entry in space.items()}
 
 
 def _derived(name: str, learner: Learner) -> dict[str, Range]:
