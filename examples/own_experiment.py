@@ -6,7 +6,7 @@ each pile and predicts the nearest; FTML, which is told nothing of piles, is com
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,26 +42,26 @@ class Users:
 
 @dataclass(frozen=True)
 class NearestMean:
-    """A learner with the three verbs; it keeps nothing between users, so its state is just a count."""
+    """A learner of four verbs; it keeps nothing between users, so that it has no state."""
 
     shrinkage: float = 1.0
     """How many points at the origin to mix into every mean."""
-    adaptation: ml.UpdateProcedure = field(default_factory=ml.Identity)
 
-    def init(self, problem: ml.Problem, key: Any, like: ml.Batch, capacity: int = 1024) -> ml.State:  # noqa: ARG002
+    def init(self, problem: ml.Problem, key: Any, example: ml.Batch) -> None:
         """Nothing to learn."""
-        return ml.State(params={}, opt_state=(), buffer=(), key=key, gradient_evaluations=np.int64(0))
 
-    def observe(self, problem: ml.Problem, state: ml.State, task: int, batch: ml.Batch) -> ml.State:  # noqa: ARG002
-        """Nothing to store."""
-        return state
+    def observe(self, problem: ml.Problem, state: None, task: int | str, batch: ml.Batch) -> tuple[None, int]:  # noqa: ARG002
+        """Nothing to store, at no cost."""
+        return None, 0
 
-    def adapt(self, problem: ml.Problem, state: ml.State, batch: ml.Batch) -> Any:  # noqa: ARG002
-        """A linear classifier whose largest output is that of the nearest mean."""
+    def adapt(self, problem: ml.Problem, state: None, task: int | str, batch: ml.Batch) -> tuple[Any, int]:  # noqa: ARG002
+        """The mean of each pile."""
         members = np.eye(PILES)[batch.targets]
-        means = members.T @ batch.inputs / (members.sum(axis=0) + self.shrinkage)[:, None]
-        head = {"kernel": jnp.asarray(means.T, jnp.float32), "bias": jnp.asarray(-(means**2).sum(axis=1) / 2)}
-        return {"hidden": [], "head": head}
+        return members.T @ batch.inputs / (members.sum(axis=0) + self.shrinkage)[:, None], 0
+
+    def predict(self, problem: ml.Problem, adapted: Any, inputs: Any) -> Any:  # noqa: ARG002
+        """Minus the squared distance to each mean: the nearest has the largest output."""
+        return -jnp.sum((inputs[:, None] - adapted) ** 2, axis=-1)
 
 
 laptop = ml.Preset(
@@ -74,7 +74,7 @@ laptop = ml.Preset(
 experiment = ml.Experiment(
     name="own-experiment",
     summary="users who sort points into piles",
-    score=ml.accuracy,
+    scores=ml.accuracy,
     presets={"laptop": laptop, "smoke": replace(laptop, stream=Users(rounds=3))},
     compared=("ftml", "nearest-mean"),
 )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metaleader import MLP, TOE, Experiment, Preset, Protocol, Sinusoid, State, mean_squared_error, squared_error
+from metaleader import MLP, TOE, Experiment, OnlineProtocol, Preset, Sinusoid, mean_squared_error, squared_error
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,12 @@ class Dying(TOE):
     deaths: int = 1
     """How often to die in round 3."""
 
-    def observe(self, problem: Any, state: State, task: int, batch: Any) -> State:
+    def observe(self, problem: Any, state: Any, task: int | str, batch: Any) -> Any:
         log = Path(self.log)
         before = log.read_text().splitlines() if log.exists() else []
-        log.write_text("\n".join([*before, f"{os.getpid()} {task + 1}"]) + "\n")
-        if task + 1 == 3 and sum(line.endswith(" 3") for line in before) < 2 * self.deaths and state.buffer.tasks == 3:
+        log.write_text("\n".join([*before, f"{os.getpid()} {str(task).removeprefix('round ')}"]) + "\n")
+        died = sum(line.endswith(" 3") for line in before) // 2
+        if task == "round 3" and died < self.deaths and state.buffer.is_current(task):
             os.kill(os.getpid(), signal.SIGKILL)  # in the middle of the round
         return super().observe(problem, state, task, batch)
 

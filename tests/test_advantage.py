@@ -58,8 +58,7 @@ def test_few_is_what_the_experiment_shows_first_and_short_tasks_do_not_count_the
     scores: Any = [[0.1, 0.2, 0.3], [0.1], [0.3, 0.6, 0.9]]
     pair = made(scores), made([[0.0, 0.0, 0.0]] * 3)
     assert advantage.few(pair) == 10
-    for run in pair:
-        run.about.report_sizes = [15, 20, 40]
+    pair = made(scores, report_sizes=(15, 20, 40)), pair[1]
     assert advantage.few(pair) == 20
     np.testing.assert_allclose(over_rounds(FEW, pair, WHOLE), 0.4)  # rounds 1 and 3
 
@@ -114,6 +113,5 @@ def test_the_running_mean_is_over_the_rounds_up_to_each() -> None:
     scores[2] = [2.0]  # judged at 10, and not at 40
     pair = made(scores), made([[0.0, 0.0, 0.0]] * 10)
     np.testing.assert_allclose(advantage.running(FEW, [pair])[0, [0, 1, 6, 9]], [0, 0.5, 3, 6])
-    for run in pair:
-        run.about.report_sizes = [40]
+    pair = made(scores, report_sizes=(40,)), pair[1]
     np.testing.assert_allclose(advantage.running(FEW, [pair])[0, [2, 3]], [0.5, 4 / 3])

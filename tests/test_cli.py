@@ -42,7 +42,7 @@ def test_hyperparameters_learners_and_seeds_by_name(tmp_path: Path) -> None:
     configs = {path.parent.parent.name: json.loads(path.read_text()) for path in out.rglob("config.json")}
     assert set(configs) == {"ftml-last-layer", "toe", "ftl"}
     assert configs["ftml-last-layer"]["settings"]["learner"]["meta_steps"] == 3
-    assert configs["ftml-last-layer"]["settings"]["learner"]["update"]["only"] == ["head"]
+    assert configs["ftml-last-layer"]["settings"]["learner"]["update"]["adapt_only"] == ["head"]
     assert configs["ftl"]["settings"]["learner"]["update"]["optimizer"]["step_size"] == 0.02
     assert configs["toe"]["settings"]["learner"]["optimizer"]["learning_rate"] == 1e-4
     assert configs["toe"]["settings"]["protocol"]["move_on"] is True
@@ -64,7 +64,7 @@ def test_hyperparameters_learners_and_seeds_by_name(tmp_path: Path) -> None:
         ([*SMOKE, "--ftml.meta-stps", "3"], "did you mean --ftml.meta-steps"),
         ([*SMOKE, "--ftml.meta-steps", "many"], "--ftml.meta-steps: invalid literal for int"),
         ([*SMOKE, "--ftml.meta-steps", "0"], "meta_steps must be positive and finite, got 0"),
-        ([*SMOKE, "--ftml.memory.policy", "last"], "budget must be at least 1 for the policy last, got None"),
+        ([*SMOKE, "--ftml.retention.policy", "last"], "budget must be at least 1 for the policy last, got None"),
         ([*SMOKE, "--ftml-imaml.update.strength", "0"], "strength must be positive and finite, got 0"),
         ([*SMOKE, "--protocol.evaluate-at", "3"], "multiples of chunk = 5"),
         ([*SMOKE, "--seeds", "0"], "--seeds must be at least 1, got 0"),
@@ -111,7 +111,7 @@ def test_a_diverging_learner_is_told_and_the_others_finish(tmp_path: Path, capsy
 
 
 def test_update_procedures_and_memories_by_name(tmp_path: Path) -> None:
-    memory = ["--ftml.memory.policy", "reservoir", "--ftml.memory.budget", "96", "--ftml.memory.unit", "bytes"]
+    memory = ["--ftml.retention.policy", "reservoir", "--ftml.retention.budget", "96", "--ftml.retention.unit", "bytes"]
     settings = [*memory, "--ftml-adam.update.optimizer.epsilon", "0.01", "--ftml-imaml.update.strength", "2"]
     names = ["ftml", "ftml-adam", "ftml-imaml", "ftml-reptile"]
     assert call(*SMOKE, "--learner", *names, *settings, "--out", str(tmp_path)) == 0

@@ -9,8 +9,18 @@ import jax
 import numpy as np
 import pytest
 
-from metaleader import FTML, GradientDescent, Model, Problem, Protocol, Task, advance, mean_squared_error, squared_error
-from metaleader.play.protocol import start
+from metaleader import (
+    FTML,
+    GradientDescent,
+    Model,
+    OnlineProtocol,
+    Problem,
+    Task,
+    begin,
+    mean_squared_error,
+    resume,
+    squared_error,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,10 +36,10 @@ def test_ftml_in_one_file_is_the_package_s_ftml() -> None:
     )
     learner = FTML(GradientDescent(5, 0.02), meta_steps=10, meta_batch=4, train_size=5, validation_size=5)
     tasks = [Task.from_arrays(*arrays) for arrays in stream]
-    played = list(advance(problem, tasks, learner, OnlineProtocol(chunk=10), start(problem, tasks, learner)))
+    played = list(resume(problem, tasks, learner, OnlineProtocol(chunk=10), begin(problem, learner, tasks[0])))
     scores = [(record.round, record.datapoints, record.score or 0.0) for _, record in played if record is not None]
     end, _ = played[-1]
-    for ours, theirs in zip(jax.tree.leaves(end.state.params), jax.tree.leaves(params), strict=True):
+    for ours, theirs in zip(jax.tree.leaves(end.learner.params), jax.tree.leaves(params), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-4)
     np.testing.assert_allclose(scores, records, rtol=1e-2)
 

@@ -148,11 +148,9 @@ def test_what_cannot_be_loaded_is_said(tmp_path: Path) -> None:
 
 def test_a_report_has_a_section_for_each_experiment_and_a_line_for_each_setting(tmp_path: Path) -> None:
     for i, scores in enumerate(([[0.1, 0.2, 0.3]], [[0.4, 0.5, 0.6]])):
-        run = made(scores, rounds=1)
-        run.about.setting = ["stream.rounds=1", f"ftml.meta-steps={2 + i}"]
+        run = made(scores, rounds=1, setting=("stream.rounds=1", f"ftml.meta-steps={2 + i}"))
         folder(tmp_path / f"a{i}", run)
-    other = made([[0.7, 0.8, 0.9]], learner="toe", rounds=1)
-    other.about.experiment = "other"
+    other = made([[0.7, 0.8, 0.9]], learner="toe", rounds=1, experiment="other")
     folder(tmp_path / "b", other)
     page, summaries = report.write_report([tmp_path], tmp_path)
     assert json.loads((tmp_path / "summary.json").read_text()) == summaries

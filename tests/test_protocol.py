@@ -14,17 +14,16 @@ from metaleader import (
     Adam,
     Batch,
     Model,
+    OnlineProtocol,
     Problem,
-    Protocol,
     Record,
-    State,
     Task,
-    UpdateProcedure,
     accuracy,
+    begin,
     play,
+    resume,
     squared_error,
 )
-from metaleader.play.protocol import advance, start
 from problems import CURVES, DIGITS, LEARNERS, STREAMS, images, lines, points
 
 
@@ -37,9 +36,9 @@ def test_held_out_data_never_reaches_a_learner(name: str) -> None:
     """Whatever is held out, what the learner has learned is the same."""
 
     def learned(tasks: Sequence[Task]) -> Any:
-        begin = start(CURVES, tasks, LEARNERS[name])
-        *_, (end, _) = advance(CURVES, tasks, LEARNERS[name], OnlineProtocol(chunk=8), begin)
-        return end.state.params
+        start = begin(CURVES, LEARNERS[name], tasks[0])
+        *_, (end, _) = resume(CURVES, tasks, LEARNERS[name], OnlineProtocol(chunk=8), start)
+        return end.learner.params
 
     tasks = lines(3)
     others = [replace(task, test=points(9, 1000 + i, slope=50.0)) for i, task in enumerate(tasks)]
@@ -53,20 +52,19 @@ class Witness:
     seen: Any
     toe: TOE = TOE(steps=1)  # noqa: RUF009
 
-    @property
-    def adaptation(self) -> UpdateProcedure:
-        return self.toe.adaptation
+    def init(self, problem: Problem, key: Any, example: Batch) -> Any:
+        return self.toe.init(problem, key, example)
 
-    def init(self, problem: Problem, key: Any, like: Batch, capacity: int = 1024) -> State:
-        return self.toe.init(problem, key, like, capacity)
-
-    def observe(self, problem: Problem, state: State, task: int, batch: Batch) -> State:
+    def observe(self, problem: Problem, state: Any, task: int | str, batch: Batch) -> tuple[Any, int]:
         self.seen.append(("observe", task, len(batch)))
         return self.toe.observe(problem, state, task, batch)
 
-    def adapt(self, problem: Problem, state: State, batch: Batch) -> Any:
-        self.seen.append(("adapt", len(batch)))
-        return self.toe.adapt(problem, state, batch)
+    def adapt(self, problem: Problem, state: Any, task: int | str, batch: Batch) -> tuple[Any, int]:
+        self.seen.append(("adapt", task, len(batch)))
+        return self.toe.adapt(problem, state, task, batch)
+
+    def predict(self, problem: Problem, adapted: Any, inputs: Any) -> Any:
+        return self.toe.predict(problem, adapted, inputs)
 
 
 class Log(list[Any]):
@@ -79,9 +77,8 @@ class Log(list[Any]):
 def test_the_order_of_algorithm_1() -> None:
     log = Log()
     records = list(play(CURVES, lines(2, 20), Witness(log), OnlineProtocol(chunk=8, evaluate_at=(8,))))
-    one = [("observe", 0, 8), ("adapt", 8), ("observe", 0, 8), ("observe", 0, 4), ("adapt", 20)]
-    two = [(verb, 1, *rest[1:]) if verb == "observe" else (verb, *rest) for verb, *rest in one]
-    assert log == one + two
+    verbs = [("observe", 8), ("adapt", 8), ("observe", 8), ("observe", 4), ("adapt", 20)]
+    assert log == [(verb, task, n) for task in ("round 1", "round 2") for verb, n in verbs]
     assert [(r.round, r.datapoints, r.task) for r in records] == [
         (1, 8, "slope -1"), (1, 20, "slope -1"), (2, 8, "slope 0"), (2, 20, "slope 0"),
     ]  # fmt: skip
@@ -107,14 +104,14 @@ def test_every_stream_plays_and_repeats(name: str) -> None:
 
 def test_scores_and_losses_are_those_of_the_adapted_model_on_held_out_data() -> None:
     tasks, learner = lines(2), LEARNERS["ftml"]
-    position = start(CURVES, tasks, learner)
-    for position, record in advance(CURVES, tasks, learner, OnlineProtocol(chunk=20), position):  # noqa: B020
+    state = begin(CURVES, learner, tasks[0])
+    for state, record in resume(CURVES, tasks, learner, OnlineProtocol(chunk=20), state):  # noqa: B020
         assert record is not None
         task = tasks[record.round - 1]
-        params = learner.adapt(CURVES, position.state, task.train)
-        outputs = CURVES.model.apply(params, task.test.inputs, task.test.weights)
+        params, _ = learner.adapt(CURVES, state.learner, f"round {record.round}", task.train)
+        outputs = CURVES.net.apply(params, task.held_out.inputs, task.held_out.weights)
         assert record.score is not None
-        np.testing.assert_allclose(record.score, np.mean(np.square(outputs - task.test.targets)), rtol=1e-4)
+        np.testing.assert_allclose(record.score, np.mean(np.square(outputs - task.held_out.targets)), rtol=1e-4)
 
 
 def test_a_learner_that_diverges_is_recorded_and_stopped() -> None:

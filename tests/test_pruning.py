@@ -16,8 +16,9 @@ import pytest
 import tunable
 from command import call
 from metaleader import EXPERIMENTS, Experiment, UserError
-from metaleader.experiments.settings import as_arguments, parse_with_settings, with_settings
-from metaleader.runs.run import Plan, RunInterrupted, run
+from metaleader.experiments.parsing import as_arguments, parse_with_settings, with_settings
+from metaleader.experiments.plans import Selection
+from metaleader.runs.run import RunInterrupted, run
 from metaleader.runs.workers import LocalWorkers
 from metaleader.tuning import page as tuning_page
 from metaleader.tuning.found import neighbours, ranks, single_changes
@@ -199,7 +200,7 @@ def test_a_plan_pauses_after_so_many_rounds_and_goes_on_to_the_same_records(tmp_
         return [{k: v for k, v in json.loads(line).items() if "seconds" not in k} for line in text.splitlines()]
 
     experiment = EXPERIMENTS["sinusoid"]
-    plan = Plan(experiment, "smoke", experiment.presets["smoke"], ("ftml",), (0,), tmp_path / "paused")
+    plan = Selection(experiment, "smoke", experiment.presets["smoke"], ("ftml",), (0,), tmp_path / "paused").plan()
     assert set(run(replace(plan, out=tmp_path / "whole")).values()) == {"finished"}
     for _ in range(2):  # there already, it stays there
         assert set(run(replace(plan, until_round=2), resume=True).values()) == {"paused"}

@@ -14,7 +14,8 @@ from command import call
 from made_up import folder, made
 from metaleader import EXPERIMENTS, UserError
 from metaleader.commands import reproduce as reproduction
-from metaleader.results import overtaking, provenance, verdict_page
+from metaleader.results import overtaking, verdict_page
+from metaleader.results.claims import claimed
 
 LEARNERS = ("ftml", "ftl", "toe", "scratch")
 
@@ -25,19 +26,19 @@ def planned(names: tuple[str, ...] = (), settings: tuple[str, ...] = (), seeds: 
 
 def test_a_run_for_every_experiment_learner_and_seed() -> None:
     jobs = planned()
-    for name in reproduction.experiments():
+    for name in claimed():
         own = [job for job in jobs if job.experiment == name]
         experiment = EXPERIMENTS[name]
         assert len(own) == len(experiment.compared) * experiment.seeds
         assert {job.out for job in own} == {Path("out").absolute() / name}
-        assert own[0].plan().preset == experiment.preset("smoke")
+        assert own[0].values == ()
     assert len(planned(("sinusoid",), seeds=2)) == 2 * len(LEARNERS)
 
 
 @pytest.mark.parametrize("value", ["batch", "task"])
 def test_a_setting_has_folders_of_its_own_in_the_experiments_that_it_changes(value: str) -> None:
     # Where the preset has that value already, there would be nothing new; sinusoids have no normalisation.
-    models = {name: EXPERIMENTS[name].preset("smoke").model for name in reproduction.experiments()}
+    models = {name: EXPERIMENTS[name].preset("smoke").model for name in claimed()}
     differing = {name for name, model in models.items() if getattr(model, "norm", value) != value}
     if not differing:
         with pytest.raises(UserError, match="changes nothing in rainbow-mnist, cifar100"):
@@ -46,7 +47,7 @@ def test_a_setting_has_folders_of_its_own_in_the_experiments_that_it_changes(val
     jobs = planned(settings=(f"model.norm={value}",), seeds=1)
     assert {job.experiment for job in jobs} == differing
     assert {job.out.name for job in jobs} == {f"model.norm={value}"}
-    assert all(getattr(job.plan().preset.model, "norm", None) == value for job in jobs)
+    assert all(job.values == (("model.norm", value),) for job in jobs)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_reproduce_ends_in_a_page_and_keeps_what_has_ended(tmp_path: Path, capsy
 # Pages, from made-up runs.
 
 
-def sinusoids(path: Path, name: str = "sinusoid", setting: str = "") -> Path:
+def sinusoids(path: Path, name: str = "sinusoid", setting: str = "", differs: str = "") -> Path:
     """Runs in which FTML is 0.3 behind in the first five of nine rounds, and 0.6 ahead afterwards."""
     random, higher = np.random.default_rng(0), EXPERIMENTS[name].score.higher_is_better
     lead = np.where(np.arange(9) < 5, -0.3, 0.6)[:, None]
@@ -116,7 +117,7 @@ def sinusoids(path: Path, name: str = "sinusoid", setting: str = "") -> Path:
         for seed in range(3):
             scores = 2 + (1 if higher else -1) * (lead * (learner == "ftml") + random.normal(0, 0.01, (9, 3)))
             run = made(scores.tolist(), experiment=name, learner=learner, seed=seed, higher=higher)
-            extra = {"setting": [setting] if setting else [], "commit": "0123abc"}
+            extra = {"setting": [setting] if setting else [], "commit": "0123abc", "differs": differs}
             folder(path / name / setting / learner / f"seed-{seed}", run, extra=extra)
     return path
 
@@ -139,14 +140,10 @@ def test_the_page_begins_with_what_a_reader_may_believe(tmp_path: Path) -> None:
     assert all((tmp_path / picture).exists() and f'src="{picture}"' in html for picture in pictures)
 
 
-def test_notes_stand_with_their_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Stated:
-        differs = {"laptop": "16 of 96 rounds"}  # noqa: RUF012 - a stand-in
-
-    monkeypatch.setattr(provenance, "EXPERIMENTS", {"sinusoid": Stated()})
+def test_notes_stand_with_their_experiment(tmp_path: Path) -> None:
     notes = "General.\n\n## sinusoid\n\nThree rounds are few.\n\nSee a < b.\n\n## Machines\n\nTwo.\n"
     (tmp_path / "notes.md").write_text(notes)
-    (sinusoids(tmp_path) / "sinusoid" / "toe" / "seed-2" / "outcome.json").unlink()
+    (sinusoids(tmp_path, differs="16 of 96 rounds") / "sinusoid" / "toe" / "seed-2" / "outcome.json").unlink()
     page, judged = verdict_page.conclude(tmp_path)
     text, html = (tmp_path / "verdicts.md").read_text(), page.read_text()
     parts = ["## sinusoid (laptop): 16 of 96 rounds\n", "Three rounds are few.\n\nSee a < b.", "## Notes", "General."]

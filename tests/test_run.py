@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from metaleader import EXPERIMENTS, TOE, Adam, UserError
-from metaleader.play.record import RunFolder
-from metaleader.runs import run as run_module
+from metaleader.experiments.plans import Selection
+from metaleader.play.description import described
 from metaleader.runs import source
-from metaleader.runs.run import Plan, RunInterrupted, describe, run
+from metaleader.runs.folder import RunFolder
+from metaleader.runs.run import Plan, RunInterrupted, run
 
 COMMAND = [
     *(sys.executable, "-m", "metaleader", "run", "sinusoid", "--preset", "smoke"),
@@ -25,9 +26,14 @@ COMMAND = [
 ]
 
 
-def plan(out: Path, **settings: Any) -> Plan:
+def selection(out: Path, **settings: Any) -> Selection:
     experiment = EXPERIMENTS["sinusoid"]
-    return Plan(experiment, "smoke", experiment.presets["smoke"], ("ftml", "toe"), (0,), out, **settings)
+    chosen = Selection(experiment, "smoke", experiment.presets["smoke"], ("ftml", "toe"), (0,), out)
+    return dataclasses.replace(chosen, **settings)
+
+
+def plan(out: Path, **options: Any) -> Plan:
+    return selection(out).plan(**options)
 
 
 def records(out: Path) -> dict[str, list[dict[str, Any]]]:
@@ -49,7 +55,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[di
 
 
 def test_a_run_folder_says_how_it_was_made(tmp_path: Path) -> None:
-    run(plan(tmp_path, command="metaleader run sinusoid"))
+    run(selection(tmp_path, command="metaleader run sinusoid").plan())
     config = json.loads((tmp_path / "ftml" / "seed-0" / "config.json").read_text())
     assert config["settings"]["learner"]["update"]["step_size"] == 0.003
     assert config["settings"]["learner"]["sampling"]["half_life"] == "inf"
@@ -131,9 +137,10 @@ def test_resuming_with_other_settings_is_refused_by_name(tmp_path: Path) -> None
     run(plan(tmp_path))
     changed = dict(EXPERIMENTS["sinusoid"].presets["smoke"].learners)
     changed["ftml"] = dataclasses.replace(changed["ftml"], meta_steps=7)  # type: ignore[type-var]
-    other = dataclasses.replace(plan(tmp_path).preset, learners=changed, own_steps=("ftml",))
+    preset = EXPERIMENTS["sinusoid"].presets["smoke"]
+    other = dataclasses.replace(preset, learners=changed, own_steps=("ftml",))
     with pytest.raises(UserError, match=r"settings.learner.meta_steps = 2, now it is 7"):
-        run(dataclasses.replace(plan(tmp_path), preset=other), resume=True)
+        run(selection(tmp_path, preset=other).plan(), resume=True)
 
 
 def test_a_learner_that_fails_or_diverges_does_not_stop_the_others(
@@ -144,11 +151,8 @@ def test_a_learner_that_fails_or_diverges_does_not_stop_the_others(
         def observe(self, *_: Any) -> Any:
             raise MemoryError("no room for\n a batch")
 
-    preset = plan(tmp_path).preset
     learners = {"broken": Broken(), "wild": TOE(optimizer=Adam(1e30)), "toe": TOE()}
-    three = dataclasses.replace(
-        plan(tmp_path), preset=dataclasses.replace(preset, learners=learners), learners=tuple(learners)
-    )
+    three = dataclasses.replace(plan(tmp_path), learners=learners)
     outcomes = {Path(path).parent.name: outcome for path, outcome in run(three).items()}
     assert outcomes == {"broken": "failed: no room for a batch", "wild": "diverged", "toe": "finished"}
     assert records(tmp_path)["wild"][-1]["diverged"]
@@ -185,9 +189,8 @@ def test_settings_are_described_as_plain_json() -> None:
     for experiment in EXPERIMENTS.values():
         for preset in experiment.presets.values():
             for value in (preset.stream, preset.model, preset.loss, preset.protocol, *preset.learners.values()):
-                described = json.loads(json.dumps(describe(value), allow_nan=False))
-                assert described
-    assert run_module.describe(float("inf")) == "inf"
+                assert json.loads(json.dumps(described(value), allow_nan=False))
+    assert described(float("inf")) == "inf"
 
 
 def test_a_run_says_which_commit_made_it(tmp_path: Path) -> None:

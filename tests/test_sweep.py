@@ -15,9 +15,11 @@ import pytest
 
 import dying
 from command import Refused, call
-from metaleader import UserError, start
-from metaleader.play.record import RunFolder
-from metaleader.runs.sweep import Job, grid, jobs, sweep
+from metaleader import UserError, begin
+from metaleader.experiments.plans import Job
+from metaleader.experiments.sweeps import grid, jobs
+from metaleader.runs.folder import RunFolder
+from metaleader.runs.sweep import sweep
 
 EXPERIMENT = str(Path(dying.__file__))
 SMOKE = ["sweep", EXPERIMENT, "--preset", "smoke"]
@@ -58,10 +60,10 @@ def test_a_learner_s_settings_do_not_multiply_the_runs_of_others() -> None:
     assert len({str(job.folder.path) for job in planned}) == len(planned)
     plan = planned[-1].plan()
     assert planned[-1].setting[:2] == ("ftml.meta-steps=8", "stream.rounds=4")
-    assert (plan.preset.stream.rounds, plan.preset.protocol.move_on) == (4, True)  # type: ignore[attr-defined]
-    assert plan.preset.protocol.evaluate_at == (5, 10)
+    assert (len(plan.streams[1]), plan.protocol.move_on) == (4, True)  # type: ignore[arg-type]
+    assert plan.protocol.evaluate_at == (5, 10)
     assert plan.checkpoint_rounds
-    steps = {job.plan().preset.learners["ftml"].meta_steps for job in planned if job.learner == "ftml"}  # type: ignore[attr-defined]
+    steps = {job.plan().learners["ftml"].meta_steps for job in planned if job.learner == "ftml"}  # type: ignore[attr-defined]
     assert steps == {2, 4, 8}
 
 
@@ -71,7 +73,7 @@ def test_a_learner_s_settings_do_not_multiply_the_runs_of_others() -> None:
         ([], "name at least one experiment"),
         (["sinusiod"], "unknown experiment 'sinusiod': did you mean sinusoid"),
         (["sinusoid", "--learner", "ftlm"], "unknown learner 'ftlm': did you mean ftl or ftml"),
-        (["sinusoid", "--set", "ftml.meta-stps=2"], "did you mean --ftml.meta-steps"),
+        (["sinusoid", "--set", "ftml.meta-stps=2"], "did you mean ftml.meta-steps"),
         (["sinusoid", "--set", "ftml.meta-steps=2,few"], "--ftml.meta-steps: invalid literal for int"),
         (["sinusoid", "--set", "ftml.meta-steps=0"], "meta_steps must be positive and finite, got 0"),
         (["sinusoid", "--set", "ftml.meta-steps"], "--set takes NAME=VALUE,VALUE"),
@@ -168,8 +170,8 @@ def test_ctrl_c_saves_and_says_how_to_go_on(where: list[str], tmp_path: Path) ->
     # Where a run goes on is where its records end: not even the round under way was lost.
     before = [len((folder.path / "records.jsonl").read_text().splitlines()) for folder in folders]
     plan = jobs([EXPERIMENT], "smoke", ["toe"], [0], ["stream.rounds=5000"], out)[0].plan()
-    stream, learner = plan.preset.stream.stream(0), plan.preset.learners["toe"]
+    like = begin(plan.problem, plan.learners["toe"], next(iter(plan.streams[0]))).learner
     for folder, count in zip(folders, before, strict=True):
-        position = folder.restore(start(plan.experiment.problem(plan.preset), stream, learner))
-        assert position is not None
-        assert position.records == count > 0
+        restored = folder.restore(like)
+        assert restored is not None
+        assert restored[0].records == count > 0

@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 import tunable
 from command import Refused, call
 from metaleader import EXPERIMENTS, Experiment, UserError
-from metaleader.play.record import RunFolder
+from metaleader.runs.folder import RunFolder
 from metaleader.runs.run import RunInterrupted
 from metaleader.tuning import figure as tuning_figure
 from metaleader.tuning.plan import Pruning, Tuning, prepare
@@ -250,7 +250,7 @@ def test_failed_trials_are_named_and_the_exit_code_says_so(tmp_path: Path, capsy
         (["sinusoid", "--trials", "0"], "--trials must be at least 1, got 0"),
         (["sinusoid", "--seeds", "0"], "--seeds must be at least 1, got 0"),
         (["sinusoid", "--around", "-1"], "--around must not be negative, got -1"),
-        (["sinusoid", "--set", "stream.ronds=2"], "did you mean --stream.rounds"),
+        (["sinusoid", "--set", "stream.ronds=2"], "did you mean stream.rounds"),
         (
             ["sinusoid", "--set", "stream.rounds"],
             "--set takes NAME=VALUE such as stream.rounds=20; got 'stream.rounds'",
@@ -260,7 +260,7 @@ def test_failed_trials_are_named_and_the_exit_code_says_so(tmp_path: Path, capsy
             ["sinusoid", "--set", "streaming.meta-steps=2"],
             "--set streaming.meta-steps changes nothing: the learners are",
         ),
-        (["sinusoid", "--search", "ftml.meta-stps=1:8"], "did you mean --ftml.meta-steps"),
+        (["sinusoid", "--search", "ftml.meta-stps=1:8"], "did you mean ftml.meta-steps"),
         (
             ["sinusoid", "--search", "ftml.meta-steps=8:1"],
             "ftml.meta-steps: LOW must be below HIGH and both finite, got 8:1",

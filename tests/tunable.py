@@ -8,7 +8,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import numpy as np
 
-from metaleader import Adam, Experiment, GradientDescent, Model, Preset, Protocol, Score, State, Stream, Task
+from metaleader import Adam, Experiment, GradientDescent, Model, OnlineProtocol, Preset, Score, Stream, Task
 from metaleader.problem.losses import squared_error
 
 START = Adam(0.01), GradientDescent(step_size=0.3)
@@ -49,23 +49,24 @@ class Guess:
         if self.steps > self.most:
             raise ValueError(f"steps must be at most {self.most}, got {self.steps}")
 
-    @property
-    def adaptation(self) -> GradientDescent:
-        return self.update
+    def init(self, problem: Any, key: Any, example: Any) -> Any:
+        return {}
 
-    def init(self, problem: Any, key: Any, like: Any, capacity: int = 1024) -> State:
-        return State({}, (), (), key, np.int64(0))
-
-    def observe(self, problem: Any, state: State, task: int, batch: Any) -> State:
+    def observe(self, problem: Any, state: Any, task: int | str, batch: Any) -> tuple[Any, int]:
         if self.optimizer.learning_rate < self.fails_below:
             raise MemoryError("no room")
-        return state._replace(gradient_evaluations=state.gradient_evaluations + self.steps * len(batch))
+        return state, self.steps * len(batch)
 
-    def adapt(self, problem: Any, state: State, batch: Any) -> Any:
+    def adapt(self, problem: Any, state: Any, task: int | str, batch: Any) -> tuple[Any, int]:
         rate, step_size = self.optimizer.learning_rate, self.update.step_size
         off = abs(math.log(rate / 0.05)) + abs(math.log(step_size / 0.1)) + abs(math.log(self.steps / 5))
         off *= 0.5 if self.helped else 1.0
-        return {"off": jnp.float32(math.nan if rate > self.diverges_above else off)}
+        return {"off": jnp.float32(math.nan if rate > self.diverges_above else off)}, self.update.gradient_evaluations(
+            len(batch)
+        )
+
+    def predict(self, problem: Any, adapted: Any, inputs: Any) -> Any:
+        return problem.predict(adapted, inputs)
 
 
 def _closeness(outputs: Any, targets: Any) -> Any:

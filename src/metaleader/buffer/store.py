@@ -147,8 +147,8 @@ def check(buffer: TaskBuffer, batch: Batch) -> None:
                 )
 
 
-def take(data: Batch, slots: Int[Any, " n"], weights: Any) -> Batch:
-    """The examples in `slots`, each with its own weight times that given."""
+def take(data: Batch, slots: Any, weights: Any) -> Batch:
+    """The examples in `slots`, an array of any shape, each with its own weight times that given."""
     inputs, targets = jax.tree.map(lambda leaf: leaf[slots], (data.inputs, data.targets))
     return Batch(inputs, targets, data.weights[slots] * weights)
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from metaleader.errors import UserError, unknown
 from metaleader.experiments import EXPERIMENTS, sweeps
-from metaleader.experiments.parsing import by_name, with_settings
+from metaleader.experiments.parsing import by_name, values_of
 from metaleader.experiments.plans import Job
-from metaleader.experiments.settings import has_setting
+from metaleader.experiments.settings import has_setting, replaced
 from metaleader.results.claims import claimed
 
 
@@ -57,12 +56,12 @@ def jobs(
                 )
         if not all(has_setting(began, key) for key in given):
             continue
-        preset = with_settings(experiment, began, given)
-        if given and preset == began:
+        values = values_of(experiment, began, given)
+        if given and replaced(began, values) == began:
             continue
         folder = out.absolute() / name / re.sub(r"[^\w.,=+-]", "_", ",".join(setting))
         planned += [
-            Job(name, preset_name, pickle.dumps(preset), setting, learner, seed, folder, data_dir, command)
+            Job(name, preset_name, tuple(values.items()), setting, learner, seed, folder, data_dir, command)
             for learner in experiment.compared
             for seed in range(experiment.seeds if seeds is None else seeds)
         ]

@@ -87,9 +87,19 @@ def with_settings(experiment: Experiment, preset: Preset, texts: Mapping[str, st
     Raises:
         UserError: a setting is unknown, or a value impossible.
     """
+    return replaced(preset, values_of(experiment, preset, texts))
+
+
+def values_of(experiment: Experiment, preset: Preset, texts: Mapping[str, str]) -> dict[str, Any]:
+    """The values of settings that texts stand for, by name, made sure that they go together.
+
+    Raises:
+        UserError: a setting is unknown, or a value impossible.
+    """
     try:
         values = {name: parsed(experiment, preset, name, text) for name, text in texts.items()}
-        return replaced(preset, values)
+        replaced(preset, values)
+        return values
     except ValueError as error:
         if isinstance(error, UserError):
             raise

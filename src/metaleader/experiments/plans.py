@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from metaleader import devices
 from metaleader.errors import UserError, unknown
 from metaleader.experiments import find
 from metaleader.experiments.experiment import Experiment, Preset
+from metaleader.experiments.settings import replaced
 from metaleader.learners import Learner
 from metaleader.play.description import RunDescription, ScoreDescription, described
 from metaleader.results import illustrations
@@ -96,7 +96,7 @@ class Job:
     Attributes:
         experiment: its name, or an absolute path to a Python file.
         preset_name: which of its presets the settings began as.
-        preset: the settings, pickled: a worker can read them once it has found the experiment.
+        values: settings that differ from the preset's, by name.
         setting: what was set for this run, each as `NAME=VALUE`.
         learner: name.
         seed: of stream and learner.
@@ -107,7 +107,7 @@ class Job:
 
     experiment: str
     preset_name: str
-    preset: bytes
+    values: tuple[tuple[str, Any], ...]
     setting: tuple[str, ...]
     learner: str
     seed: int
@@ -122,8 +122,8 @@ class Job:
 
     def plan(self) -> Plan:
         """The run as a plan of one, checkpointed every round."""
-        experiment = find(self.experiment)  # before its settings are read
-        preset, learners, seeds = pickle.loads(self.preset), (self.learner,), (self.seed,)
+        experiment, learners, seeds = find(self.experiment), (self.learner,), (self.seed,)
+        preset = replaced(experiment.preset(self.preset_name), dict(self.values))
         selection = Selection(
             experiment, self.preset_name, preset, learners, seeds, self.out, self.data_dir, self.command, self.setting
         )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import pickle
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from metaleader.errors import UserError
 from metaleader.experiments import find
-from metaleader.experiments.parsing import by_name, check_used, with_settings
+from metaleader.experiments.parsing import by_name, check_used, values_of
 from metaleader.experiments.plans import Job
 from metaleader.runs.folder import RunFolder
 from metaleader.runs.run import check
@@ -69,10 +68,10 @@ def jobs(
             own = {key: value for key, value in point.items() if key.partition(".")[0] not in others}
             setting = tuple(f"{key}={value}" for key, value in own.items())
             folder = out.absolute() / f"{experiment.name}-{preset_name}" / re.sub(r"[^\w.,=+-]", "_", ",".join(setting))
-            given = pickle.dumps(with_settings(experiment, preset, own))
+            values = tuple(values_of(experiment, preset, own).items())
             for seed in seeds:
                 where = str(Path(name).absolute()) if name.endswith(".py") else name
-                job = Job(where, preset_name, given, setting, learner, seed, folder, data_dir, command)
+                job = Job(where, preset_name, values, setting, learner, seed, folder, data_dir, command)
                 found.setdefault((folder, learner, seed), job)
     return list(found.values())
 

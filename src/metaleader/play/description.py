@@ -88,14 +88,17 @@ class RunDescription:
             UserError: a field is missing or unknown; the message begins with `where`.
         """
         try:
-            found = cls(**content)
-            scores = tuple(ScoreDescription(**score) for score in content["scores"])
-            sizes, setting = tuple(content["report_sizes"]), tuple(content["setting"])
+            return cls(
+                **{
+                    **content,
+                    "scores": tuple(ScoreDescription(**score) for score in content["scores"]),
+                    "report_sizes": tuple(content["report_sizes"]),
+                    "setting": tuple(content["setting"]),
+                    "threshold": float(content["threshold"]),
+                }
+            )
         except (TypeError, KeyError) as error:
             raise UserError(f"{where} does not describe a run of this version: {error}") from error
-        return dataclasses.replace(
-            found, scores=scores, report_sizes=sizes, setting=setting, threshold=float(content["threshold"])
-        )
 
     def difference(self, now: RunDescription) -> tuple[str, Any, Any] | None:
         """The first setting that determines records and is not the same `now`: its name, what it was, what it is.

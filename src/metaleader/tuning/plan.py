@@ -11,7 +11,7 @@ from typing import Any
 
 from metaleader.errors import UserError, unknown
 from metaleader.experiments import Experiment, Preset
-from metaleader.experiments.parsing import as_arguments, by_name, check_used, with_settings
+from metaleader.experiments.parsing import as_arguments, by_name, check_used, values_of
 from metaleader.experiments.plans import Selection
 from metaleader.experiments.settings import has_setting, replaced
 from metaleader.tuning.spaces import Space, spaces
@@ -54,6 +54,7 @@ class Tuning:
 
     Attributes:
         plan: the preset, with what is fixed for all trials: trial 0 of every learner.
+        fixed: what is fixed, by the names of settings.
         spaces: what is searched of every learner.
         trials: of every learner.
         around: single changes of the best that are tried of every learner afterwards, at most.
@@ -63,6 +64,7 @@ class Tuning:
     """
 
     plan: Selection
+    fixed: Mapping[str, Any]
     spaces: Mapping[str, Space]
     trials: int
     around: int
@@ -101,7 +103,8 @@ def prepare(
     fixed = by_name(settings, "--set", "NAME=VALUE such as stream.rounds=20")
     if _held_out(preset) is not None:
         fixed.setdefault("stream.held-out", "validation")
-    preset = with_settings(experiment, preset, fixed)
+    values = values_of(experiment, preset, fixed)
+    preset = replaced(preset, values)
     check_used(fixed, "--set", preset.learners, chosen)
     plan = Selection(
         experiment,
@@ -115,7 +118,9 @@ def prepare(
         setting=tuple(f"{option}={value}" for option, value in fixed.items()),
     )
     searched = spaces(experiment, preset, chosen, search, fixed)
-    return Tuning(plan, searched, trials, around, pruning or Pruning(), _held_out(preset), source or experiment.name)
+    return Tuning(
+        plan, values, searched, trials, around, pruning or Pruning(), _held_out(preset), source or experiment.name
+    )
 
 
 def _held_out(preset: Preset) -> str | None:
@@ -127,16 +132,20 @@ def _held_out(preset: Preset) -> str | None:
 def trial_of(tuning: Tuning, learner: str, number: int, setting: Mapping[str, Any]) -> Selection:
     """The runs of a trial, in a folder of its own."""
     plan = tuning.plan
-    values = {option: tuning.spaces[learner][option].meant(value) for option, value in setting.items()}
     others = plan.preset.learners.keys() - {learner}
     fixed = [text for text in plan.setting if text.partition(".")[0] not in others]
     return replace(
         plan,
-        preset=replaced(plan.preset, values),
+        preset=replaced(plan.preset, searched(tuning, learner, setting)),
         learners=(learner,),
         out=folder_of(plan.out, learner, number),
         setting=(*fixed, *(f"{option}={value}" for option, value in setting.items())),
     )
+
+
+def searched(tuning: Tuning, learner: str, setting: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of settings that a trial's stand for, by name."""
+    return {option: tuning.spaces[learner][option].meant(value) for option, value in setting.items()}
 
 
 def folder_of(out: Path, learner: str, number: int) -> Path:

@@ -18,7 +18,7 @@ from metaleader.runs.folder import RunFolder, changed
 from metaleader.runs.run import Progress, RunInterrupted, check, interrupts, rounds_of, writing
 from metaleader.runs.workers import LOSSES, LocalWorkers
 from metaleader.tuning.found import best_of, single_changes, summary
-from metaleader.tuning.plan import FIRST_SEED, Tuning, folder_of, run_command, stated_of, trial_of
+from metaleader.tuning.plan import FIRST_SEED, Tuning, folder_of, run_command, searched, stated_of, trial_of
 from metaleader.tuning.spaces import stated
 from metaleader.tuning.studies import Ended, Rungs, drawn, keep, optuna, studies
 from metaleader.tuning.trials import TrialJob, attempt, forget, job, planned
@@ -221,7 +221,8 @@ def _begin(
         future.set_result(Ended(f"failed: {' '.join(str(error).split())}", None, {}, 0, 0.0))
         return future
     if workers is not None:
-        return workers.submit(job(tuning.source, selection, rungs, before))
+        values = {**tuning.fixed, **(searched(tuning, turn.learner, turn.settings) if turn.number else {})}
+        return workers.submit(job(tuning.source, values, selection, rungs, before))
     label = f"{turn.learner} trial {turn.number + 1}"
     if show:
         show(label, *done)

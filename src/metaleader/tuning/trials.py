@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import math
-import pickle
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ import numpy as np
 from metaleader import devices
 from metaleader.experiments import find
 from metaleader.experiments.plans import Selection
+from metaleader.experiments.settings import replaced
 from metaleader.results import metrics
 from metaleader.results.metrics import Run
 from metaleader.runs.folder import RunFolder
@@ -116,13 +116,15 @@ class TrialJob:
 
     Attributes:
         experiment: its name, or an absolute path to a Python file.
-        selection: all but the experiment, pickled: a worker can read it once it has found the experiment.
+        values: settings that differ from the preset's, by name.
+        selection: the rest of what is run, its fields by name.
         rungs: see `attempt`.
         before: see `attempt`.
     """
 
     experiment: str
-    selection: bytes
+    values: Mapping[str, Any]
+    selection: Mapping[str, Any]
     rungs: Rungs
     before: Sequence[Any] | None
 
@@ -132,19 +134,23 @@ def planned(selection: Selection) -> Plan:
     return selection.plan(checkpoint_seconds=CHECKPOINT_SECONDS)
 
 
-def job(experiment: str, selection: Selection, rungs: Rungs, before: Sequence[Any] | None) -> TrialJob:
+def job(
+    experiment: str, values: Mapping[str, Any], selection: Selection, rungs: Rungs, before: Sequence[Any] | None
+) -> TrialJob:
     """The trial that `attempt` would make, for a worker, which finds the experiment by that name or path."""
     data_dir = selection.data_dir and selection.data_dir.absolute()
-    parts = {**vars(selection), "experiment": None, "out": selection.out.absolute(), "data_dir": data_dir}
-    return TrialJob(experiment, pickle.dumps(parts), rungs, before)
+    rest = {**vars(selection), "out": selection.out.absolute(), "data_dir": data_dir}
+    del rest["experiment"], rest["preset"]  # which may hold functions that cannot travel
+    return TrialJob(experiment, values, rest, rungs, before)
 
 
 def perform(job: TrialJob, cores: int) -> Ended | None:
     """Make a trial in a worker; None, if it was asked to stop, with everything saved."""
     devices.start(cores)
-    experiment = find(job.experiment)  # before its settings are read
-    selection = Selection(**{**pickle.loads(job.selection), "experiment": experiment})
+    experiment = find(job.experiment)
+    preset = replaced(experiment.preset(job.selection["preset_name"]), job.values)
+    plan = planned(Selection(experiment=experiment, preset=preset, **job.selection))
     try:
-        return attempt(planned(selection), job.rungs, experiment.score.higher_is_better, job.before, stop_if_asked)
+        return attempt(plan, job.rungs, experiment.score.higher_is_better, job.before, stop_if_asked)
     except RunInterrupted:
         return None
