@@ -117,7 +117,7 @@ def test_update_procedures_and_memories_by_name(tmp_path: Path) -> None:
     assert call(*SMOKE, "--learner", *names, *settings, "--out", str(tmp_path)) == 0
     configs = {path.parent.parent.name: json.loads(path.read_text()) for path in tmp_path.rglob("config.json")}
     learners = {name: configs[name]["settings"]["learner"] for name in names}
-    assert learners["ftml"]["memory"] == {"type": "Retention", "policy": "reservoir", "budget": 96, "unit": "bytes"}
+    assert learners["ftml"]["retention"] == {"type": "Retention", "policy": "reservoir", "budget": 96, "unit": "bytes"}
     assert learners["ftml-adam"]["update"]["optimizer"]["epsilon"] == 0.01
     assert learners["ftml-imaml"]["update"]["strength"] == 2
     assert learners["ftml-reptile"]["update"]["type"] == "Reptile"

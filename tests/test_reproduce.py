@@ -21,7 +21,7 @@ LEARNERS = ("ftml", "ftl", "toe", "scratch")
 
 
 def planned(names: tuple[str, ...] = (), settings: tuple[str, ...] = (), seeds: int | None = None) -> Any:
-    return reproduction.jobs(names, "smoke", seeds, settings, Path("out"), None, "")
+    return reproduction.planned_jobs(names, "smoke", seeds, settings, Path("out"), None, "")
 
 
 def test_a_run_for_every_experiment_learner_and_seed() -> None:

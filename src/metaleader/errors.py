@@ -15,6 +15,10 @@ class UserError(ValueError):
     """
 
 
+class RunFailed(Exception):  # noqa: N818 - one of the ways in which a run stops
+    """One of several processes cannot go on with a run, and the others cannot without it."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """The message for a name that is not among those known, with the nearest ones first."""
     known = list(known)

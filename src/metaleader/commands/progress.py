@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from metaleader.play import Record, RunState
+from metaleader.online import Record, RunState
 from metaleader.runs.run import Plan
 from metaleader.runs.run import Progress as Callback
 from metaleader.runs.sweep import JobLike, Show

@@ -1,20 +1,89 @@
-"""Every experiment of the paper in one go: which runs that takes. The page of verdicts: `verdict_page`."""
+"""`metaleader reproduce`: every experiment of the paper in one go. The page of verdicts: `results.verdict_page`."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import tyro
+
+from metaleader.commands.progress import live_sweep
+from metaleader.commands.terminal import chosen, folder, stopped, table, told
 from metaleader.errors import UserError, unknown
 from metaleader.experiments import EXPERIMENTS, sweeps
-from metaleader.experiments.parsing import by_name, values_of
-from metaleader.experiments.plans import Job
+from metaleader.experiments.parsing import by_name, parse, values_of
+from metaleader.experiments.plans import Job, perform
 from metaleader.experiments.settings import has_setting, replaced
+from metaleader.results import verdict_page, words
 from metaleader.results.claims import claimed
+from metaleader.runs import sweep as pool
+from metaleader.runs.run import RunInterrupted
+from metaleader.runs.workers import LocalWorkers, slots
 
 
-def jobs(
+@dataclass(frozen=True)
+class ReproduceOptions:
+    """Run every experiment of the paper with all its learners, and judge each of the paper's claims.
+
+    Runs go on side by side, each on one core. Paragraphs in a file notes.md in the folder of the results go into the
+    page: those below a heading such as `## rainbow-mnist` with that experiment, others at its end.
+    """
+
+    experiment: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
+    """Experiments to run, by name; may be given several times. None: all about which the paper claims something."""
+    preset: str = "laptop"
+    """The preset of every experiment."""
+    seeds: int | None = None
+    """Number of seeds, from 0, of every experiment; a verdict needs at least two. None: what each asks for, 6 or 3."""
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """NAME=VALUE, a setting of all learners alike, as in --set model.norm=batch, the authors' normalisation. Runs go
+    into a folder of their own beside those of the preset, and the page shows both; experiments in which it changes
+    nothing are left out. May be given several times."""
+    workers: int | None = None
+    """Runs at a time, each on one core. None: as many as there are cores."""
+    out: Path | None = None
+    """Folder for the results. None: a new one under runs/."""
+    data_dir: Path | None = None
+    """Folder with data sets, searched first."""
+    resume: bool = False
+    """Go on in the folder (without --out, the newest): what has ended is kept, the rest goes on."""
+    report_only: bool = False
+    """Run nothing: make the pages again from what is in the folder (without --out, the newest)."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command, and return its exit code."""
+    options: ReproduceOptions = parse(ReproduceOptions, arguments, "metaleader reproduce")
+    for name in ("seeds", "workers"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise UserError(f"--{name} must be at least 1, got {value}")
+    out = options.out or folder(f"reproduce-{options.preset}", options.resume or options.report_only)
+    outcomes: dict[str, str] = {}
+    if not options.report_only:
+        command = shlex.join(["metaleader", "reproduce", *arguments])
+        data_dir = options.data_dir and options.data_dir.absolute()
+        names = chosen(options.experiment)
+        jobs = planned_jobs(names, options.preset, options.seeds, options.set, out, data_dir, command)
+        check(jobs, options.resume)
+        workers = LocalWorkers(slots(options.workers), 1, perform)
+        try:
+            with live_sweep(jobs) as show:
+                outcomes = pool.sweep(jobs, workers, show)
+        except RunInterrupted:
+            return stopped(["reproduce", *arguments], options.out, out)
+    page, judged = verdict_page.conclude(out)
+    tables = []
+    for title, of_section in judged:
+        headings, *rows = [[row[i] for i in words.BRIEF] for row in (words.HEADINGS, *words.rows(of_section))]
+        tables.append(table(headings, rows, title))
+    return told(tables, page, outcomes)
+
+
+def planned_jobs(
     names: Sequence[str],
     preset_name: str,
     seeds: int | None,
@@ -76,5 +145,5 @@ def check(planned: Sequence[Job], resume: bool) -> None:
     Raises:
         UserError: an experiment has runs in the folder already (or, resuming, with other settings), or data is missing.
     """
-    for folder in dict.fromkeys(job.out for job in planned):
-        sweeps.check_all([job for job in planned if job.out == folder], folder, resume)
+    for out in dict.fromkeys(job.out for job in planned):
+        sweeps.check_all([job for job in planned if job.out == out], out, resume)

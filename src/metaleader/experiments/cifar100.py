@@ -6,7 +6,7 @@ from types import MappingProxyType
 from metaleader.experiments.experiment import FINE_TUNING, Experiment, Preset, learners, search_space, smaller
 from metaleader.learners import FTL, FTML, Adam, Momentum, MultiHeadFTL, MultiHeadTOE, Scratch
 from metaleader.models import ConvNet
-from metaleader.play.protocol import OnlineProtocol
+from metaleader.online.protocol import OnlineProtocol
 from metaleader.problem.losses import CrossEntropy
 from metaleader.problem.scores import accuracy
 from metaleader.streams import FiveWayCifar100

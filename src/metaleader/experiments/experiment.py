@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from metaleader.errors import UserError, check_not_negative, unknown
 from metaleader.learners import FTL, FTML, TOE, Learner, MultiHeadFTL, MultiHeadTOE, OnlineMetaGradient, Scratch, Spends
-from metaleader.play.protocol import OnlineProtocol
+from metaleader.online.protocol import OnlineProtocol
 from metaleader.problem.losses import Loss
 from metaleader.problem.model import ModelLike
 from metaleader.problem.problem import Problem

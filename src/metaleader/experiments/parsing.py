@@ -14,7 +14,7 @@ from typing import Annotated, Any, get_type_hints
 
 import tyro
 
-from metaleader.errors import UserError
+from metaleader.errors import UserError, unknown
 from metaleader.experiments.experiment import Experiment, Preset
 from metaleader.experiments.settings import replaced, setting
 from metaleader.learners import Learner
@@ -39,25 +39,33 @@ def parse_with_settings(
         arguments: of the command line.
         program: what the command is called.
 
+    The learners that have options are those that run: named by `--learner`, or else those that the experiment compares.
+
     Raises:
-        UserError: see `parse`.
+        UserError: see `parse`; or a learner is unknown.
     """
+    run = _learners(arguments) or experiment.compared
+    for name in run:
+        if name not in preset.learners:
+            raise UserError(unknown("learner", name, preset.learners))
     settings: dict[str, Any] = {
         "stream": preset.stream,
         "model": preset.model,
         "loss": preset.loss,
         "protocol": preset.protocol,
-        **{name.replace("-", "_"): learner for name, learner in preset.learners.items()},
+        **{name.replace("-", "_"): preset.learners[name] for name in run},
     }
     settable = {key: value for key, value in settings.items() if dataclasses.is_dataclass(value)}
     own = {f.name for f in dataclasses.fields(base)}
     fields: list[Any] = [(key, type(value), field(default=value)) for key, value in settable.items()]
     fields.append(("gradients", Annotated[int, tyro.conf.arg(help=_GRADIENTS)], field(default=preset.gradients)))
     options_type = dataclasses.make_dataclass(base.__name__, fields, bases=(base,), frozen=True)
-    options_type.__doc__ = f"{base.__doc__}\n\n{experiment.name}: {experiment.summary}."
+    others = [name for name in preset.learners if name not in run]
+    shown = f" Other learners, whose options `--learner NAME --help` shows: {', '.join(others)}." if others else ""
+    options_type.__doc__ = f"{base.__doc__}\n\n{experiment.name}: {experiment.summary}.{shown}"
     given_options = parse(options_type, arguments, program)
     settings.update({key: getattr(given_options, key) for key in settable})
-    learners = {name: settings[name.replace("-", "_")] for name in preset.learners}
+    learners = {**preset.learners, **{name: settings[name.replace("-", "_")] for name in run}}
     own_steps = {name for name in learners if _steps(learners[name]) != _steps(preset.learners[name])}
     given = Preset(
         settings["stream"],
@@ -203,6 +211,19 @@ def _one_line(box: str, program: str) -> str:
     near = list(dict.fromkeys(re.findall(r"(?<=\s)--[\w.-]+", f" {rest.split('For full helptext')[0]}")))
     meant = f"; did you mean {' or '.join(near[:3])}?" if near else ""
     return f"{message}{meant} (`{program} --help` lists all options)"
+
+
+def _learners(arguments: list[str]) -> tuple[str, ...]:
+    """The learners named by `--learner`, which takes several names and may be given several times."""
+    named, within = [], False
+    for word in arguments:
+        if word.startswith("--"):
+            option, _, value = word.partition("=")
+            within = option == "--learner"
+            named += [value] if within and value else []
+        elif within:
+            named.append(word)
+    return tuple(dict.fromkeys(named))
 
 
 def option_of(option: str, arguments: list[str]) -> str | None:

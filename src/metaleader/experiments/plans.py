@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from metaleader import devices
 from metaleader.errors import UserError, unknown
@@ -12,8 +15,7 @@ from metaleader.experiments import find
 from metaleader.experiments.experiment import Experiment, Preset
 from metaleader.experiments.settings import replaced
 from metaleader.learners import Learner
-from metaleader.play.description import RunDescription, ScoreDescription, described
-from metaleader.results import illustrations
+from metaleader.online.description import RunDescription, ScoreDescription, described
 from metaleader.runs.folder import RunFolder
 from metaleader.runs.run import Plan, RunInterrupted, run
 from metaleader.runs.workers import stop_if_asked
@@ -79,7 +81,9 @@ class Selection:
             command=self.command,
         )
 
-        def illustrate(name: str, learner: Learner, state: Any, seed: int) -> illustrations.Arrays:
+        def illustrate(name: str, learner: Learner, state: Any, seed: int) -> Mapping[str, np.ndarray]:
+            from metaleader.results import illustrations  # with Matplotlib, which takes a while
+
             if not experiment.illustration or name not in illustrations.SHOWN:
                 return {}
             of_run = problem, preset.stream, learner, state, seed, self.data_dir

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from metaleader.experiments.experiment import Experiment, Preset, learners, search_space, smaller
 from metaleader.learners import FTL, FTML, TOE, Adam, Scratch
 from metaleader.models import PoseNet
-from metaleader.play.protocol import OnlineProtocol
+from metaleader.online.protocol import OnlineProtocol
 from metaleader.problem.batch import AnyArray
 from metaleader.problem.losses import squared_error
 from metaleader.problem.scores import Score, mean_squared_error

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from metaleader.experiments.experiment import Experiment, Preset, learners, search_space, smaller
 from metaleader.learners import FTL, FTML, TOE, Adam, Scratch
 from metaleader.models import ConvNet
-from metaleader.play.protocol import OnlineProtocol
+from metaleader.online.protocol import OnlineProtocol
 from metaleader.problem.losses import CrossEntropy
 from metaleader.problem.scores import accuracy
 from metaleader.streams import RainbowDigits, RainbowMnist

@@ -5,7 +5,7 @@ from types import MappingProxyType
 from metaleader.experiments.experiment import Experiment, Preset, learners, search_space, smaller
 from metaleader.learners import FTL, FTML, TOE, Adam, Scratch
 from metaleader.models import MLP
-from metaleader.play.protocol import OnlineProtocol
+from metaleader.online.protocol import OnlineProtocol
 from metaleader.problem.losses import squared_error
 from metaleader.problem.scores import mean_squared_error
 from metaleader.streams import Sinusoid

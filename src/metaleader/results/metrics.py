@@ -18,8 +18,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from metaleader.errors import UserError
-from metaleader.play.description import RunDescription
-from metaleader.play.record import Record
+from metaleader.online.description import RunDescription
+from metaleader.online.record import Record
 from metaleader.results.statistics import Interval, t_interval
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metaleader import devices
-from metaleader.play import RunState
+from metaleader.online import RunState
 
 
 def save(folder: Path, state: RunState) -> None:

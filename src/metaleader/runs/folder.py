@@ -13,8 +13,8 @@ import numpy as np
 from metaleader import devices
 from metaleader.errors import UserError
 from metaleader.files import write_json, write_text, write_whole
-from metaleader.play import Record, RunState
-from metaleader.play.description import RunDescription
+from metaleader.online import Record, RunState
+from metaleader.online.description import RunDescription
 from metaleader.runs import checkpoint
 
 

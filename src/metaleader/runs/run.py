@@ -23,12 +23,12 @@ import numpy as np
 
 from metaleader import devices
 from metaleader.buffer.store import task_id
-from metaleader.errors import UserError
+from metaleader.errors import RunFailed, UserError
 from metaleader.learners import Learner
-from metaleader.play import OnlineProtocol, Record, RunState, begin
-from metaleader.play import resume as go_on
-from metaleader.play.description import RunDescription, described
-from metaleader.play.protocol import peeked
+from metaleader.online import OnlineProtocol, Record, RunState, begin
+from metaleader.online import resume as go_on
+from metaleader.online.description import RunDescription, described
+from metaleader.online.protocol import peeked
 from metaleader.problem import Problem
 from metaleader.problem.batch import Batch, joined
 from metaleader.runs import source
@@ -95,10 +95,6 @@ class Plan:
 def rounds_of(stream: Iterable[Task]) -> int | None:
     """How many tasks a stream has; None where it does not say."""
     return len(stream) if isinstance(stream, Sized) else None
-
-
-class RunFailed(Exception):  # noqa: N818 - with the other two ways in which a run stops
-    """One of several processes cannot go on with a run, and the others cannot without it."""
 
 
 class RunInterrupted(Exception):  # noqa: N818 - a stop that was asked for is no error

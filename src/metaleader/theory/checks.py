@@ -12,7 +12,7 @@ import numpy as np
 from metaleader.errors import UserError
 from metaleader.learners import FTML, Adam, Learner, OnlineMetaGradient
 from metaleader.models import MLP
-from metaleader.play.protocol import OnlineProtocol, play
+from metaleader.online.protocol import OnlineProtocol, play
 from metaleader.problem.losses import squared_error
 from metaleader.problem.problem import Problem
 from metaleader.problem.scores import mean_squared_error

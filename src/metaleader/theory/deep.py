@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from metaleader.errors import UserError
 from metaleader.learners import Learner
-from metaleader.play.protocol import OnlineProtocol, play
+from metaleader.online.protocol import OnlineProtocol, play
 from metaleader.problem.batch import Batch
 from metaleader.problem.model import Params
 from metaleader.problem.problem import Problem

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from metaleader.errors import UserError
 from metaleader.files import write_json, write_text
-from metaleader.play.description import described
+from metaleader.online.description import described
 from metaleader.results.report import save_figure
 from metaleader.theory.claims import Claim, Findings, RegretCheck, TheoryOptions
 from metaleader.theory.games import MISTAKES, TRAP_RADIUS, TRAP_ROUNDS

@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 
 from metaleader.errors import UserError
 from metaleader.files import write_json
-from metaleader.play import Record, RunState
-from metaleader.play.description import differences
+from metaleader.online import Record, RunState
+from metaleader.online.description import differences
 from metaleader.runs.folder import RunFolder, changed
 from metaleader.runs.run import Progress, RunInterrupted, check, interrupts, rounds_of, writing
 from metaleader.runs.workers import LOSSES, LocalWorkers

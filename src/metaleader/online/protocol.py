@@ -15,7 +15,7 @@ from metaleader import devices
 from metaleader.buffer import TaskKey
 from metaleader.buffer.store import task_id
 from metaleader.learners import Learner
-from metaleader.play.record import Record
+from metaleader.online.record import Record
 from metaleader.problem.batch import Batch, joined
 from metaleader.problem.problem import Problem, check, check_blind_to_padding
 from metaleader.streams.task import Task

@@ -1,0 +1,32 @@
+"""`metaleader theory`."""
+
+from __future__ import annotations
+
+import shlex
+import time
+
+from rich.console import Console
+
+from metaleader import devices, theory
+from metaleader.commands.progress import steps
+from metaleader.commands.terminal import folder, say
+from metaleader.experiments.parsing import parse
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command, and return its exit code."""
+    options = parse(theory.TheoryOptions, arguments, "metaleader theory")
+    out = options.out or folder("theory", resume=False)
+    theory.check_free(out)
+    devices.start()
+    began, console = time.monotonic(), Console()
+    with steps() as show:
+        for step in theory.run_checks(options):
+            show(step.name, step.done, step.total)
+    command = shlex.join(["metaleader", "theory", *arguments])
+    page = theory.write(step.found, options, out, command, time.monotonic() - began)
+    console.print(theory.terminal_table(step.found))
+    console.print(f"page: {page}", soft_wrap=True)
+    for claim in step.found.failed:
+        say(f"does not hold: {claim.claim}")
+    return int(bool(step.found.failed))
