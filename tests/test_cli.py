@@ -65,7 +65,10 @@ def test_hyperparameters_learners_and_seeds_by_name(tmp_path: Path) -> None:
         ([*SMOKE, "--ftml.meta-steps", "many"], "--ftml.meta-steps: invalid literal for int"),
         ([*SMOKE, "--ftml.meta-steps", "0"], "meta_steps must be positive and finite, got 0"),
         ([*SMOKE, "--ftml.retention.policy", "last"], "budget must be at least 1 for the policy last, got None"),
-        ([*SMOKE, "--ftml-imaml.update.strength", "0"], "strength must be positive and finite, got 0"),
+        (
+            [*SMOKE, "--learner", "ftml-imaml", "--ftml-imaml.update.strength", "0"],
+            "strength must be positive and finite, got 0",
+        ),
         ([*SMOKE, "--protocol.evaluate-at", "3"], "multiples of chunk = 5"),
         ([*SMOKE, "--seeds", "0"], "--seeds must be at least 1, got 0"),
         (["run", "rainbow-mnist", "--data-dir", "/nowhere"], "--data-dir /nowhere is no folder"),

@@ -28,7 +28,7 @@ def summary(trials: Sequence[Trial], space: Space, rungs: Rungs, higher_is_bette
     return {
         "best": best,
         "ends": {option: entry.end(best["settings"][option]) for option, entry in space.items()} if best else {},
-        "changed": changed(trials, best, space) if best else {},
+        "changed": changed(trials, space, higher_is_better),
         "neighbours": neighbours(trials, best, space, higher_is_better) if best else {},
         "ranks": ranks(trials, rungs),
         "gradient_evaluations": sum(trial["gradient_evaluations"] for trial in trials),
@@ -51,13 +51,13 @@ def single_changes(settings: Mapping[str, Any], space: Space) -> Iterator[dict[s
             yield {**settings, option: value}
 
 
-def changed(trials: Sequence[Trial], best: Trial, space: Space) -> dict[str, list[int]]:
-    """For every setting searched, the trials that differ from the best one in it alone."""
-    found: dict[str, list[int]] = {option: [] for option in space}
-    for trial in trials:
-        differ = [option for option in space if trial["settings"][option] != best["settings"][option]]
-        if len(differ) == 1:
-            found[differ[0]].append(trial["trial"])
+def changed(trials: Sequence[Trial], space: Space, higher_is_better: bool) -> dict[str, list[list[int]]]:
+    """For every setting searched, the trials that changed it alone, each with the one that was the best until then."""
+    found: dict[str, list[list[int]]] = {option: [] for option in space}
+    for i, trial in enumerate(trials):
+        if trial["around"] and (best := best_of(trials[:i], higher_is_better)) is not None:
+            (option,) = (name for name in space if trial["settings"][name] != best["settings"][name])
+            found[option].append([trial["trial"], best["trial"]])
     return found
 
 

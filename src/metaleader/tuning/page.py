@@ -129,14 +129,14 @@ def around_note(tuned: Mapping[str, Any]) -> str:
     made = (
         "After the trials that were drawn, a single setting of the best one was changed at a time, a number by a "
         "factor of 3 either way, a choice to each other one, and what was better took its place: "
-        f"{', '.join(map(str, counts))} trials. "
+        f"{', '.join(map(str, counts))} trials. In brackets: the best one's score until then. "
         if any(counts)
         else ""
     )
     return (
-        f"{made}Scores of trials that were pruned are those of the round at which they were, beside the best trial's "
-        "then. Nearest tried: the trials with the next values of each setting; their other settings differ, too. Where "
-        "the best lies at an end of its range, what is better may lie beyond."
+        f"{made}Scores of trials that were pruned are those of the round at which they were, and so are the best one's "
+        "beside them. Nearest tried: the trials with the next values of each setting; their other settings differ, too. "
+        "Where the best lies at an end of its range, what is better may lie beyond."
     )
 
 
@@ -151,12 +151,17 @@ def around(tuned: Mapping[str, Any]) -> list[list[str]]:
     table = []
     for name, of_learner in tuned["learners"].items():
         for option, entry in tuned["spaces"][name].items() if of_learner["best"] else ():
+            trials, best = of_learner["trials"], of_learner["best"]
+            pairs = {
+                "changed": of_learner["changed"][option],
+                "neighbours": [[number, best["trial"]] for number in of_learner["neighbours"][option]],
+            }
             beside = {
                 kind: "; ".join(
-                    f"{shown(trial['settings'][option])}: {_against(trial, of_learner['best'])}"
-                    for trial in map(of_learner["trials"].__getitem__, of_learner[kind][option])
+                    f"{shown(trials[number]['settings'][option])}: {_against(trials[number], trials[other])}"
+                    for number, other in numbers
                 )
-                for kind in ("changed", "neighbours")
+                for kind, numbers in pairs.items()
             }
             table.append(
                 [
@@ -173,13 +178,13 @@ def around(tuned: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _against(trial: Mapping[str, Any], best: Mapping[str, Any]) -> str:
-    """The score of a trial; if it was pruned, that at its last rung, with the best trial's there."""
+    """The score of a trial, with another's; if it was pruned, both at its last rung."""
     if trial["score"] is not None:
-        return f"{trial['score']:.3f}"
+        return f"{trial['score']:.3f} ({best['score']:.3f})"
     rung, score = list(trial["rungs"].items())[-1] if trial["rungs"] else ("", None)
     if score is None or not trial["outcome"].startswith("pruned"):
         return str(trial["outcome"]).partition(":")[0]
-    return f"{score:.3f} at round {rung} (best {best['rungs'][rung]:.3f})"
+    return f"{score:.3f} ({best['rungs'][rung]:.3f}) at round {rung}"
 
 
 def ranks_note(tuned: Mapping[str, Any]) -> str:
