@@ -20,10 +20,11 @@ bench: .venv/installed-bench  ## time and memory next to other libraries and to 
 bench-compile: .venv/installed-bench  ## the meta-gradient against torch.compile, which compiles for minutes; needs g++
 	$(BIN)/python -m benchmarks compiled
 
-check: .venv/installed-dev  ## format, lint, types
+check: .venv/installed-dev  ## format, lint, types, and that imports go one way
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: .venv/installed-dev  ## format, and mend what the linter can
 	$(BIN)/ruff format

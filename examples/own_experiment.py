@@ -27,7 +27,7 @@ class Users:
     noise: float = 1.0
     """Standard deviation of points around their centre."""
 
-    def stream(self, seed: int, data_dir: Path | None = None) -> ml.Stream:  # noqa: ARG002
+    def stream(self, seed: int, data_dir: Path | None = None) -> ml.Stream:
         """The stream that a seed gives."""
 
         def make(i: int) -> ml.Task:
@@ -50,16 +50,16 @@ class NearestMean:
     def init(self, problem: ml.Problem, key: Any, example: ml.Batch) -> None:
         """Nothing to learn."""
 
-    def observe(self, problem: ml.Problem, state: None, task: int | str, batch: ml.Batch) -> tuple[None, int]:  # noqa: ARG002
+    def observe(self, problem: ml.Problem, state: None, task: int | str, batch: ml.Batch) -> tuple[None, int]:
         """Nothing to store, at no cost."""
         return None, 0
 
-    def adapt(self, problem: ml.Problem, state: None, task: int | str, batch: ml.Batch) -> tuple[Any, int]:  # noqa: ARG002
+    def adapt(self, problem: ml.Problem, state: None, task: int | str, batch: ml.Batch) -> tuple[Any, int]:
         """The mean of each pile."""
         members = np.eye(PILES)[batch.targets]
         return members.T @ batch.inputs / (members.sum(axis=0) + self.shrinkage)[:, None], 0
 
-    def predict(self, problem: ml.Problem, adapted: Any, inputs: Any) -> Any:  # noqa: ARG002
+    def predict(self, problem: ml.Problem, adapted: Any, inputs: Any) -> Any:
         """Minus the squared distance to each mean: the nearest has the largest output."""
         return -jnp.sum((inputs[:, None] - adapted) ** 2, axis=-1)
 

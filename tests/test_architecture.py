@@ -1,74 +1,49 @@
-"""Imports point one way, and the project speaks of itself alone."""
+"""Imports point one way, public names are documented, and what docstrings show is true."""
 
-import ast
+import doctest
+import importlib
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 import metaleader
 
 ROOT = Path(metaleader.__file__).parent
-
-# From the ground up: a module imports only from floors below its own, or its own folder.
-FLOORS = [
-    {"errors", "files", "source", "statistics"},
-    {"batch", "data", "devices"},
-    {"objective", "rendering"},
-    {"streams"},
-    {"update", "models"},
-    {"meta", "buffer"},
-    {"memory"},
-    {"learners", "record"},
-    {"protocol", "metrics", "claims", "formats"},
-    {"figures", "advantage"},
-    {"tuning_figure"},
-    {"illustrations", "overtaking", "verdicts"},
-    {"words"},
-    {"experiments"},
-    {"run", "provenance", "options", "workers"},
-    {"report"},
-    {"spaces", "tuning_page"},
-    {"studies"},
-    {"found", "trials", "tuning"},
-    {"sweep", "tune", "theory"},
-    {"progress", "reproduce"},
-    {"verdict_page"},
-    {"cli"},
-    {"__main__"},
-]
-
-
-def room(module: str) -> str:
-    return module.split(".")[1] if "." in module else module
-
-
-def imports(path: Path) -> set[str]:
-    """The rooms that a file imports from."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "metaleader":
-            names = [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "metaleader" else []
-            found |= {room(name) for name in names or [str(node.module)]}
-    return found
+SHOWN = sorted(
+    ".".join(path.relative_to(ROOT.parent).with_suffix("").parts)
+    for path in ROOT.rglob("*.py")
+    if ">>> " in path.read_text()
+)
 
 
 def test_imports_point_one_way() -> None:
-    floor = {name: level for level, names in enumerate(FLOORS) for name in names}
-    for path in ROOT.rglob("*.py"):
-        own = path.relative_to(ROOT).parts[0].removesuffix(".py")
-        if own == "__init__":
-            continue
-        assert own in floor, f"{own} has no floor: add it to FLOORS"
-        for other in imports(path) - {own}:
-            assert floor[other] < floor[own], f"{path.name} imports {other}, which is not below it"
-
-
-def test_learners_know_nothing_of_the_protocol_and_streams_nothing_of_learners() -> None:
-    for path in (ROOT / "learners").glob("*.py"):
-        assert not imports(path) & {"protocol", "streams", "record"}
-    for path in (ROOT / "streams").glob("*.py"):
-        assert imports(path) <= {"batch", "data", "errors", "rendering", "streams"}
+    lint = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
+    done = subprocess.run(lint, cwd=ROOT.parents[1], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert "2 kept, 0 broken" in done.stdout
 
 
 def test_every_public_name_is_documented() -> None:
     for name in metaleader.__all__:
         value = getattr(metaleader, name)
         assert name == "EXPERIMENTS" or value.__doc__, name
+
+
+@pytest.mark.parametrize("module", SHOWN)
+def test_what_docstrings_show_is_true(module: str) -> None:
+    failed, tried = doctest.testmod(importlib.import_module(module))
+    assert tried > 0
+    assert failed == 0
+
+
+def test_help_needs_no_jax() -> None:
+    watched = "import sys; from metaleader.commands.main import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{watched}assert not {{'jax', 'matplotlib', 'scipy'}} & sys.modules.keys()"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "reproduce" in done.stdout

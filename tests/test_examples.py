@@ -56,3 +56,12 @@ def test_the_code_in_the_readme_runs(i: int, capsys: pytest.CaptureFixture[str])
 
 def test_the_readme_shows_code() -> None:
     assert python_of_the_readme()
+
+
+@pytest.mark.parametrize("name", ["own_learner", "own_stream", "own_metric"])
+def test_the_short_examples_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = ROOT / "examples" / f"{name}.py"
+    assert len(path.read_text().splitlines()) < 40
+    runpy.run_path(str(path), run_name="__main__")
+    shown = capsys.readouterr().out
+    assert {"own_learner": "mean of user", "own_stream": "after 0 readings", "own_metric": "macro F1"}[name] in shown

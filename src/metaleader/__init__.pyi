@@ -34,6 +34,8 @@ from .problem import (
     mean_squared_error,
     squared_error,
 )
+from .results.results import Results, load
+from .runs.session import run
 from .streams import (
     ColouredDigits,
     ColouredMnist,
@@ -100,6 +102,7 @@ __all__ = [
     "Recency",
     "Record",
     "Reptile",
+    "Results",
     "Retention",
     "RunState",
     "Score",
@@ -113,10 +116,12 @@ __all__ = [
     "adapt",
     "begin",
     "from_sklearn",
+    "load",
     "mean_squared_error",
     "meta_gradient",
     "meta_objective",
     "play",
     "resume",
+    "run",
     "squared_error",
 ]

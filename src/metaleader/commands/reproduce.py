@@ -11,7 +11,6 @@ from typing import Annotated
 
 import tyro
 
-from metaleader.commands.progress import live_sweep
 from metaleader.commands.terminal import chosen, folder, stopped, table, told
 from metaleader.errors import UserError, unknown
 from metaleader.experiments import EXPERIMENTS, sweeps
@@ -21,6 +20,7 @@ from metaleader.experiments.settings import has_setting, replaced
 from metaleader.results import verdict_page, words
 from metaleader.results.claims import claimed
 from metaleader.runs import sweep as pool
+from metaleader.runs.progress import live_sweep
 from metaleader.runs.run import RunInterrupted
 from metaleader.runs.workers import LocalWorkers, slots
 

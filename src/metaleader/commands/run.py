@@ -10,12 +10,12 @@ from typing import Annotated
 import tyro
 
 from metaleader import devices
-from metaleader.commands.progress import live
 from metaleader.commands.terminal import chosen, finish, folder, stopped
 from metaleader.errors import UserError
 from metaleader.experiments import find
 from metaleader.experiments.parsing import option_of, parse_with_settings
 from metaleader.experiments.plans import Selection
+from metaleader.runs.progress import live
 from metaleader.runs.run import RunInterrupted, run
 
 MAIN_JOB = "coloured-digits"

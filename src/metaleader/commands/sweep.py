@@ -9,13 +9,13 @@ from typing import Annotated
 
 import tyro
 
-from metaleader.commands.progress import live_sweep
 from metaleader.commands.terminal import chosen, finish, folder, stopped
 from metaleader.errors import UserError
 from metaleader.experiments import sweeps
 from metaleader.experiments.parsing import parse
 from metaleader.experiments.plans import perform
 from metaleader.runs import sweep as pool
+from metaleader.runs.progress import live_sweep
 from metaleader.runs.run import RunInterrupted
 from metaleader.runs.workers import LocalWorkers, slots
 

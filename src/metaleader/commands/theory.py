@@ -8,9 +8,9 @@ import time
 from rich.console import Console
 
 from metaleader import devices, theory
-from metaleader.commands.progress import steps
 from metaleader.commands.terminal import folder, say
 from metaleader.experiments.parsing import parse
+from metaleader.runs.progress import steps
 
 
 def main(arguments: list[str]) -> int:

@@ -10,11 +10,11 @@ from typing import Annotated
 import tyro
 
 from metaleader import devices
-from metaleader.commands.progress import steps
 from metaleader.commands.terminal import chosen, folder, stopped, table, told
 from metaleader.errors import UserError
 from metaleader.experiments import find
 from metaleader.experiments.parsing import parse
+from metaleader.runs.progress import steps
 from metaleader.runs.run import RunInterrupted
 from metaleader.runs.workers import LocalWorkers, slots
 from metaleader.tuning import page, trials

@@ -129,7 +129,7 @@ def _judge(problem: Static[Problem], outputs: Any, targets: Any, weights: Any) -
                 f"{what} has shape {values.shape} for {len(weights)} examples: it must give one number an example, of "
                 f"shape {weights.shape}"
             )
-        return weighted_mean(values, weights)
+        return weighted_mean(jnp.asarray(values, jnp.result_type(values, weights)), weights)
 
     scores = problem.value._of_examples()
     judged = [mean(score.function(outputs, targets), f"score {score.name!r}") for score in scores]

@@ -48,8 +48,8 @@ def from_sklearn(
 
     >>> from sklearn.metrics import balanced_accuracy_score
     >>> score = from_sklearn(balanced_accuracy_score, predictions="labels")
-    >>> score.name, float(score.function(np.array([[2.0, 1.0], [0.0, 1.0]]), np.array([0, 0])))
-    ('balanced accuracy', 0.5)
+    >>> score.name, score.function(np.array([[2.0, 1.0], [0.0, 1.0], [0.0, 1.0]]), np.array([0, 1, 0]))
+    ('balanced accuracy', 0.75)
 
     Args:
         metric: a function of `sklearn.metrics`, or any other `(y_true, y_pred) -> number`.

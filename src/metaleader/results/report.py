@@ -36,7 +36,11 @@ def write_report(paths: Sequence[Path], out: Path) -> tuple[Path, list[dict[str,
     Raises:
         UserError: see `metrics.load`.
     """
-    runs = metrics.load(paths)
+    return write(metrics.load(paths), out)
+
+
+def write(runs: Sequence[Run], out: Path) -> tuple[Path, list[dict[str, Any]]]:
+    """The same of runs at hand."""
     sections = sectioned(runs)
     summaries = [metrics.summary(each) for each in sections.values()]
     (out / "figures").mkdir(parents=True, exist_ok=True)
@@ -44,19 +48,23 @@ def write_report(paths: Sequence[Path], out: Path) -> tuple[Path, list[dict[str,
     bodies, texts = [], []
     for (name, each), summary in zip(sections.items(), summaries, strict=True):
         prefix = prefix_of(name, sections)
-        drawn = _drawn(each, summary)
-        pictures = []
-        every = {**_illustration(drawn), **figures.all_figures(drawn), **_overtaking(drawn)} if drawn else {}
-        for figure_name, (figure, caption) in every.items():
+        shown = []
+        for figure_name, (figure, caption) in pictures(each, summary).items():
             png = save_figure(figure, out / "figures" / f"{prefix}{figure_name}")
-            pictures.append((f"{prefix}{figure_name}", png, caption))
-        bodies.append(_section(each, summary, pictures, out))
-        texts.append(_markdown(each, summary, pictures, out))
+            shown.append((f"{prefix}{figure_name}", png, caption))
+        bodies.append(_section(each, summary, shown, out))
+        texts.append(_markdown(each, summary, shown, out))
     page = out / "report.html"
     title = escape(", ".join(sections))
     write_text(page, PAGE.substitute(title=title, sections="\n".join(bodies)))
     write_text(page.with_suffix(".md"), "\n".join(texts))
     return page, summaries
+
+
+def pictures(runs: Sequence[Run], summary: dict[str, Any]) -> dict[str, tuple[Figure, str]]:
+    """The figures of the runs of one experiment, each with its caption, by name."""
+    drawn = _drawn(runs, summary)
+    return {**_illustration(drawn), **figures.all_figures(drawn), **_overtaking(drawn)} if drawn else {}
 
 
 def sectioned(runs: Sequence[Run]) -> dict[str, list[Run]]:

@@ -149,13 +149,13 @@ def _check_folders(plan: Plan, resume: bool) -> None:
 def _begin(folder: RunFolder, description: RunDescription) -> str | None:
     """Make the folder when its run's turn comes; returns the outcome of one that ended before."""
     if not folder.begun:
-        folder.create(replace(description, **_made()))
+        folder.create(replace(description, **made()))
     elif folder.outcome == "finished" and (description.rounds or 0) > (folder.description.rounds or 0):
         folder.reopen(description)
     return folder.outcome
 
 
-def _made() -> dict[str, Any]:
+def made() -> dict[str, Any]:
     """How and where a run is made."""
     return {
         "made": datetime.now(UTC).isoformat(),

@@ -51,6 +51,24 @@ def single_changes(settings: Mapping[str, Any], space: Space) -> Iterator[dict[s
             yield {**settings, option: value}
 
 
+def next_change(trials: Sequence[Trial], space: Space, higher_is_better: bool) -> dict[str, Any] | None:
+    """The settings of the best trial with a single change that was not tried; None if there is none, or no best trial.
+
+    What was changed least often goes first, so that a small gain does not begin the round of all settings anew.
+    """
+    best = best_of(trials, higher_is_better)
+    if best is None:
+        return None
+    tried = [trial["settings"] for trial in trials]
+    left = [settings for settings in single_changes(best["settings"], space) if settings not in tried]
+    often = {option: len(pairs) for option, pairs in changed(trials, space, higher_is_better).items()}
+
+    def times(settings: Mapping[str, Any]) -> int:
+        return next(often[option] for option in space if settings[option] != best["settings"][option])
+
+    return min(left, key=times, default=None)
+
+
 def changed(trials: Sequence[Trial], space: Space, higher_is_better: bool) -> dict[str, list[list[int]]]:
     """For every setting searched, the trials that changed it alone, each with the one that was the best until then."""
     found: dict[str, list[list[int]]] = {option: [] for option in space}

@@ -135,7 +135,7 @@ def around_note(tuned: Mapping[str, Any]) -> str:
     )
     return (
         f"{made}Scores of trials that were pruned are those of the round at which they were, and so are the best one's "
-        "beside them. Nearest tried: the trials with the next values of each setting; their other settings differ, too. "
+        "beside them. Nearest tried: the trials with the next values of each setting; other settings differ, too. "
         "Where the best lies at an end of its range, what is better may lie beyond."
     )
 

@@ -17,7 +17,7 @@ from metaleader.online.description import differences
 from metaleader.runs.folder import RunFolder, changed
 from metaleader.runs.run import Progress, RunInterrupted, check, interrupts, rounds_of, writing
 from metaleader.runs.workers import LOSSES, LocalWorkers
-from metaleader.tuning.found import best_of, single_changes, summary
+from metaleader.tuning.found import next_change, summary
 from metaleader.tuning.plan import FIRST_SEED, Tuning, folder_of, run_command, searched, stated_of, trial_of
 from metaleader.tuning.spaces import stated
 from metaleader.tuning.studies import Ended, Rungs, drawn, keep, optuna, studies
@@ -185,12 +185,9 @@ def _turn(tuning: Tuning, learner: str, study: Any) -> _Turn | None:
         return _Turn(learner, number, stated(space, tuning.plan.preset))
     if (made := _drawn(study)) < tuning.trials:
         return _Turn(learner, number, drawn(study, space, number))
-    trials = _trials(study)
-    best = best_of(trials, tuning.plan.experiment.score.higher_is_better)
-    if best is None or number - made >= tuning.around:
+    if number - made >= tuning.around:
         return None
-    tried = [trial["settings"] for trial in trials]
-    settings = next((each for each in single_changes(best["settings"], space) if each not in tried), None)
+    settings = next_change(_trials(study), space, tuning.plan.experiment.score.higher_is_better)
     return None if settings is None else _Turn(learner, number, settings, around=True)
 
 
