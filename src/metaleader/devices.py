@@ -28,8 +28,14 @@ def start(cores: int | None = None) -> None:
     if cores is not None:
         os.environ["NPROC"] = str(cores)  # the size of XLA's thread pools
     _use_cores(len(os.sched_getaffinity(0)) if cores is None else cores)
-    jax.config.update("jax_compilation_cache_dir", str(platformdirs.user_cache_path("metaleader") / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+    keep_compiled()
+
+
+def keep_compiled() -> None:
+    """Keep what is compiled for the next time, unless the user told JAX where to keep it already."""
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        jax.config.update("jax_compilation_cache_dir", str(platformdirs.user_cache_path("metaleader") / "compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 
 
 def _use_cores(cores: int) -> None:

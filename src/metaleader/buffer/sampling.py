@@ -58,7 +58,8 @@ def sampling_weights(
 ) -> Float[Array, " rows"]:
     """nu_t up to a constant factor: `sampling` of the tasks' ages, and 0 for a task without datapoints."""
     has_data = jnp.asarray(counts) > 0
-    return jnp.where(has_data, sampling(jnp.where(has_data, jnp.asarray(ages, jnp.float32), jnp.inf)), 0)
+    weights = sampling(jnp.where(has_data, jnp.asarray(ages, jnp.float32), jnp.inf))
+    return jnp.where(has_data, jnp.asarray(weights, jnp.float32), 0)
 
 
 def sample_rows(key: Array, weights: Float[AnyArray, " rows"], shape: tuple[int, ...]) -> Int[Array, ...]:

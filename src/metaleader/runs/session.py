@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
+from metaleader import devices
 from metaleader.errors import UserError
 from metaleader.learners import Learner
 from metaleader.online import OnlineProtocol, Record, begin
@@ -69,6 +70,7 @@ def run(
             need it.
         UserError: `out` exists and `resume` is not given, or was made with other settings.
     """
+    devices.keep_compiled()
     protocol = protocol or OnlineProtocol()
     named = dict(learners) if isinstance(learners, Mapping) else {type(learners).__name__.lower(): learners}
     numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
