@@ -80,11 +80,6 @@ class TaskBuffer(NamedTuple):
         row = self.row_of(task)
         return row is not None and int(self.ages[row]) == 0
 
-    def places_of(self, row: int) -> Int[np.ndarray, " n"]:
-        """The places of a row."""
-        start = int(self.starts[row])
-        return np.arange(start, start + int(self.counts[row]), dtype=np.int32)
-
 
 def task_id(task: TaskKey) -> int:
     """A number of 63 bits for a task's key, the same in every process.
