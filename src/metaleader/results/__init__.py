@@ -1,1 +1,1 @@
-"""..."""
+"""From records to what people look at: measures, verdicts on claims, figures, tables and pages."""

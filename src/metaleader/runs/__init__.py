@@ -1,1 +1,1 @@
-"""..."""
+"""Runs: their folders and checkpoints, one after another or many at once, and `metaleader.run`."""
