@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import jax
+import numpy as np
 
 from metaleader.errors import UserError
 
@@ -116,7 +120,7 @@ DETERMINES = ("experiment", "preset", "learner", "seed", "settings", "data")
 
 
 def described(value: Any) -> Any:
-    """A setting as plain JSON: a dataclass with its type's name, a function by its name, inf as a string."""
+    """A setting as plain JSON: an object by its type's name and its fields, a function by its name, inf as a string."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {each.name: described(getattr(value, each.name)) for each in dataclasses.fields(value)}
         return {"type": type(value).__name__, **fields}
@@ -126,7 +130,16 @@ def described(value: Any) -> Any:
         return value
     if isinstance(value, Sequence):
         return [described(item) for item in value]
-    return getattr(value, "__qualname__", repr(value))
+    if isinstance(value, Mapping):
+        return {str(key): described(item) for key, item in value.items()}
+    if isinstance(value, functools.partial):
+        given = {"function": value.func, "arguments": value.args, **value.keywords}
+        return {"type": "partial", **described(given)}
+    if isinstance(value, (np.ndarray, jax.Array)):
+        return f"array of {value.dtype}, shape {value.shape}"
+    if hasattr(value, "__qualname__"):
+        return value.__qualname__
+    return {"type": type(value).__qualname__, **described(getattr(value, "__dict__", {}))}
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, Any, Any]]:
