@@ -10,13 +10,16 @@ import signal
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from metaleader import FTML, TOE, Experiment, GradientDescent, Learner, Preset, Protocol, Sinusoid, devices
+from metaleader import FTML, TOE, Experiment, GradientDescent, Learner, OnlineProtocol, Preset, Sinusoid, devices
+from metaleader.buffer import store
+from metaleader.experiments.plans import Selection
 from metaleader.runs.run import Plan, RunInterrupted, run
 from problems import CURVES, points
 
@@ -27,9 +30,9 @@ def plan(out: Path) -> Plan:
     """Two small runs: one shares its meta-batches, the other does the same on every process."""
     stream = Sinusoid(rounds=3, examples_per_task=10, test_examples=20)
     learners: dict[str, Learner] = {"ftml": LEARNER, "toe": TOE(steps=2)}
-    preset = Preset(stream, CURVES.model, CURVES.loss, OnlineProtocol(chunk=5), learners)
+    preset = Preset(stream, CURVES.net, CURVES.loss, OnlineProtocol(chunk=5), learners)
     experiment = Experiment("sinusoid", "curves", CURVES.score, {"tiny": preset})
-    return Plan(experiment, "tiny", preset, tuple(learners), (0,), out)
+    return Selection(experiment, "tiny", preset, tuple(learners), (0,), out).plan()
 
 
 def recorder() -> optax.GradientTransformation:
@@ -44,9 +47,11 @@ def recorder() -> optax.GradientTransformation:
 def gradient() -> np.ndarray:
     """The meta-gradient after three tasks, by way of `observe`, with a buffer that had to grow."""
     learner = FTML(meta_steps=1, meta_batch=4, train_size=3, validation_size=4, optimizer=recorder)
-    state = learner.init(CURVES, jax.random.key(0), points(1), 16)
+    with mock.patch.object(store, "CAPACITY", 16):  # the three tasks have 27 datapoints
+        state = learner.init(CURVES, jax.random.key(0), points(1))
     for task in range(3):
-        state = learner.observe(CURVES, state, task, points(9, task))
+        state, _ = learner.observe(CURVES, state, task, points(9, task))
+    assert len(state.buffer.order) == 32
     return np.concatenate([np.ravel(leaf.addressable_data(0)) for leaf in jax.tree.leaves(state.opt_state)])
 
 

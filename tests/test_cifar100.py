@@ -49,7 +49,7 @@ def test_every_task_introduces_one_class_and_no_class_precedes_its_introduction(
         its = set(map(int, classes(task.train.inputs)))
         assert len(its) == 5
         assert len(its - seen) == (5 if i == 0 else 1)
-        assert set(map(int, classes(task.test.inputs))) == its
+        assert set(map(int, classes(task.held_out.inputs))) == its
         if i > 0:
             (newest,) = its - seen
             assert task.name.startswith(f"{NAMES[newest]} among ")
@@ -59,7 +59,7 @@ def test_every_task_introduces_one_class_and_no_class_precedes_its_introduction(
 
 def test_images_for_testing_are_held_out_only_and_none_comes_twice_in_a_task(marked: None) -> None:
     for task in FiveWayCifar100(rounds=3).stream(1):
-        train, test = identities(task.train.inputs), identities(task.test.inputs)
+        train, test = identities(task.train.inputs), identities(task.held_out.inputs)
         assert len(set(train)) == len(train) == 2000
         assert len(set(test)) == len(test) == 500
         assert {kind for *_, kind, _, _ in train} == {0}  # from the official training set alone
@@ -68,7 +68,7 @@ def test_images_for_testing_are_held_out_only_and_none_comes_twice_in_a_task(mar
 
 def test_validation_images_are_the_last_of_the_training_images_of_each_class(marked: None) -> None:
     for task in FiveWayCifar100(rounds=2, held_out="validation").stream(1):
-        for images, numbers in ((task.train.inputs, range(400)), (task.test.inputs, range(400, 500))):
+        for images, numbers in ((task.train.inputs, range(400)), (task.held_out.inputs, range(400, 500))):
             assert {kind for *_, kind, _, _ in identities(images)} == {0}  # none from the test set
             assert set(images[:, 0, 1, :2].astype(int) @ [256, 1]) <= set(numbers)
     with pytest.raises(UserError, match="examples_per_class must be from 1 to 400"):
@@ -80,7 +80,7 @@ def test_labels_are_permuted_for_every_task(marked: None) -> None:
     newest_labels = set()
     for task in small():
         meaning: dict[int, int] = {}
-        for batch in (task.train, task.test):
+        for batch in (task.train, task.held_out):
             for image, label in zip(batch.inputs, batch.targets, strict=True):
                 assert meaning.setdefault(int(label), int(image[0, 0, 0])) == image[0, 0, 0]
         assert sorted(meaning) == [0, 1, 2, 3, 4]
@@ -105,7 +105,7 @@ def test_the_same_seed_is_the_same_stream_and_fewer_rounds_are_the_first_ones(ma
     for a, b in zip(whole[:2], part, strict=True):
         assert a.name == b.name
         np.testing.assert_array_equal(a.train.inputs, b.train.inputs)
-        np.testing.assert_array_equal(a.test.targets, b.test.targets)
+        np.testing.assert_array_equal(a.held_out.targets, b.held_out.targets)
     assert part[0].name != other[0].name
 
 

@@ -55,8 +55,8 @@ def test_no_seed_of_the_results_is_judged_on_what_settings_were_chosen_by(settin
     tuning = settings(rounds=3, held_out="validation").stream(1000)
     results = settings(rounds=3).stream(0)
     for a, b in zip(tuning, results, strict=True):
-        assert not strokes(a.test) & strokes(b.test)
-        assert not strokes(a.test) & strokes(a.train)
+        assert not strokes(a.held_out) & strokes(b.held_out)
+        assert not strokes(a.held_out) & strokes(a.train)
 
 
 def test_coloured_digits_are_five_digits_on_one_colour() -> None:
@@ -67,7 +67,7 @@ def test_coloured_digits_are_five_digits_on_one_colour() -> None:
     for task, (_, digits) in zip(stream, names, strict=True):
         assert len(set(digits)) == 5
         assert np.bincount(task.train.targets).tolist() == [20] * 5
-        assert np.bincount(task.test.targets).tolist() == [30] * 5
+        assert np.bincount(task.held_out.targets).tolist() == [30] * 5
         assert task.train.inputs.shape == (100, 16, 16, 3)
 
 

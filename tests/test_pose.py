@@ -104,9 +104,9 @@ def test_a_stream_of_poses(rendered: Path) -> None:
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a.train.inputs, b.train.inputs)
         assert a.train.inputs.shape == (3, 16, 16, 3)
-        train, test = ({image.tobytes() for image in batch.inputs} for batch in (a.train, a.test))
+        train, test = ({image.tobytes() for image in batch.inputs} for batch in (a.train, a.held_out))
         assert not train & test
-        targets = np.concatenate([a.train.targets, a.test.targets])
+        targets = np.concatenate([a.train.targets, a.held_out.targets])
         np.testing.assert_allclose(np.hypot(targets[:, 2], targets[:, 3]), 1, atol=1e-6)
         assert np.abs(targets[:, :2]).max() <= scene.REACH
     assert {task.name for task in first} == {task.name for task in other}
@@ -117,7 +117,7 @@ def test_a_stream_of_poses(rendered: Path) -> None:
         kept = [np.load(rendered / rendering.task_file(i)) for i in range(2)]
         of = next(each for each in kept if str(each["name"]) == task.name)
         images = [image.tobytes() for image in of["inputs"]]
-        assert [image.tobytes() for image in task.test.inputs] == images[3:4]  # the last to learn from
+        assert [image.tobytes() for image in task.held_out.inputs] == images[3:4]  # the last to learn from
         assert {image.tobytes() for image in task.train.inputs} == set(images[:3])
     assert [name for name, _ in first.sources] == [f"pose/{TINY.folder}/manifest.json"]
 
@@ -130,9 +130,9 @@ def test_the_smoke_preset_runs_on_rendered_images(opengl: str, tmp_path: Path) -
     assert end.value.code == 0
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     for numbers in summary["learners"].values():
-        also = numbers["final_also"]
-        assert also["position error (table lengths)"][0] > 0
-        assert 0 < also["angle error (degrees)"][0] <= 180
+        others = numbers["final_others"]
+        assert others["position error (table lengths)"][0] > 0
+        assert 0 < others["angle error (degrees)"][0] <= 180
 
 
 def test_targets_point_where_the_front_is(opengl: str, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_the_same_seed_is_the_same_stream(settings: Any) -> None:
     for a, b in zip(first, second, strict=True):
         assert a.name == b.name
         np.testing.assert_array_equal(a.train.inputs, b.train.inputs)
-        np.testing.assert_array_equal(a.test.targets, b.test.targets)
+        np.testing.assert_array_equal(a.held_out.targets, b.held_out.targets)
     assert [t.name for t in first] != [t.name for t in other]
     np.testing.assert_array_equal(first[2].train.inputs, first[2].train.inputs)  # whenever it is asked
 
@@ -67,7 +67,7 @@ def test_fewer_rounds_are_the_first_rounds(settings: Any) -> None:
     whole, part = settings.stream(5), replace(settings, rounds=2).stream(5)
     assert [task.name for task in part] == [task.name for task in whole[:2]]
     np.testing.assert_array_equal(part[1].train.inputs, whole[1].train.inputs)
-    np.testing.assert_array_equal(part[1].test.inputs, whole[1].test.inputs)
+    np.testing.assert_array_equal(part[1].held_out.inputs, whole[1].held_out.inputs)
 
 
 def test_the_order_of_the_tasks_leaves_the_split_as_it_is() -> None:
@@ -75,7 +75,7 @@ def test_the_order_of_the_tasks_leaves_the_split_as_it_is() -> None:
     assert [task.name for task in random] != [task.name for task in grouped]
     for a, b in zip(random, grouped, strict=True):
         np.testing.assert_array_equal(a.train.targets, b.train.targets)
-        np.testing.assert_array_equal(a.test.targets, b.test.targets)
+        np.testing.assert_array_equal(a.held_out.targets, b.held_out.targets)
 
 
 def strokes(images: np.ndarray, task: str) -> np.ndarray:
@@ -104,7 +104,7 @@ def shrunk(grey: np.ndarray) -> Iterator[bytes]:
 def test_digits_for_testing_are_never_trained_on() -> None:
     stream = list(RainbowDigits(test_examples=300).stream(4))
     train = [halves(task.train.inputs, task.name) for task in stream]
-    test = [set(halves(task.test.inputs, task.name)) for task in stream]
+    test = [set(halves(task.held_out.inputs, task.name)) for task in stream]
     assert all(len(set(images)) == len(images) == 100 for images in train)  # no image twice in a task
     assert all(images == test[0] for images in test)  # the same images under every transformation
     assert len(test[0]) == 300
@@ -123,9 +123,9 @@ def test_each_mnist_image_is_in_one_task_only_and_none_is_held_out(data_dir: Pat
     seen: Counter[bytes] = Counter()
     for task in stream:
         assert task.train.inputs.shape == (900, 28, 28, 3)
-        assert task.test.inputs.shape == (500, 28, 28, 3)
+        assert task.held_out.inputs.shape == (500, 28, 28, 3)
         seen.update(halves(task.train.inputs, task.name))
-        assert Counter(halves(task.test.inputs, task.name)) <= held_out
+        assert Counter(halves(task.held_out.inputs, task.name)) <= held_out
     assert seen.total() == 900 * 56
     assert seen <= originals
 
@@ -150,9 +150,9 @@ def test_sinusoids_are_sinusoids() -> None:
         (a, b), residual, *_ = np.linalg.lstsq(basis, y)
         assert residual < 1e-8
         assert 0.1 <= np.hypot(a, b) <= 5
-        held_out = task.test.inputs[:, 0]
+        held_out = task.held_out.inputs[:, 0]
         assert np.abs(held_out).max() <= 5
-        np.testing.assert_allclose(task.test.targets[:, 0], a * np.sin(held_out) + b * np.cos(held_out), atol=1e-4)
+        np.testing.assert_allclose(task.held_out.targets[:, 0], a * np.sin(held_out) + b * np.cos(held_out), atol=1e-4)
         assert task.name == f"a={np.hypot(a, b):.2f} phase={np.arctan2(b, a) % (2 * np.pi):.2f}"
 
 
