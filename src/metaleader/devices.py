@@ -27,8 +27,16 @@ def start(cores: int | None = None) -> None:
     """
     if cores is not None:
         os.environ["NPROC"] = str(cores)  # the size of XLA's thread pools
-    _use_cores(len(os.sched_getaffinity(0)) if cores is None else cores)
+    _use_cores(available_cores() if cores is None else cores)
     keep_compiled()
+
+
+def available_cores() -> int:
+    """The CPU cores that this process may use; all there are, on systems that do not say."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows
+        return os.cpu_count() or 1
 
 
 def keep_compiled() -> None:
@@ -104,7 +112,7 @@ def on_first(function: Callable[[], T]) -> T:
             outcome = (function(), None)
         except (ValueError, OSError) as error:
             outcome = (None, error)
-        except Exception as error:  # of a type that may not survive the journey
+        except Exception as error:  # which may not be picklable
             outcome = (None, RuntimeError(str(error) or type(error).__name__))
     content = np.frombuffer(pickle.dumps(outcome), np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(content))))

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from metaleader.problem.batch import AnyArray
 
-Draw: TypeAlias = tuple[Int[Array, " _"], Float[Array, " _"]]  # numbers, and weights: 0 where there is none
+Draw: TypeAlias = tuple[Int[Array, " _"], Float[Array, " _"]]  # indices and mask (0 marks padding)
 Draws: TypeAlias = tuple[Int[Array, "steps tasks _"], Float[Array, "steps tasks _"]]  # of the tasks of every step
 Sampling: TypeAlias = Callable[[Float[Array, " tasks"]], Float[Array, " tasks"]]
 

@@ -25,8 +25,8 @@ ROWS = 64  # tasks that a new buffer has room for
 class TaskBuffer(NamedTuple):
     """The datapoints kept of the tasks seen so far.
 
-    A task of which something is held has a row; rows are in order of first arrival. Places number what is held, row
-    after row, and in a row by arrival.
+    Each task with retained data has a row; rows are in order of first arrival. Places number the retained datapoints,
+    row after row, and within a row by arrival.
 
     Attributes:
         data: the slots: a `Batch` of device arrays `(capacity, ...)`.
@@ -57,7 +57,7 @@ class TaskBuffer(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """How many tasks something is held of."""
+        """How many tasks have retained data."""
         return int(np.count_nonzero(self.counts))
 
     @property
@@ -71,12 +71,12 @@ class TaskBuffer(NamedTuple):
         return np.cumsum(self.counts, dtype=np.int32) - self.counts
 
     def row_of(self, task: TaskKey) -> int | None:
-        """The row of a task; None where nothing of it is held."""
+        """The row of a task; None where none of its data is retained."""
         found = np.flatnonzero((self.ids == task_id(task)) & (self.counts > 0))
         return int(found[0]) if len(found) else None
 
     def is_current(self, task: TaskKey) -> bool:
-        """Whether the task is the one observed last, and something of it is held."""
+        """Whether the task is the one observed last, and has retained data."""
         row = self.row_of(task)
         return row is not None and int(self.ages[row]) == 0
 
@@ -158,7 +158,7 @@ class Arrival(NamedTuple):
 
     Attributes:
         buffer: as it was.
-        row: of the task; the next free one for a task of which nothing is held.
+        row: of the task; the next free one for a task without retained data.
         ids: as in `TaskBuffer`, for the rows in use and that one.
         counts: likewise, before the datapoints arrive.
         seen: likewise, before the datapoints arrive.

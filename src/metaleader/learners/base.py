@@ -19,7 +19,7 @@ from metaleader.problem.model import Params
 from metaleader.problem.problem import Problem
 from metaleader.update import MetaParams, UpdateProcedure, adapt
 
-FEW = 128  # adapting to so many examples takes less time than compiling it for another size
+FEW = 128  # pad to at least so many: recompiling for another size costs more
 POPULATION = 512  # examples of all tasks whose statistics stand for those of all data
 State: TypeAlias = Any  # of a learner: whatever it likes, a pytree or not
 Adapted: TypeAlias = Any  # what a learner makes of its state for a task

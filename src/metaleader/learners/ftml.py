@@ -32,8 +32,8 @@ class FTML(PredictsByModel):
 
     Each call of `observe` stores the new datapoints and runs one Meta-Update (Algorithm 2): `meta_steps` steps
     of the outer optimiser along the meta-gradient (Eq. 5), each on `meta_batch` tasks drawn from nu_t with
-    replacement. `adapt` is the Update-Procedure. Tasks may interleave and come back: the sum is over all tasks of which
-    the buffer holds something.
+    replacement. `adapt` is the Update-Procedure. Tasks may interleave and come back: the sum is over all tasks with
+    retained data.
 
     Raises:
         ValueError: a size is not positive.

@@ -23,7 +23,7 @@ from metaleader.streams.task import Task
 
 @dataclass(frozen=True)
 class OnlineProtocol:
-    """How a round goes.
+    """Chunks, evaluation and stopping within a round.
 
     The learner sees a task's datapoints as they arrive. After they did, it is judged on the task's held-out data. A
     task without held-out data is judged on the datapoints to come, before the learner sees them (prequentially; Dawid,

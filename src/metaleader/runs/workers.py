@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any, Generic, TypeVar
 
+from metaleader import devices
 from metaleader.errors import UserError
 
 LOSSES = 3  # workers that one job may lose, without getting any further, before it counts as failed
@@ -24,7 +25,7 @@ def slots(asked: int | None, cores: int = 1) -> int:
     """
     if asked is not None and asked < 1:
         raise UserError(f"--workers must be at least 1, got {asked}")
-    return asked or max(1, len(os.sched_getaffinity(0)) // cores)
+    return asked or max(1, devices.available_cores() // cores)
 
 
 class LocalWorkers(Generic[J, R]):

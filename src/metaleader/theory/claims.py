@@ -48,7 +48,7 @@ class Claim:
         bound: what the theory says, None for an estimate without one.
         measured: the worst found.
         at_most: whether the bound is from above.
-        holds: whether it does, everywhere it was looked at; None where nothing is claimed.
+        holds: whether it does, at every point checked; None where nothing is claimed.
         outside: the assumption that fails, if one does.
     """
 

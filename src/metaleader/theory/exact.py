@@ -146,7 +146,7 @@ def leader(
                 )
             return memory[key]
 
-        for _ in range(3):  # a start anew where rounding hides the last decrease from the trust region
+        for _ in range(3):  # restart: rounding can reject the last step
             if np.linalg.norm(at(w)[1]) <= TOLERANCE:
                 break
             w = scipy.optimize.minimize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import platform
 from dataclasses import replace
 from importlib import metadata
@@ -14,6 +13,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from metaleader import devices
 from metaleader.errors import UserError
 from metaleader.files import write_json, write_text
 from metaleader.online.description import described
@@ -63,7 +63,7 @@ def write(found: Findings, options: TheoryOptions, out: Path, command: str, seco
             figures="\n\n".join(shown),
             command=command,
             seconds=f"{seconds:.0f}",
-            machine=f"{platform.system()} {platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+            machine=f"{platform.system()} {platform.machine()}, {devices.available_cores()} cores",
             versions=", ".join(f"{name} {metadata.version(name)}" for name in ("metaleader", "jax", "numpy", "scipy")),
             settings=f"T = {options.rounds}, {options.seeds} seeds, radius {options.radius:g}, "
             f"alpha {options.step:g} times the bound",

@@ -15,7 +15,7 @@ from metaleader.experiments.parsing import by_name, check_used, parsed, with_set
 from metaleader.experiments.settings import setting
 from metaleader.learners import Learner
 
-# What is searched where a learner has it, and how far either way of the preset's value.
+# Searched by default, where a learner has it: this factor either side of the preset.
 FACTORS = {"optimizer.learning_rate": 10, "update.step_size": 5, "update.optimizer.step_size": 5}
 FORM = "NAME=LOW:HIGH such as ftml.meta-steps=1:8, or NAME=A|B|... such as 'ftml.update.first-order=false|true'"
 FACTOR = 3  # by which a single number is changed around the best

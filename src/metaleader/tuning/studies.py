@@ -1,4 +1,4 @@
-"""What Optuna is asked: to keep the trials that have ended, to draw the next one from them, and to prune it."""
+"""Optuna storage, sampling and pruning."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ class GradientDescent(Steps):
     meta-learned all the same. With `first_order`, dU/dw = I.
 
     With a `prior_strength` h, steps are smaller on few datapoints, which say little about the task: on n of them,
-    `alpha n / (n + h)`. By such a factor moves the mean of a Gaussian from its prior, worth h datapoints, towards the
-    mean of n datapoints.
+    `alpha n / (n + h)`. This is the shrinkage factor of a Gaussian posterior mean whose prior is worth h
+    observations.
 
     Raises:
         ValueError: `steps` or `prior_strength` is negative, or `step_size` is not positive and finite.
@@ -36,7 +36,7 @@ class GradientDescent(Steps):
     step_size: float = 0.1
     """The step size alpha."""
     prior_strength: float = 0.0
-    """Datapoints that get half of the step size; 0: all get the same."""
+    """Number of datapoints at which the step is halved; 0 disables this."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -166,7 +166,7 @@ class Reptile:
         return self.descent.gradient_evaluations(examples)
 
     def meta_gradient_evaluations(self, examples: int) -> int:
-        """None: the inner gradients are summed as they are taken."""
+        """Zero extra: Reptile reuses the inner gradients."""
         return self.descent.meta_gradient_evaluations(examples)
 
 

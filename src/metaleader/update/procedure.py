@@ -59,9 +59,9 @@ class Identity:
         return meta_params
 
     def gradient_evaluations(self, examples: int) -> int:  # noqa: ARG002
-        """None."""
+        """Zero: nothing is adapted."""
         return 0
 
     def meta_gradient_evaluations(self, examples: int) -> int:  # noqa: ARG002
-        """None."""
+        """Zero: there is nothing to differentiate."""
         return 0

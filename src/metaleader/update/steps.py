@@ -65,7 +65,7 @@ class Steps:
             return _gradient(objective, moves, v, batch)
 
         def forward(v: Params, batch: Batch) -> tuple[Params, Callable[[Params], Params]]:
-            if all(jax.tree.leaves(moves)):  # else linearising would take the gradient of what does not move, too
+            if all(jax.tree.leaves(moves)):  # otherwise frozen parameters are differentiated too
                 found, times_hessian = jax.linearize(lambda v: jax.grad(objective)(v, batch), v)
                 if self.steps * _bytes(times_hessian) <= KEPT:
                     return found, times_hessian

@@ -19,6 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from metaleader import devices
 from metaleader.errors import UserError
 from metaleader.files import write_text, write_whole
 from metaleader.streams import sources as data
@@ -54,7 +55,7 @@ def render(settings: Rendering, data_dir: Path | None = None, workers: int | Non
     if (folder := locate(settings, data_dir)) is not None:
         return folder
     folder = (data_dir or data.folders(None)[-1]) / "pose" / settings.folder
-    workers = len(os.sched_getaffinity(0)) if workers is None else workers
+    workers = devices.available_cores() if workers is None else workers
     if workers < 1:
         raise UserError(f"workers must be at least 1, got {workers}")
     files = objects.cad_files(objects.cad_folder(data_dir), settings.classes) if settings.source == "cad" else []
