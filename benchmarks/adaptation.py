@@ -24,14 +24,14 @@ import numpy as np
 from benchmarks.adaptation_page import write
 from benchmarks.comparison import Options, cli, command, settings_of
 from benchmarks.trajectories import Procedure, scores, start
-from metaleader import Preset, UserError, devices
+from metaleader import Preset, UserError, begin, devices, resume
 from metaleader.errors import unknown
 from metaleader.experiments import Experiment, find
-from metaleader.play import protocol
-from metaleader.play.record import check_unchanged, write_json
+from metaleader.files import write_json
+from metaleader.online.description import described, differences
 from metaleader.results import figures
 from metaleader.runs import source
-from metaleader.runs.run import describe
+from metaleader.runs.folder import changed
 from metaleader.runs.workers import slots
 from metaleader.update import HeadFirst
 
@@ -106,9 +106,9 @@ class Task:
             "learner": self.learner,
             "seed": self.seed,
             "settings": {
-                name: describe(getattr(preset, name)) for name in ("stream", "model", "loss", "protocol", "gradients")
+                name: described(getattr(preset, name)) for name in ("stream", "model", "loss", "protocol", "gradients")
             }
-            | {"learner": describe(preset.learners[self.learner])},
+            | {"learner": described(preset.learners[self.learner])},
             "score": {"name": experiment.score.name, "higher_is_better": experiment.score.higher_is_better},
             "sizes": list(self.sizes),
             "rounds": list(self.rounds),
@@ -198,25 +198,25 @@ def measure(task: Task) -> dict[str, Any]:
     found = {
         str(procedure): np.full((len(sizes), *shape, len(task.steps)), np.nan) for procedure, sizes in task.procedures
     }
-    position = protocol.start(problem, stream, learner, task.seed)
-    for reached, record in protocol.advance(problem, stream, learner, preset.protocol, position):
-        position = reached
+    state = begin(problem, learner, stream[0], task.seed)
+    for reached, record in resume(problem, stream, learner, preset.protocol, state):
+        state = reached
         if record is None or record.round not in task.rounds or record.datapoints not in task.sizes:
             continue
         of_task, cell = stream[record.round - 1], (task.rounds.index(record.round), task.sizes.index(record.datapoints))
         own[cell] = np.nan if record.score is None else record.score
-        params, train = start(learner, position.state), of_task.train[: record.datapoints]
+        params, train = start(learner, state.learner), of_task.train[: record.datapoints]
         for procedure, sizes in task.procedures:
             for i, step_size in enumerate(sizes):
-                judged = scores(problem, procedure, step_size, task.steps, params, train, of_task.test)
+                judged = scores(problem, procedure, step_size, task.steps, params, train, of_task.held_out)
                 found[str(procedure)][(i, *cell)] = judged
     return {
         **task.determinants(),
         "command": task.command,
         "commit": source.commit(),
         "machine": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
-        "diverged": bool(position.diverged),
-        "seconds": round(float(position.train_seconds + position.evaluation_seconds), 1),
+        "diverged": state.diverged,
+        "seconds": round(state.train_seconds + state.evaluation_seconds, 1),
         "own": _plain(own),
         "found": {name: _plain(values) for name, values in found.items()},
     }
@@ -235,14 +235,19 @@ def perform(task: Task) -> None:
 
 
 def main(options: AdaptationOptions, in_parallel: Callable[[Sequence[Task], int], int] | None = None) -> int:
-    """Measure what has not been measured yet, then write the page and its figure; the exit code."""
+    """Measure what has not been measured yet, then write the page and its figure; the exit code.
+
+    Raises:
+        UserError: an option is impossible, a file was made with other settings, or nothing was measured.
+    """
     experiment = find(options.experiment)
     planned = tasks(experiment, settings(experiment, options), options)
     waiting = []
     for task in planned:
         if task.path.exists():
             now = task.determinants()
-            check_unchanged(task.path, now, tuple(now))
+            if found := differences(json.loads(task.path.read_text()), now, tuple(now)):
+                raise UserError(changed(task.path, *found[0]))
         else:
             task.path.parent.mkdir(parents=True, exist_ok=True)
             waiting.append(task)

@@ -17,16 +17,17 @@ import tyro
 from matplotlib.figure import Figure
 
 from metaleader import Preset, UserError
-from metaleader.commands.progress import live_sweep
 from metaleader.errors import unknown
-from metaleader.experiments import Experiment
+from metaleader.experiments import Experiment, find, plans
+from metaleader.experiments.plans import Selection
+from metaleader.experiments.sweeps import check_all
 from metaleader.files import write_text
 from metaleader.results import figures, metrics, provenance, report
 from metaleader.results.figures import style
 from metaleader.results.metrics import Run
-from metaleader.runs import sweep
-from metaleader.runs.run import ENDED, RunInterrupted
-from metaleader.runs.sweep import Job, Workers
+from metaleader.runs.progress import live_sweep
+from metaleader.runs.run import ENDED, Plan, RunInterrupted
+from metaleader.runs.sweep import Workers, sweep
 from metaleader.runs.workers import LocalWorkers, slots
 
 
@@ -56,6 +57,23 @@ class Options:
     """Runs at a time, each on one core. None: one a core."""
     page_only: bool = False
     """Run nothing: write the page of the runs that have ended."""
+
+
+@dataclass(frozen=True)
+class Job(plans.Job):
+    """A run whose settings travel whole: a study may have learners that no preset has.
+
+    Attributes:
+        given: all settings, a pickled `Preset`.
+    """
+
+    given: bytes
+
+    def plan(self) -> Plan:
+        """The run as a plan of one, checkpointed every round."""
+        experiment, preset = find(self.experiment), pickle.loads(self.given)
+        of_run = (self.learner,), (self.seed,), self.out, self.data_dir, self.command, self.setting
+        return Selection(experiment, self.preset_name, preset, *of_run).plan(checkpoint_rounds=True)
 
 
 def settings_of(experiment: Experiment, options: Options) -> Preset:
@@ -102,7 +120,7 @@ def planned(
     folder = options.out.absolute() / f"{experiment.name}-{options.preset}" / ",".join(setting)
     given, data = pickle.dumps(preset), options.data_dir and options.data_dir.absolute()
     return [
-        Job(where, options.preset, given, setting, name, seed, folder, data, command())
+        Job(where, options.preset, (), setting, name, seed, folder, data, command(), given)
         for name in names
         for seed in range(options.seeds)
     ]
@@ -115,7 +133,7 @@ def command() -> str:
 
 def perform(job: Job, cores: int) -> str:
     """Run a job in a worker; of one that has ended, only its small files stay."""
-    outcome = sweep.perform(job, cores)
+    outcome = plans.perform(job, cores)
     if outcome in ENDED:
         shutil.rmtree(job.folder.path / "checkpoints", ignore_errors=True)
     return outcome
@@ -135,11 +153,11 @@ def study(jobs: Sequence[Job], options: Options, write: Callable[[], None], work
     """
     code = 0
     if not options.page_only:
-        sweep.check_all(jobs, options.out, resume=True)
+        check_all(jobs, options.out, resume=True)
         workers = workers or LocalWorkers(slots(options.workers), 1, perform)
         try:
             with live_sweep(jobs) as show:
-                outcomes = sweep.sweep(jobs, workers, show)
+                outcomes = sweep(jobs, workers, show)
             for folder, outcome in outcomes.items():
                 if outcome not in ENDED:
                     code = 1

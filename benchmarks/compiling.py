@@ -13,9 +13,8 @@ from rich.console import Console
 
 from benchmarks.events import STAGES, compiling
 from benchmarks.outcome import Bar, Outcome, Panel, PartOptions, Table, in_own_process, main
-from metaleader import devices
+from metaleader import begin, devices, resume
 from metaleader.experiments import find
-from metaleader.play.protocol import advance, start
 
 TITLE = "Compiling a whole run"
 BOUNDS = {"cold": 15.0, "warm": 3.0}
@@ -76,9 +75,8 @@ def _one(name: str, cache: Path, rounds: int, quick: bool) -> dict[str, float]:
     preset: Any = experiment.preset("smoke" if quick else "laptop")
     problem, stream, learner = experiment.problem(preset), preset.stream.stream(0), preset.learners[name]
     with compiling() as seen:
-        position = start(problem, stream, learner, 0)
-        steps = advance(problem, stream, learner, preset.protocol, position)
-        for _ in itertools.takewhile(lambda step: step[0].round < rounds, steps):
+        state = begin(problem, learner, stream[0])
+        for _ in resume(problem, itertools.islice(stream, rounds), learner, preset.protocol, state):
             pass
     programs = sum(stage == "compiling" for stage, *_ in seen.intervals)
     stages = {stage: seen.seconds(stage=stage) for stage in STAGES.values()}

@@ -18,6 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.comparison import (
+    Job,
     Options,
     cli,
     differs,
@@ -38,7 +39,7 @@ from metaleader.results import figures, report
 from metaleader.results.figures import style
 from metaleader.results.formats import p_value, with_interval
 from metaleader.results.metrics import Run
-from metaleader.runs.sweep import Job, Workers
+from metaleader.runs.sweep import Workers
 
 Cells: TypeAlias = Mapping[tuple[str, float], Sequence[Run]]  # by learner and multiple; only those with runs
 
@@ -104,7 +105,7 @@ def parts(cells: Cells, jobs: Sequence[Job], found: Mapping[Job, Run], options: 
     with matplotlib.rc_context(figures.RC):
         picture = save(figure(cells, judged), options.page, options.page.stem)
     score = runs[0].about.score
-    better = "higher" if score["higher_is_better"] else "lower"
+    better = "higher" if score.higher_is_better else "lower"
     return [
         *missing(jobs, found),
         f"{differs(runs[0])} Every learner at {', '.join(f'{f:g}' for f in sorted({f for _, f in cells}))} times the "
@@ -113,7 +114,7 @@ def parts(cells: Cells, jobs: Sequence[Job], found: Mapping[Job, Run], options: 
         "every multiple, and were not searched again. Adapting in order to be judged is not counted.",
         f"## Where {label(first)} is ahead",
         "\n".join(words(decisions, first)),
-        f"![Score against gradients]({picture})\n\nHeld-out {score['name']} ({better} is better) against the gradients "
+        f"![Score against gradients]({picture})\n\nHeld-out {score.name} ({better} is better) against the gradients "
         "of a whole run in learning; means over seeds with 95 % t intervals.",
         "## Scores",
         report.markdown_table(*score_table(cells, judged)),
@@ -191,7 +192,7 @@ def figure(cells: Cells, judged: Sequence[Measure]) -> Figure:
     drawn = Figure(figsize=(9.6, 7.2), layout="constrained")
     panels = drawn.subplots(2, 2, sharex=True, sharey="row").flat
     names = list(dict.fromkeys(name for name, _ in cells))
-    config = next(iter(cells.values()))[0].about.score
+    score = next(iter(cells.values()))[0].about.score
     for panel, measure in zip(panels, judged, strict=True):
         for place, name in enumerate(names):
             look = style(name)
@@ -218,11 +219,11 @@ def figure(cells: Cells, judged: Sequence[Measure]) -> Figure:
                 label=look.name,
             )
         panel.set(title=str(measure), xscale="log")
-        if not config["higher_is_better"]:
+        if not score.higher_is_better:
             panel.set_yscale("log")
         panel.grid(axis="y", color="0.9", lw=0.6)
     for axes in drawn.axes[::2]:
-        axes.set_ylabel(f"held-out {config['name']}")
+        axes.set_ylabel(f"held-out {score.name}")
     for axes in drawn.axes[2:]:
         axes.set_xlabel("gradients of a run in learning")
     handles, labels = drawn.axes[0].get_legend_handles_labels()

@@ -18,6 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.comparison import (
+    Job,
     Options,
     by_learner,
     cli,
@@ -33,13 +34,13 @@ from benchmarks.comparison import (
     write_page,
 )
 from benchmarks.paired import Measure, differences
-from metaleader import FTML, Learner, Retention, Preset, OnlineMetaGradient
+from metaleader import FTML, Learner, Preset, Retention
 from metaleader.experiments import find
 from metaleader.results import figures, metrics
 from metaleader.results.formats import with_interval
 from metaleader.results.metrics import Run
 from metaleader.results.statistics import t_interval
-from metaleader.runs.sweep import Job, Workers
+from metaleader.runs.sweep import Workers
 
 POLICIES = {"reservoir": ("#0072B2", "o", "-"), "balanced": ("#D55E00", "^", "--"), "last": ("#009E73", "s", ":")}
 
@@ -67,7 +68,6 @@ def learners(preset: Preset, options: MemoryOptions, datapoints: int) -> dict[st
     """FTML that keeps everything, streaming, which keeps no past, and FTML with every policy and budget."""
     ftml, streaming = preset.learners["ftml"], preset.learners["streaming"]
     assert isinstance(ftml, FTML)
-    assert isinstance(streaming, OnlineMetaGradient)
     limited = {
         name(policy, percent): dataclasses.replace(
             ftml,
@@ -81,18 +81,23 @@ def learners(preset: Preset, options: MemoryOptions, datapoints: int) -> dict[st
 
 def drawn(learner: Learner) -> int:
     """Datapoints that one `observe` draws from the buffer."""
-    assert isinstance(learner, (FTML, OnlineMetaGradient))
+    assert isinstance(learner, FTML)
     return learner.meta_steps * learner.meta_batch * (learner.train_size + learner.validation_size)
 
 
 def datapoints_kept(learner: Learner, tasks: Sequence[int]) -> int:
     """How many are kept at most of a stream of tasks of these sizes."""
-    return learner.memory.budget or sum(tasks) if isinstance(learner, FTML) else max(tasks)
+    assert isinstance(learner, FTML)
+    budget = learner.retention.budget or sum(tasks)
+    if learner.retention.unit == "tasks":
+        return max(sum(tasks[i : i + budget]) for i in range(len(tasks)))
+    return budget
 
 
 def forgets_oldest(learner: Learner) -> bool:
     """Whether what is kept is the newest; the other policies keep what they have drawn from before."""
-    return not isinstance(learner, FTML) or learner.memory.policy == "last"
+    assert isinstance(learner, FTML)
+    return learner.retention.policy == "last"
 
 
 def after_few(runs: Sequence[Run]) -> Measure:
@@ -126,7 +131,7 @@ def figure(runs: Mapping[str, Sequence[Run]], options: MemoryOptions) -> Figure:
         look = {"color": "#555555", "lw": 0.9, "label": "streaming"}
         left.axhline(float(np.mean([few.of(run) for run in streaming])), **look)
         right.axhline(100 * reached(streaming), **look)
-    left.set(xscale="log", ylabel=f"held-out {some[0].config['score']['name']} after {few.size} datapoints")
+    left.set(xscale="log", ylabel=f"held-out {some[0].about.score.name} after {few.size} datapoints")
     right.set(xscale="log", ylabel=f"tasks that reached {some[0].threshold:g} (%)")
     for panel in (left, right):
         panel.set_xlabel("datapoints kept (% of all)")

@@ -14,7 +14,8 @@ from rich.progress import track
 from benchmarks.cases import CASES, meta_batch
 from benchmarks.measure import by_turns
 from benchmarks.outcome import Bar, Outcome, Panel, PartOptions, Table, main
-from metaleader import FTML, Batch, Retention, State, devices
+from metaleader import FTML, Batch, Retention, devices
+from metaleader.learners import Learned
 
 TITLE = "Cost of a round against tasks seen"
 BUDGET = 1000  # datapoints
@@ -44,13 +45,13 @@ class Standing:
     """A learner after so many tasks, which goes on with the newest of them."""
 
     learner: FTML
-    state: State
+    state: Learned
+    newest: int
     arriving: Batch
 
     def observe(self) -> None:
         """More datapoints of the newest task arrive."""
-        newest = int(self.state.buffer.tasks) - 1
-        self.state = self.learner.observe(PROBLEM, self.state, newest, self.arriving)
+        self.state, _ = self.learner.observe(PROBLEM, self.state, self.newest, self.arriving)
         jax.block_until_ready(self.state)
 
 
@@ -64,7 +65,7 @@ def measure(options: Options) -> Outcome:
     of = meta_batch(CASES["rainbow-mnist"], 8, options.chunk, 1).train
     arrivals = [jax.tree.map(lambda leaf, i=i: leaf[i], of) for i in range(8)]
     standings = {
-        (name, n): Standing(learner, _after(learner, n, arrivals), arrivals[0])
+        (name, n): Standing(learner, _after(learner, n, arrivals), n - 1, arrivals[0])
         for name, learner in LEARNERS.items()
         for n in tasks
     }
@@ -109,13 +110,13 @@ def measure(options: Options) -> Outcome:
     )
 
 
-def _after(learner: FTML, tasks: int, arrivals: list[Batch]) -> State:
+def _after(learner: FTML, tasks: int, arrivals: list[Batch]) -> Learned:
     """The state of a learner that stored the data of so many tasks; it meta-learned nothing on the way."""
     state = learner.init(PROBLEM, jax.random.key(0), arrivals[0])
     console = Console(stderr=True)
     shown = track(range(tasks), f"{tasks:,} tasks", console=console, disable=not console.is_terminal, transient=True)
     for task in shown:
-        state = state._replace(buffer=learner.memory.append(state.buffer, task, arrivals[task % len(arrivals)]))
+        state = state._replace(buffer=learner.retention.append(state.buffer, task, arrivals[task % len(arrivals)]))
     return state
 
 

@@ -20,12 +20,13 @@ from rich.console import Console
 
 from benchmarks.events import Compiling, compiling
 from benchmarks.outcome import Bar, Outcome, Panel, PartOptions, Table, in_own_process, main
-from metaleader import Batch, Learner, Problem, State, devices
+from metaleader import Batch, Learner, Problem, Record, RunState, devices
+from metaleader.buffer import TaskKey
 from metaleader.experiments import find
-from metaleader.play.record import RunFolder
-from metaleader.problem.model import Params
-from metaleader.runs.run import Plan, run
-from metaleader.update import UpdateProcedure
+from metaleader.experiments.plans import Selection
+from metaleader.learners.base import Adapted, State
+from metaleader.runs.folder import RunFolder
+from metaleader.runs.run import run
 
 TITLE = "Whole runs of Rainbow MNIST"
 SPENT = ("compiling", "meta-update", "adapting and judging", "Python and bookkeeping", "checkpoints")
@@ -114,25 +115,25 @@ class Timed:
     learner: Learner
     clock: Clock
 
-    @property
-    def adaptation(self) -> UpdateProcedure:
-        """The learner's."""
-        return self.learner.adaptation
-
-    def init(self, problem: Problem, key: Array, like: Batch, capacity: int = 1024) -> State:
+    def init(self, problem: Problem, key: Array, example: Batch) -> State:
         """The learner's."""
         with self.clock.phase("init"):
-            return self.learner.init(problem, key, like, capacity)
+            return self.learner.init(problem, key, example)
 
-    def observe(self, problem: Problem, state: State, task: int, batch: Batch) -> State:
+    def observe(self, problem: Problem, state: State, task: TaskKey, batch: Batch) -> tuple[State, int]:
         """The learner's."""
         with self.clock.phase("observe"):
             return self.learner.observe(problem, state, task, batch)
 
-    def adapt(self, problem: Problem, state: State, batch: Batch) -> Params:
+    def adapt(self, problem: Problem, state: State, task: TaskKey, batch: Batch) -> tuple[Adapted, int]:
         """The learner's."""
         with self.clock.phase("adapt"):
-            return self.learner.adapt(problem, state, batch)
+            return self.learner.adapt(problem, state, task, batch)
+
+    def predict(self, problem: Problem, adapted: Adapted, inputs: Any) -> Any:
+        """The learner's; its time is that of adapting and judging."""
+        with self.clock.phase("adapt"):
+            return self.learner.predict(problem, adapted, inputs)
 
 
 def _one(name: str, rounds: int, quick: bool) -> dict[str, float]:
@@ -143,11 +144,11 @@ def _one(name: str, rounds: int, quick: bool) -> dict[str, float]:
     preset = replace(preset, stream=replace(preset.stream, rounds=min(rounds, preset.stream.rounds)))
     devices.start()
     scores: dict[int, float] = {}
-    last: list[Any] = []
+    last: list[RunState] = []
 
-    def note(_: str, __: int, ___: int, position: Any, record: Any) -> None:
+    def note(_: str, __: int, ___: int | None, state: RunState, record: Record | None) -> None:
         clock.seen.phase = ""
-        last[:] = [position]
+        last[:] = [state]
         if record is not None and record.score is not None:
             scores[record.round] = record.score
 
@@ -155,16 +156,16 @@ def _one(name: str, rounds: int, quick: bool) -> dict[str, float]:
         jax.config.update("jax_compilation_cache_dir", f"{folder}/compiled")
         clock = Clock(seen)
         timed = replace(preset, learners={name: Timed(preset.learners[name], clock)})
-        plan = Plan(experiment, preset_name, timed, (name,), (0,), Path(folder) / "runs")
+        plan = Selection(experiment, preset_name, timed, (name,), (0,), Path(folder) / "runs").plan()
         began = time.perf_counter()
         with mock.patch.object(RunFolder, "save", _timed(RunFolder.save, clock)):
             outcomes = run(plan, progress=note)
         total = time.perf_counter() - began
     if set(outcomes.values()) != {"finished"}:
         raise RuntimeError(f"the run did not finish: {outcomes}")
-    position, end = last[0], max(scores)
-    training = float(position.train_seconds) - seen.seconds("observe") - clock.handing_out["observe"]
-    evaluating = float(position.evaluation_seconds) - seen.seconds("adapt") - clock.handing_out["adapt"]
+    state, end = last[0], max(scores)
+    training = state.train_seconds - seen.seconds("observe") - clock.handing_out["observe"]
+    evaluating = state.evaluation_seconds - seen.seconds("adapt") - clock.handing_out["adapt"]
     return {
         "total": total,
         "compiling": seen.seconds(),

@@ -24,7 +24,7 @@ from benchmarks.measure import by_turns
 from benchmarks.outcome import Bar, Outcome, Panel, PartOptions, Table, in_own_process, main
 from metaleader import devices
 
-TITLE = "Retention and time against inner steps and datapoints"
+TITLE = "Memory and time against inner steps and datapoints"
 Derivative = Literal["forward-over-reverse", "plain"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,9 +14,11 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from metaleader import Batch, Learner, MetaSGD, MultiHeadFTL, Problem, State, UserError
-from metaleader.learners import base as states
+from metaleader import Batch, Learner, MetaSGD, MultiHeadFTL, Problem, UserError
+from metaleader.learners import Learned
+from metaleader.learners.base import State
 from metaleader.learners.multihead import of_task
+from metaleader.problem.content import Static
 from metaleader.problem.model import Params
 from metaleader.update import HeadFirst, InnerAdam, InnerMomentum
 
@@ -45,16 +48,18 @@ class Procedure:
 
 
 def start(learner: Learner, state: State) -> Params:
-    """w_t, from which `learner.adapt` sets out, as the model expects it.
+    """w_t, from which `learner.adapt` sets out for the task observed last, as the model expects it.
 
     Raises:
-        UserError: what the learner learned is more than parameters.
+        UserError: what the learner learned is not known, or is more than parameters.
     """
+    if not isinstance(state, Learned):
+        raise UserError(f"what {type(learner).__name__} has learned is its own affair: choose learners of metaleader")
     if isinstance(getattr(learner, "update", None), MetaSGD):
         raise UserError("step sizes that are learned cannot be replaced: choose learners with plain parameters")
-    params = states.averaged_params(state)
+    params, buffer = state.leader, state.buffer
     if isinstance(learner, MultiHeadFTL):
-        params = of_task(params, int(state.buffer.tasks) - 1)
+        params = of_task(params, int(np.argmax((buffer.ages == 0) & (buffer.counts > 0))))
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), params)
 
 
@@ -81,36 +86,49 @@ def scores(
     Raises:
         UserError: the model predicts by statistics of all tasks, which D_t does not give.
     """
-    if getattr(problem.model, "calibrates_on_all_tasks", False):
+    if getattr(problem.net, "calibrates_on_all_tasks", False):
         raise UserError('norm="running" is not supported here: choose model.norm task or batch')
-    losses, found = _scores(problem, procedure, tuple(marks), params, train, test, jnp.float32(step_size))
-    return np.where(np.isfinite(losses) & np.isfinite(found), found, np.nan)
+    static, size = Static((problem, procedure)), jnp.float32(step_size)
+    params, state = _begun(static, params, train, size)
+    found, taken = [], 0
+    for mark in marks:
+        params, state = _stepped(static, params, state, train, size, jnp.int32(mark - taken))
+        taken = mark
+        loss, judged = problem.judge(problem.predict(_calibrated(static, params, train), test.inputs), test)
+        score = judged[problem.score.name]
+        found.append(score if math.isfinite(loss) and math.isfinite(score) else math.nan)
+    return np.array(found)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _scores(
-    problem: Problem,
-    procedure: Procedure,
-    marks: tuple[int, ...],
-    params: Params,
-    train: Batch,
-    test: Batch,
-    step_size: Array,
-) -> tuple[Float[Array, " marks"], Float[Array, " marks"]]:
+@partial(jax.jit, static_argnums=0)
+def _begun(
+    static: Static[tuple[Problem, Procedure]], params: Params, train: Batch, step_size: Array
+) -> tuple[Params, Any]:
+    """The parameters before the first step, and the state of the optimiser."""
+    problem, procedure = static.value
     if procedure.head is not None:
         params = replace(procedure.head, steps=0)(problem.objective, params, train)
+    return params, procedure.optimizer(step_size).init(params)
+
+
+@partial(jax.jit, static_argnums=0)
+def _stepped(
+    static: Static[tuple[Problem, Procedure]], params: Params, state: Any, train: Batch, step_size: Array, steps: Array
+) -> tuple[Params, Any]:
+    """So many steps further; one program serves all numbers of steps and step sizes."""
+    problem, procedure = static.value
     optimizer = procedure.optimizer(step_size)
-    marked = np.isin(np.arange(marks[-1] + 1), marks)
 
-    def judge(params: Params) -> tuple[Array, Array]:
-        return problem.evaluate(problem.model.calibrate(params, train), test)
-
-    def step(carry: tuple[Params, Any], is_mark: Array) -> tuple[tuple[Params, Any], tuple[Array, Array]]:
+    def step(_: Array, carry: tuple[Params, Any]) -> tuple[Params, Any]:
         params, state = carry
-        judged = jax.lax.cond(is_mark, lambda: judge(params), lambda: (jnp.zeros(()), jnp.zeros(())))
         changes, state = optimizer.update(jax.grad(problem.objective)(params, train), state, params)
-        return (optax.apply_updates(params, changes), state), judged
+        return optax.apply_updates(params, changes), state
 
-    _, judged = jax.lax.scan(step, (params, optimizer.init(params)), jnp.asarray(marked))
-    losses, found = (each[np.flatnonzero(marked)] for each in judged)
-    return losses, found
+    return jax.lax.fori_loop(0, steps, step, (params, state))
+
+
+@partial(jax.jit, static_argnums=0)
+def _calibrated(static: Static[tuple[Problem, Procedure]], params: Params, train: Batch) -> Params:
+    """With the model's statistics of the task, where it keeps any."""
+    problem, _ = static.value
+    return problem.net.calibrate(params, train)

@@ -17,6 +17,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from benchmarks.comparison import (
+    Job,
     Options,
     by_learner,
     cli,
@@ -35,11 +36,11 @@ from benchmarks.comparison import (
 from benchmarks.paired import Decision, Measure, decide, differences, measures
 from metaleader import Experiment, Preset, UserError
 from metaleader.experiments import find
-from metaleader.experiments.settings import with_settings
+from metaleader.experiments.parsing import with_settings
 from metaleader.results import figures, metrics, report
 from metaleader.results.formats import p_value, with_interval
 from metaleader.results.metrics import Run
-from metaleader.runs.sweep import Job, Workers
+from metaleader.runs.sweep import Workers
 
 COMPARED = (
     "ftml-second-order", "ftml-first-order", "ftml-reptile", "ftml-meta-sgd", "ftml-data-steps", "ftml-momentum",
@@ -209,7 +210,7 @@ def figure(runs: Mapping[str, Sequence[Run]], judged: Sequence[Measure]) -> Figu
     sizes = list(dict.fromkeys(measure.size for measure in judged))
     drawn = Figure(figsize=(10.0, 0.42 * len(runs) + 1.6), layout="constrained")
     panels = drawn.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
-    config = next(iter(runs.values()))[0].about.score
+    score = next(iter(runs.values()))[0].about.score
     for panel, size in zip(panels, sizes, strict=True):
         for whole, marker, shift, filled in ((False, "o", -0.13, "#0072B2"), (True, "s", 0.13, "white")):
             for row, of in enumerate(runs.values()):
@@ -222,7 +223,7 @@ def figure(runs: Mapping[str, Sequence[Run]], judged: Sequence[Measure]) -> Figu
                 panel.errorbar([mean], [row + shift], xerr=ends, fmt=marker, **look)
                 if row == 0 and not whole:
                     panel.axvline(mean, color="0.5", ls=":", lw=1, zorder=0)
-        panel.set(xlabel=f"held-out {config['name']}")
+        panel.set(xlabel=f"held-out {score.name}")
         panel.set_title(str(Measure(size, False)).partition(",")[0])
     panels[0].set_yticks(range(len(runs)), [label(name) for name in runs])
     panels[0].invert_yaxis()

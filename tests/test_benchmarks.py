@@ -22,14 +22,15 @@ from benchmarks.memory import MemoryOptions
 from benchmarks.paired import Measure, decide, differences
 from benchmarks.trajectories import Procedure, scores
 from benchmarks.updates import UpdatesOptions, searched
-from metaleader import FTML, MLP, Batch, Problem, Record, UserError, mean_squared_error, squared_error
+from made_up import made
+from metaleader import FTML, MLP, Batch, Problem, UserError, mean_squared_error, squared_error
 from metaleader.experiments import find
+from metaleader.experiments.plans import Job
 from metaleader.results import metrics
 from metaleader.results.formats import with_interval
 from metaleader.results.metrics import Run
 from metaleader.results.statistics import t_interval
 from metaleader.runs.run import run
-from metaleader.runs.sweep import Job
 from metaleader.update import GradientDescent, HeadFirst, InnerAdam, InnerMomentum, OptimizerSteps, UpdateProcedure
 from metaleader.update.meta import adapt
 
@@ -74,20 +75,12 @@ def table(page: Path, heading: str) -> list[dict[str, str]]:
     return rows
 
 
-def made_up(learner: str, seed: int, scores: Sequence[float | None], outcome: str = "finished") -> Run:
+def made_up(
+    learner: str, seed: int, scores: Sequence[float | None], outcome: str = "finished", higher: bool = True
+) -> Run:
     """A round for every score, judged after 5 datapoints, where it is half, and after 10."""
-    config: Any = {
-        "learner": learner,
-        "seed": seed,
-        "rounds": len(scores),
-        "score": {"name": "accuracy", "higher_is_better": True},
-    }
-    records = [
-        Record(t, "", size, 0.0, None if score is None else score * size / 10, score is None, 0, 0.0, 0.0)
-        for t, score in enumerate(scores, start=1)
-        for size in (5, 10)
-    ]
-    return Run(config, tuple(records), outcome)
+    rows = [[None if score is None else score / 2, score] for score in scores]
+    return made(rows, outcome, sizes=(5, 10), learner=learner, seed=seed, higher=higher)
 
 
 @pytest.mark.parametrize("name", [module.name for module in pkgutil.iter_modules(benchmarks.__path__)])
@@ -112,12 +105,11 @@ def test_measures_are_means_over_rounds() -> None:
 
 
 def test_differences_are_paired_by_seed_and_positive_where_better() -> None:
-    ours = [made_up("a", seed, [0.5 + 0.1 * seed]) for seed in (2, 0, 1)]
-    theirs = [made_up("b", seed, [0.3 + 0.1 * seed]) for seed in (1, 2)]
-    np.testing.assert_allclose(differences(Measure(None, True), ours, theirs), 0.2)
-    for each in (*ours, *theirs):
-        each.about.score.higher_is_better = False
-    np.testing.assert_allclose(differences(Measure(None, True), ours, theirs), -0.2)
+    for higher in (True, False):
+        ours = [made_up("a", seed, [0.5 + 0.1 * seed], higher=higher) for seed in (2, 0, 1)]
+        theirs = [made_up("b", seed, [0.3 + 0.1 * seed], higher=higher) for seed in (1, 2)]
+        found = differences(Measure(None, True), ours, theirs)
+        np.testing.assert_allclose(found, [0.2, 0.2] if higher else [-0.2, -0.2])
 
 
 def test_decisions_are_corrected_over_their_family() -> None:
@@ -225,7 +217,7 @@ def problem() -> tuple[Problem, Any, Batch, Batch]:
     x = random.uniform(-2, 2, (20, 1)).astype(np.float32)
     whole = Batch.of(x, np.sin(x))
     mlp = Problem(MLP(), squared_error, mean_squared_error)
-    return mlp, mlp.model.init(jax.random.key(1)), whole[:12], whole[12:]
+    return mlp, mlp.init(jax.random.key(1)), whole[:12], whole[12:]
 
 
 @pytest.mark.parametrize("kind", ["descent", "momentum", "adam", "head first"])
@@ -242,8 +234,9 @@ def test_one_pass_judges_as_adapting_anew_does(kind: Any) -> None:
             "adam": OptimizerSteps(mark, InnerAdam(0.02)),
             "head first": replace(head or HeadFirst(), steps=mark, step_size=0.02),
         }
-        expected = mlp.evaluate(adapt(mlp, anew[kind], params, train), test)[1]
-        np.testing.assert_allclose(score, expected, rtol=1e-4)
+        outputs = mlp.predict(adapt(mlp, anew[kind], params, train), test.inputs)
+        _, expected = mlp.judge(outputs, test)
+        np.testing.assert_allclose(score, expected["squared error"], rtol=1e-4)
 
 
 def test_adaptation_agrees_with_the_protocol_at_the_learners_own_steps(tmp_path: Path) -> None:
