@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from metaleader import Record
-from metaleader.play.description import RunDescription, ScoreDescription
+from metaleader.online.description import RunDescription, ScoreDescription
 from metaleader.results.metrics import Run
 
 SIZES = (10, 20, 40)

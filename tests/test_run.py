@@ -15,7 +15,7 @@ import pytest
 
 from metaleader import EXPERIMENTS, TOE, Adam, UserError
 from metaleader.experiments.plans import Selection
-from metaleader.play.description import described
+from metaleader.online.description import described
 from metaleader.runs import source
 from metaleader.runs.folder import RunFolder
 from metaleader.runs.run import Plan, RunInterrupted, run
