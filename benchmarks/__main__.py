@@ -15,6 +15,7 @@ from benchmarks.outcome import load, sentence
 
 # `compiled` last: torch.compile takes minutes, and only runs when it is named.
 PARTS = {
+    "starting": ("benchmarks.starting",),
     "meta_gradient": ("benchmarks.meta_gradient",),
     "scaling": ("benchmarks.scaling",),
     "rounds": ("benchmarks.rounds",),
@@ -30,7 +31,7 @@ class Options:
     """Measure the parts one after another, each in a process of its own, and write the page of all results."""
 
     parts: tyro.conf.Positional[tuple[str, ...]] = tuple(name for name in PARTS if name != "compiled")
-    """Which parts: meta_gradient, scaling, rounds, compiling, runs, or compiled (torch.compile)."""
+    """Which parts: starting, meta_gradient, scaling, rounds, compiling, runs, or compiled (torch.compile)."""
     quick: bool = False
     """Everything at a reduced size, to see that it works; written to runs/benchmarks instead of docs."""
 
