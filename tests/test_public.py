@@ -99,6 +99,18 @@ def test_more_rounds_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureF
     assert "stream.rounds = 5, now it is 3" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("move_on", [False, True])
+def test_a_run_with_returning_tasks_goes_on_with_what_they_had_before(tmp_path: Path, move_on: bool) -> None:
+    stream = [task(i, n=6 + i, key=i % 2) for i in range(5)]
+    protocol, learners = ml.OnlineProtocol(chunk=4, threshold=3.0, move_on=move_on), {"ftml": ml.FTML(meta_steps=1)}
+    whole = ml.run(LINE, stream, learners, protocol=protocol, progress=False)
+    ml.run(LINE, stream[:3], learners, protocol=protocol, out=tmp_path, progress=False)
+    went_on = ml.run(LINE, stream, learners, protocol=protocol, out=tmp_path, resume=True, progress=False)
+    assert of(went_on, "ftml") == of(whole, "ftml")
+    sizes = [record.datapoints for record in whole.runs[0].records if record.round == 3]
+    assert sizes[0] > 4  # the first task came back
+
+
 def endless(asked: list[int] | None = None) -> Iterator[ml.Task]:
     for i in itertools.count():
         if asked is not None:

@@ -174,4 +174,4 @@ def test_ctrl_c_saves_and_says_how_to_go_on(where: list[str], tmp_path: Path) ->
     for folder, count in zip(folders, before, strict=True):
         restored = folder.restore(like)
         assert restored is not None
-        assert restored[0].records == count > 0
+        assert restored.records == count > 0

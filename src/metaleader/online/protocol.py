@@ -72,7 +72,8 @@ class RunState:
         evaluation_seconds: wall time in `adapt` and judging.
         judged: whether the learner was judged since datapoints last arrived.
         diverged: whether the run ended since the learner no longer gives finite losses.
-        earlier: the datapoints of earlier rounds of the tasks that have keys and so may come back, by `task_id`.
+        arrived: how many datapoints arrived in each completed round of a task with a key.
+        earlier: those datapoints, of each such task, which may come back: by `task_id`.
     """
 
     learner: Any
@@ -86,6 +87,7 @@ class RunState:
     evaluation_seconds: float = 0.0
     judged: bool = False
     diverged: bool = False
+    arrived: tuple[int, ...] = ()
     earlier: Mapping[int, Batch] = field(default_factory=dict)
 
 
@@ -198,16 +200,11 @@ def _round(
             state, made = _judged(problem, learner, task, key, data(arrived), task.test, state)
             over = over or _proficient(problem, protocol, made)
         if over:
-            kept = state.earlier if task.key is None else {**state.earlier, task_id(key): data(arrived)}
-            state = replace(
-                state,
-                round=state.round + 1,
-                datapoints=0,
-                judged=False,
-                finite=False,
-                diverged=not state.finite,
-                earlier=kept,
-            )
+            state = replace(state, diverged=not state.finite)
+            state = replace(state, round=state.round + 1, datapoints=0, judged=False, finite=False)
+            if task.key is not None:
+                kept = {**state.earlier, task_id(key): data(arrived)}
+                state = replace(state, arrived=(*state.arrived, arrived), earlier=kept)
         yield state, made
 
 

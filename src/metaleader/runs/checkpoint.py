@@ -18,8 +18,8 @@ from metaleader.online import RunState
 def save(folder: Path, state: RunState) -> None:
     """Write a checkpoint into `folder`; the one before goes only when it is complete.
 
-    Arrays of the learner's state are stored as such; its structure, and leaves of other kinds, are pickled. What tasks
-    that may come back had before is not stored: the stream has it.
+    Arrays of the learner's state are stored as such; its structure, and leaves of other kinds, are pickled. The
+    datapoints of tasks that may come back are not stored: the stream has them.
     """
     plain = dataclasses.replace(state, earlier={})
     leaves, structure = jax.tree.flatten(plain.learner)
@@ -33,14 +33,14 @@ def save(folder: Path, state: RunState) -> None:
             others[i] = leaf
     keys = [i for i, leaf in enumerate(leaves) if _is_key(leaf)]
     skeleton = jax.tree.unflatten(structure, range(len(leaves)))
-    rest = pickle.dumps((dataclasses.replace(plain, learner=skeleton), others, keys, bool(state.earlier)))
+    rest = pickle.dumps((dataclasses.replace(plain, learner=skeleton), others, keys))
     arrays["rest"] = np.frombuffer(rest, np.uint8)
     with _manager(folder) as manager:
         manager.save((manager.latest_step() or 0) + 1, args=orbax().args.PyTreeSave(arrays))
 
 
-def placed(stored: dict[str, np.ndarray], like: Any) -> tuple[RunState, bool]:
-    """The run state of a checkpoint, and whether its tasks may come back.
+def placed(stored: dict[str, np.ndarray], like: Any) -> RunState:
+    """The run state of a checkpoint, without the datapoints of tasks that may come back.
 
     Args:
         stored: see `read`.
@@ -48,7 +48,7 @@ def placed(stored: dict[str, np.ndarray], like: Any) -> tuple[RunState, bool]:
             the same.
     """
     stored = dict(stored)
-    state, others, keys, keyed = pickle.loads(stored.pop("rest").tobytes())
+    state, others, keys = pickle.loads(stored.pop("rest").tobytes())
     places, structure = jax.tree.flatten(state.learner)
     same = str(jax.tree.structure(like)) == str(structure)
     shown = jax.tree.leaves(like) if same else [None] * len(places)
@@ -58,7 +58,7 @@ def placed(stored: dict[str, np.ndarray], like: Any) -> tuple[RunState, bool]:
             leaves.append(others[place])
         else:
             leaves.append(_placed(stored[f"{place:05d}"], place in keys, as_before))
-    return dataclasses.replace(state, learner=jax.tree.unflatten(structure, leaves)), keyed
+    return dataclasses.replace(state, learner=jax.tree.unflatten(structure, leaves))
 
 
 def _placed(value: np.ndarray, is_key: bool, like: Any) -> Any:

@@ -111,15 +111,15 @@ class RunFolder:
         """Checkpoint a run state, with all records made so far; replaces the checkpoint before."""
         checkpoint.save(self.path / "checkpoints", state)
 
-    def restore(self, like: Any) -> tuple[RunState, bool] | None:
-        """The run state last saved, and whether its tasks may come back; None if none was saved.
+    def restore(self, like: Any) -> RunState | None:
+        """The run state last saved, without the datapoints of tasks that may come back; None if none was saved.
 
         Records written after it are dropped: the run will write them again. With several processes, process 0
         reads and the others receive.
         """
         found = devices.on_first(lambda: checkpoint.read(self.path / "checkpoints"))
         saved = None if found is None else checkpoint.placed(found, like)
-        devices.on_first(lambda: self._truncate(0 if saved is None else saved[0].records))
+        devices.on_first(lambda: self._truncate(0 if saved is None else saved.records))
         return saved
 
     def _truncate(self, records: int) -> None:

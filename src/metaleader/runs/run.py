@@ -228,10 +228,7 @@ def _restored(
     """Where the run stands, and the tasks to come, that of the round under way first."""
     task, tasks = peeked(stream)
     state = begin(plan.problem, learner, task, seed)
-    restored = folder.restore(state.learner)
-    if restored is None:
-        return state, tasks
-    state, may_return = restored
+    state = folder.restore(state.learner) or state
     if state.round == 0:
         return state, tasks
     if iter(stream) is stream:
@@ -239,13 +236,13 @@ def _restored(
             f"the stream can be iterated over once only, so that round {state.round + 1} cannot be reached again: give "
             "a list, a Stream or another iterable that begins anew, or go on from the state with metaleader.resume"
         )
-    if isinstance(stream, Sequence) and not may_return:
+    if isinstance(stream, Sequence) and not state.arrived:
         return state, (stream[i] for i in range(state.round, len(stream)))
     earlier: dict[int, Batch] = {}
-    for met in itertools.islice(tasks, state.round):
-        if met.key is not None:
-            number = task_id(met.key)
-            earlier[number] = joined(earlier[number], met.train) if number in earlier else met.train
+    met = [task for task in itertools.islice(tasks, state.round) if task.key is not None]
+    for task, arrived in zip(met, state.arrived, strict=True):
+        number, batch = task_id(task.key), task.train[:arrived]  # type: ignore[arg-type] # those with keys
+        earlier[number] = joined(earlier[number], batch) if number in earlier else batch
     return replace(state, earlier=earlier), tasks
 
 
