@@ -61,7 +61,7 @@ PROBLEM = CASES["rainbow-mnist"].problem
 def measure(options: Options) -> Outcome:
     """A row for every number of tasks."""
     devices.start()
-    tasks = (10, 200) if options.quick else tuple(sorted(options.tasks))
+    tasks = (2, 60) if options.quick else tuple(sorted(options.tasks))
     of = meta_batch(CASES["rainbow-mnist"], 8, options.chunk, 1).train
     arrivals = [jax.tree.map(lambda leaf, i=i: leaf[i], of) for i in range(8)]
     standings = {
@@ -84,7 +84,8 @@ def measure(options: Options) -> Outcome:
         )
         for name, n in standings
     )
-    reference, most = min(tasks, key=lambda n: abs(n - 100)), max(tasks)
+    most = max(tasks)
+    reference = min((n for n in tasks if n < most), key=lambda n: abs(n - 100), default=most)
     note = (
         f"One `observe` of {options.chunk} datapoints, {FTML().meta_steps} meta-steps on {FTML().meta_batch} tasks, "
         f"Rainbow MNIST net; all rows in one process, {rounds} rounds by turns."

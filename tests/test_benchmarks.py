@@ -1,29 +1,50 @@
 """The studies in `benchmarks`: pages whose numbers are those of the runs, at a size of seconds."""
 
-import importlib
+import importlib.util
+import io
 import json
 import pkgutil
 import re
-from collections.abc import Sequence
+import runpy
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 import numpy as np
 import pytest
 
 import benchmarks
-from benchmarks import adaptation, compute, memory, updates
+import benchmarks.__main__ as program
+from benchmarks import adaptation, cases, compute, floor, memory, outcome, updates
 from benchmarks.adaptation import AdaptationOptions, Task
 from benchmarks.compute import ComputeOptions, overtaking
 from benchmarks.memory import MemoryOptions
 from benchmarks.paired import Measure, decide, differences
-from benchmarks.trajectories import Procedure, scores
+from benchmarks.trajectories import Procedure, scores, start
 from benchmarks.updates import UpdatesOptions, searched
 from made_up import made
-from metaleader import FTML, MLP, Batch, Problem, UserError, mean_squared_error, squared_error
+from metaleader import (
+    FTML,
+    MLP,
+    Adam,
+    Batch,
+    ConvNet,
+    MetaSGD,
+    MultiHeadFTL,
+    Problem,
+    Retention,
+    UserError,
+    mean_squared_error,
+    play,
+    squared_error,
+)
 from metaleader.experiments import find
 from metaleader.experiments.plans import Job
 from metaleader.results import metrics
@@ -31,8 +52,17 @@ from metaleader.results.formats import with_interval
 from metaleader.results.metrics import Run
 from metaleader.results.statistics import t_interval
 from metaleader.runs.run import run
-from metaleader.update import GradientDescent, HeadFirst, InnerAdam, InnerMomentum, OptimizerSteps, UpdateProcedure
+from metaleader.update import (
+    GradientDescent,
+    HeadFirst,
+    Identity,
+    InnerAdam,
+    InnerMomentum,
+    OptimizerSteps,
+    UpdateProcedure,
+)
 from metaleader.update.meta import adapt
+from problems import CURVES, points
 
 TINY: Any = {"experiment": "sinusoid", "preset": "smoke", "rounds": 2, "seeds": 2}
 
@@ -313,3 +343,163 @@ def test_memory_counts_draws_at_the_steps_that_gradients_pay_for(tmp_path: Path)
     assert rows["`ftml`"]["datapoints kept"] == "20"
     assert rows["`ftml`"]["draws of each"] == f"{draws / 20:.0f}"
     assert rows["`ftml-reservoir-50`"]["draws of each"] == f"{draws / 10:.0f}"
+    # Streaming keeps one task of 10 datapoints, and has drawn from all of them by the end.
+    assert rows["`streaming`"]["datapoints kept"] == "10"
+    streaming = find("sinusoid").preset("smoke").learners["streaming"]
+    assert rows["`streaming`"]["draws of each"] == f"{4 * memory.drawn(streaming) / 20:.0f}"
+
+
+def test_a_memory_of_tasks_keeps_the_largest_neighbours() -> None:
+    for budget, kept in ((1, 9), (2, 13), (5, 20)):
+        assert memory.datapoints_kept(FTML(retention=Retention("last", budget, "tasks")), [4, 9, 3, 4]) == kept
+
+
+def test_adapting_sets_out_from_what_was_learned_for_the_task_observed_last() -> None:
+    own = MultiHeadFTL(steps=2, batch_size=4, tasks=3, optimizer=Adam(0.1, average=0.5), update=Identity())
+    state = own.init(CURVES, jax.random.key(0), points(1))
+    for seed, task in enumerate(("a", "b", "a")):
+        state, _ = own.observe(CURVES, state, task, points(6, seed))
+    found = start(own, state)
+    of_a, of_b = (own.adapt(CURVES, state, task, points(6))[0] for task in ("a", "b"))
+    assert jax.tree.all(jax.tree.map(np.array_equal, found, of_a))
+    assert not np.array_equal(found["head"]["kernel"], of_b["head"]["kernel"])
+    with pytest.raises(UserError, match="step sizes that are learned cannot be replaced"):
+        start(FTML(MetaSGD()), state)
+    with pytest.raises(UserError, match="what FTML has learned is its own affair"):
+        start(FTML(), {"w": np.zeros(2)})
+
+
+def run_part(part: str, *arguments: str) -> str:
+    """What `python -m benchmarks.PART ARGUMENTS` prints, made in this process."""
+    file = f"{benchmarks.__path__[0]}/{part}.py"
+    with mock.patch.object(sys, "argv", [file, *arguments]), redirect_stdout(io.StringIO()) as said:
+        runpy.run_path(file, run_name="__main__")
+    return said.getvalue()
+
+
+@pytest.fixture
+def small_net(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Parts measure a small net, all in this process, and leave the settings of JAX as they were."""
+    monkeypatch.setitem(cases.CASES, "rainbow-mnist", cases.Case("small net", ConvNet(depth=2, filters=4, stride=2)))
+    of_part: Any = lambda part, *arguments: json.loads(run_part(part, *arguments).splitlines()[-1])  # noqa: E731
+    monkeypatch.setattr(outcome, "in_own_process", of_part)
+    cached = jax.config.values["jax_enable_compilation_cache"]
+    yield
+    jax.config.update("jax_enable_compilation_cache", cached)
+
+
+def test_all_parts_make_a_page(
+    small_net: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def part_of(command: Sequence[str], **_: Any) -> None:
+        module, *arguments = command[2:]
+        run_part(module.removeprefix("benchmarks."), *arguments)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "run", part_of)
+    assert program.run(program.Options(parts=("rounds", "scaling"), quick=True)) == 0
+    folder = tmp_path / "runs" / "benchmarks"
+    found = {path.stem: outcome.load(path) for path in folder.rglob("*.json")}
+    assert sorted(found) == ["rounds", "scaling"]
+    text, said = (folder / "benchmarks.md").read_text(), capsys.readouterr().out
+    assert "At a reduced size" in text
+    for name, of_part in found.items():
+        assert (folder / "figures" / "benchmarks" / f"{name}.png").stat().st_size > 10_000
+        assert all(outcome.as_text(each).strip() in text for each in of_part.tables)
+        assert all(outcome.sentence(bar) in said for bar in of_part.bars)
+    (stored,) = found["rounds"].tables
+    held = {tuple(row[:2]): int(row[-1].replace(",", "")) for row in stored.rows}
+    assert held["FTML, reservoir of 1000", "60"] == held["FTML, last 1000", "60"] == 1000
+    assert held["FTML", "60"] > 1200 > held["FTML", "2"] > 40  # 20 of each task, and what was observed since
+    by_steps, by_datapoints = found["scaling"].tables
+    assert [row[0] for row in by_steps.rows] == ["5", "80"]
+    assert [row[0] for row in by_datapoints.rows] == ["10", "100"]
+
+
+def test_a_part_that_fails_is_said_and_one_that_does_not_exist_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def failing(command: Sequence[str], **_: Any) -> None:
+        raise subprocess.CalledProcessError(3, command)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "run", failing)
+    assert program.run(program.Options(parts=("runs", "speed"))) == 2
+    assert "there is no part speed: choose from " in capsys.readouterr().err
+    assert program.run(program.Options(parts=("runs", "rounds"), quick=True)) == 1
+    said = capsys.readouterr().err
+    assert "runs failed: " in said
+    assert "rounds failed: " in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def in_processes(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes of their own find the benchmarks and the data."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(benchmarks.__path__[0]).parent))
+
+
+def test_the_time_to_the_first_answer_is_that_of_processes_which_end_well(tmp_path: Path) -> None:
+    run_part("starting", "--quick", "--result", str(tmp_path / "found.json"))
+    (found,) = outcome.load(tmp_path / "found.json").tables
+    assert {"metaleader list", "first record, cold", "first record, warm"} < {row[0] for row in found.rows}
+    assert all(float(cpu) > 0 for _, cpu, _ in found.rows)
+
+
+def test_a_run_compiles_its_programs_once(in_processes: None, tmp_path: Path) -> None:
+    run_part("compiling", "--quick", "--learners", "toe", "--result", str(tmp_path / "found.json"))
+    cold, warm = outcome.load(tmp_path / "found.json").tables[0].rows
+    assert (cold[:2], warm[:2]) == (("toe", "cold"), ("toe", "warm"))
+    assert int(cold[-1]) == int(warm[-1]) > 5
+    assert float(cold[2]) > 0
+
+
+def test_a_run_whose_time_is_taken_gives_what_it_gives_otherwise(
+    in_processes: None, data_dir: Path, tmp_path: Path
+) -> None:
+    run_part("runs", "--quick", "--learners", "toe", "--result", str(tmp_path / "found.json"))
+    ((name, rounds, total, *spent, score),) = outcome.load(tmp_path / "found.json").tables[0].rows
+    experiment = find("rainbow-mnist")
+    preset = experiment.preset("smoke")
+    stream = preset.stream.stream(0, data_dir)
+    ends = {
+        record.round: record.score
+        for record in play(experiment.problem(preset), stream, preset.learners["toe"], preset.protocol)
+    }
+    assert (name, rounds) == ("toe", str(len(stream)))
+    assert score == f"{np.mean([of for t, of in ends.items() if of is not None and t > len(stream) / 2]):.3f}"
+    assert sum(float(each.split()[0]) for each in spent) == pytest.approx(float(total), abs=0.3)  # rounded to 0.1
+
+
+def test_all_libraries_agree_on_the_meta_gradient(small_net: None, tmp_path: Path) -> None:
+    for needed in ("torch", "higher", "torchopt", "metalearn"):
+        if importlib.util.find_spec(needed) is None:
+            pytest.skip(f"benchmarks.meta_gradient needs {needed}, of the extra [bench]")
+    sizes = ["--cases", "rainbow-mnist", "--train", "4", "--validation", "4", "--steps", "1"]
+    run_part("meta_gradient", "--quick", *sizes, "--result", str(tmp_path / "found.json"))
+    (found,) = outcome.load(tmp_path / "found.json").tables
+    apart = {row[0]: row[4:6] for row in found.rows if not row[0].startswith("floor")}
+    assert len(apart) == 5
+    assert all(float(each) < 1e-6 for pair in apart.values() for each in pair)
+
+
+def test_the_floor_is_the_products_of_the_definition() -> None:
+    """A gradient takes three products a layer, two in the first; a Hessian-vector product twice as many, and two."""
+    case = cases.Case("small", MLP(inputs=3, outputs=2, width=5, depth=1), regression=True)
+    layers = floor.layers(case, case.model.init(jax.random.key(0)))
+    assert [layer[1:] for layer in layers] == [(3, 5), (5, 2)]
+    train, validation, steps = 7, 11, 4
+    products = floor.meta_gradient_products(layers, train, validation, steps)
+    first = 2 * 3 * 5 * (steps * train * (2 + 2) + validation * 2)
+    second = 2 * 5 * 2 * (steps * train * (3 + 6) + validation * 3)
+    assert floor.operations(products) == first + second
+    for contender in (floor._by_xla, floor._by_numpy):
+        contender(dict(products), jax.local_device_count())()
+
+
+@pytest.mark.parametrize("study", ["adaptation", "compute", "memory", "updates"])
+def test_a_mistake_is_one_line_and_exit_code_2(study: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        run_part(study, "--seeds", "0")
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "error: --seeds must be at least 1, got 0\n"
