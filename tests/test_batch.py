@@ -30,9 +30,8 @@ def test_a_growing_set_meets_few_sizes() -> None:
 def everything(problem: Problem, params: Any, batch: Batch) -> dict[str, Any]:
     return {
         "loss": problem.objective(params, batch),
-        "loss and score": problem.evaluate(params, batch),
         "gradient": jax.grad(problem.objective)(params, batch),
-        "statistics": problem.model.calibrate(params, batch),
+        "statistics": problem.net.calibrate(params, batch),
         "adapted": adapt(problem, GradientDescent(steps=2), params, batch),
     }
 
@@ -42,7 +41,7 @@ def everything(problem: Problem, params: Any, batch: Batch) -> dict[str, Any]:
 @given(n=st.sampled_from([2, 7]), extra=st.sampled_from([1, 4]), seed=st.integers(0, 99))
 def test_padded_equals_unpadded(norm: Any, n: int, extra: int, seed: int) -> None:
     problem = Problem(ConvNet(depth=2, filters=4, image=(16, 16, 3), norm=norm), CrossEntropy(), accuracy)
-    batch, params = images(n, seed), problem.model.init(jax.random.key(seed))
+    batch, params = images(n, seed), problem.net.init(jax.random.key(seed))
     padded = pad(batch, n + extra)
     # What stands in the padding must not matter, not only zeros.
     noise = images(n + extra, seed + 1)
@@ -71,7 +70,7 @@ def test_weighted_mean(pairs: list[tuple[float, float]]) -> None:
 def test_a_batch_without_weight_has_loss_zero_and_gradient_zero() -> None:
     batch = images(3)
     empty = Batch(batch.inputs, batch.targets, np.zeros(3, np.float32))
-    params = DIGITS.model.init(jax.random.key(0))
+    params = DIGITS.net.init(jax.random.key(0))
     loss, gradient = jax.value_and_grad(DIGITS.objective)(params, empty)
     assert loss == 0
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradient))

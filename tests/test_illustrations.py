@@ -13,17 +13,18 @@ from metaleader import (
     TOE,
     ColouredMnist,
     GradientDescent,
+    OnlineProtocol,
     Score,
     Sinusoid,
     Task,
     UserError,
+    begin,
     play,
     squared_error,
 )
 from metaleader.commands import main as cli
-from metaleader.experiments import illustrations
 from metaleader.learners import FTL
-from metaleader.play.protocol import OnlineProtocol, start
+from metaleader.results import illustrations
 from metaleader.streams import sources as data
 from metaleader.streams.coloured import recoloured
 from metaleader.streams.rainbow import COLOURS
@@ -56,7 +57,7 @@ def test_a_background_is_fixed_in_a_task_and_comes_back_with_other_labels(number
     assert colours[7:] == colours[:7]
     assert any(a.name != b.name for a, b in zip(tasks[:7], tasks[7:], strict=True))
     for task, colour in zip(tasks, colours, strict=True):
-        for batch in (task.train, task.test):
+        for batch in (task.train, task.held_out):
             assert (batch.inputs[:, 2:] == COLOURS[colour]).all()
 
 
@@ -64,7 +65,7 @@ def test_labels_are_the_places_of_the_digits_and_images_for_testing_are_held_out
     for task in ColouredMnist(rounds=4, examples_per_task=50, test_examples=20).stream(2):
         colour, digits = task.name.split("/")
         assert len(set(digits)) == 5
-        for batch, kind in ((task.train, 0), (task.test, 1)):
+        for batch, kind in ((task.train, 0), (task.held_out, 1)):
             pixels = grey(np.asarray(batch.inputs), colour).astype(int)
             number = pixels[:, 0, 0] * 256 + pixels[:, 0, 1]
             assert (pixels[:, 0, 2] == kind).all()
@@ -94,25 +95,26 @@ def test_impossible_streams_are_refused(setting: dict[str, Any], message: str) -
         ColouredMnist(**setting)
 
 
-def test_adapting_to_data_without_weight_changes_nothing() -> None:
+def test_adapting_to_no_data_changes_nothing() -> None:
     learner = FTL(update=GradientDescent(step_size=0.05))
-    state = start(CURVES, list(Sinusoid(rounds=1).stream(0)), learner).state
-    params = illustrations.unadapted(CURVES, learner, state, points(8))
+    state = begin(CURVES, learner, next(iter(Sinusoid(rounds=1).stream(0)))).learner
+    params, cost = learner.adapt(CURVES, state, "unseen", points(8)[:0])
+    assert cost == 0
     for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(state.params), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_the_curves_recorded_are_those_of_the_parameters() -> None:
     learner, stream = FTL(update=GradientDescent(step_size=0.01)), Sinusoid(rounds=2, examples_per_task=10)
-    state = start(CURVES, list(stream.stream(0)), learner).state
+    state = begin(CURVES, learner, stream.stream(0)[0]).learner
     arrays = illustrations.record("sinusoids", CURVES, stream, learner, state, 0, None)
     unseen = Sinusoid(rounds=3, examples_per_task=10).stream(illustrations.UNSEEN)
     ones = np.ones(201, np.float32)
-    before = CURVES.model.apply(state.params, arrays["x"][:, None], ones)
+    before = CURVES.net.apply(state.params, arrays["x"][:, None], ones)
     np.testing.assert_allclose(arrays["before"], before[:, 0], atol=1e-5)
-    after = CURVES.model.apply(learner.adapt(CURVES, state, unseen[2].train), arrays["x"][:, None], ones)
+    adapted, _ = learner.adapt(CURVES, state, "unseen", unseen[2].train)
+    after = CURVES.net.apply(adapted, arrays["x"][:, None], ones)
     np.testing.assert_allclose(arrays["after"][2], after[:, 0], atol=1e-5)
-    assert illustrations.record("sinusoids", CURVES, stream, TOE(), state, 0, None) == {}
 
 
 def test_the_report_shows_what_was_learned(tmp_path: Path) -> None:
@@ -164,8 +166,8 @@ def test_the_smoke_preset_of_coloured_mnist_runs(data_dir: Path, tmp_path: Path)
 
 def test_other_scores_are_recorded_by_name() -> None:
     doubled = Score("twice", lambda outputs, targets: 2 * squared_error(outputs, targets), higher_is_better=False)
-    problem = replace(CURVES, also=(doubled,))
+    problem = replace(CURVES, scores=(*CURVES.scored, doubled))
     task = Task(points(8), points(5, 1))
     (record,) = play(problem, [task], TOE(steps=1, batch_size=8), OnlineProtocol(chunk=8))
     assert record.score is not None
-    np.testing.assert_allclose(record.also["twice"] or 0, 2 * record.score, rtol=1e-5)
+    np.testing.assert_allclose(record.other_scores["twice"] or 0, 2 * record.score, rtol=1e-5)

@@ -23,20 +23,22 @@ from metaleader import (
     Momentum,
     MultiHeadFTL,
     MultiHeadTOE,
+    OnlineMetaGradient,
+    OnlineProtocol,
     Preset,
     Problem,
-    Protocol,
     Recency,
     Scratch,
     Sinusoid,
-    OnlineMetaGradient,
     accuracy,
 )
+from metaleader.buffer import store
 from metaleader.buffer.sampling import sampling_weights
 from metaleader.experiments import EXPERIMENTS
-from metaleader.experiments.settings import with_settings
+from metaleader.experiments.parsing import with_settings
 from metaleader.learners.base import POPULATION
-from metaleader.learners.joint import _draws
+from metaleader.learners.joint import _draw
+from metaleader.problem.content import Static
 from metaleader.update.optimizer import InnerMomentum, OptimizerSteps
 from problems import CURVES, images, points
 
@@ -46,13 +48,16 @@ def stored(learner: Any, counts: tuple[int, ...] = (30, 10, 20), problem: Proble
     state = learner.init(problem, jax.random.key(0), data(1))
     buffer = state.buffer
     for task, count in enumerate(counts):
-        buffer = learner.memory.append(buffer, task, data(count, task))
+        buffer = learner.retention.append(buffer, task, data(count, task))
     return state._replace(buffer=buffer)
 
 
-def drawn(learner: Any, past_only: bool = False, newest_first: bool = False) -> tuple[np.ndarray, ...]:
-    buffer = stored(learner).buffer
-    return tuple(map(np.asarray, _draws(learner, jax.random.key(1), buffer, past_only, newest_first)))
+def drawn(learner: Any, which: Any = "all", current_first: bool = False, buffer: Any = None) -> tuple[np.ndarray, ...]:
+    """Rows of the tasks of every step, places and weights of their examples."""
+    buffer = stored(learner).buffer if buffer is None else buffer
+    static = Static((CURVES, learner.minibatches, learner.steps, which, current_first))
+    _, rows, places, weights, _, _ = _draw(static, jax.random.key(1), buffer.counts, buffer.ages, learner.steps)
+    return np.asarray(rows), np.asarray(places), np.asarray(weights)
 
 
 def test_a_minibatch_holds_distinct_examples_of_each_of_its_tasks() -> None:
@@ -68,11 +73,18 @@ def test_a_minibatch_holds_distinct_examples_of_each_of_its_tasks() -> None:
 
 
 def test_past_only_leaves_out_the_newest_task_and_newest_first_begins_with_it() -> None:
-    assert set(drawn(FTL(500), past_only=True)[0].ravel()) == {0, 1}
-    assert drawn(FTL(500, batch_tasks=0), past_only=True)[1].max() == 39
-    tasks, _, _ = drawn(TOE(500, batch_tasks=3), newest_first=True)
+    assert set(drawn(FTL(500), "past")[0].ravel()) == {0, 1}
+    assert drawn(FTL(500, batch_tasks=0), "past")[1].max() == 39
+    tasks, _, _ = drawn(TOE(500, batch_tasks=3), current_first=True)
     assert (tasks[:, 0] == 2).all()
     assert set(tasks[:, 1:].ravel()) == {0, 1, 2}
+    # When the first task comes back, its 30 and the new datapoint, places 0 to 30, are the current ones.
+    mixed = FTL(500, batch_tasks=0)
+    buffer = mixed.retention.append(stored(mixed).buffer, 0, points(1, 9))
+    assert set(drawn(mixed, "past", buffer=buffer)[1].ravel()) == set(range(31, 61))
+    assert set(drawn(mixed, "current", buffer=buffer)[1].ravel()) == set(range(31))
+    assert set(drawn(FTL(500), "past", buffer=buffer)[0].ravel()) == {1, 2}
+    assert (drawn(TOE(500, batch_tasks=3), current_first=True, buffer=buffer)[0][:, 0] == 0).all()
 
 
 def test_one_step_is_along_the_mean_over_tasks_of_what_calibrated_examples_lose() -> None:
@@ -80,25 +92,26 @@ def test_one_step_is_along_the_mean_over_tasks_of_what_calibrated_examples_lose(
     problem = Problem(ConvNet(depth=1, filters=4, image=(16, 16, 3), norm="task"), CrossEntropy(), accuracy)
     learner = TOE(1, batch_tasks=2, batch_size=6, calibration_size=4, optimizer=Momentum(0.1, momentum=0.0))
     state = stored(learner, (20, 12), problem, images)
-    after = learner.observe(problem, state, 1, images(2, 9))  # one step, after two more examples of the task
-    buffer = stored(learner, (20, 12), problem, images).buffer
-    state = state._replace(buffer=learner.memory.append(buffer, 1, images(2, 9)))
-    _, places, _ = map(np.asarray, _draws(learner, jax.random.split(state.key)[1], state.buffer, False, False))
-    inputs, targets = np.asarray(state.buffer.inputs), np.asarray(state.buffer.targets)
+    after, cost = learner.observe(problem, state, 1, images(2, 9))  # one step, after two more examples of the task
+    buffer = learner.retention.append(stored(learner, (20, 12), problem, images).buffer, 1, images(2, 9))
+    static = Static((problem, learner.minibatches, 1, "all", False))
+    places = np.asarray(_draw(static, state.key, buffer.counts, buffer.ages, 1)[2])
+    held = store.held(buffer, np.arange(34))
+    inputs, targets = np.asarray(held.inputs), np.asarray(held.targets)
 
     def loss(params: Any) -> Any:
         total: Any = 0.0
         for at in places[0]:
             first, rest = at[:4], at[4:]
-            ready = problem.model.calibrate(params, Batch.of(inputs[first], targets[first]))
-            outputs = problem.model.apply(ready, inputs[rest], np.ones(6, np.float32))
+            ready = problem.net.calibrate(params, Batch.of(inputs[first], targets[first]))
+            outputs = problem.net.apply(ready, inputs[rest], np.ones(6, np.float32))
             total += jnp.mean(problem.loss(outputs, targets[rest])) / 2
         return total
 
     expected = jax.tree.map(lambda w, g: w - 0.1 * g, state.params, jax.grad(loss)(state.params))
     for a, b in zip(jax.tree.leaves(after.params), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
-    assert int(after.gradient_evaluations) == 2 * 10
+    assert cost == 2 * 10
 
 
 def test_running_statistics_are_those_of_examples_of_all_tasks() -> None:
@@ -106,8 +119,9 @@ def test_running_statistics_are_those_of_examples_of_all_tasks() -> None:
     problem = Problem(net, CrossEntropy(), accuracy)
     learner = TOE(1)
     state = stored(learner, (20, 12), problem, images)
-    adapted = learner.adapt(problem, state, images(5, 3))
-    everything = Batch.of(np.asarray(state.buffer.inputs)[:32], np.asarray(state.buffer.targets)[:32])
+    adapted, _ = learner.adapt(problem, state, 1, images(5, 3))
+    held = store.held(state.buffer, np.arange(32))
+    everything = Batch.of(np.asarray(held.inputs), np.asarray(held.targets))
     expected = replace(net, norm="task").calibrate(state.params, everything)
     np.testing.assert_allclose(adapted["conv"][0]["mean"], expected["conv"][0]["mean"], rtol=1e-5, atol=1e-6)
     of_task = replace(net, norm="task").calibrate(state.params, images(5, 3))
@@ -116,20 +130,20 @@ def test_running_statistics_are_those_of_examples_of_all_tasks() -> None:
 
 
 def test_sampling_gives_the_newest_task_the_share_it_was_promised() -> None:
-    counts = np.array([5, 5, 5, 0, 5, 0, 0])
-    weights = np.asarray(sampling_weights(Recency(2.0, newest=0.4), counts, np.asarray(5)))
+    counts, ages = np.array([5, 5, 5, 0, 5, 0, 0]), np.array([4, 3, 2, 1, 0, 0, 0])
+    weights = np.asarray(sampling_weights(Recency(2.0, newest=0.4), counts, ages))
     shares = weights / weights.sum()
     assert shares[4] == pytest.approx(0.4)
     assert shares[3] == shares[5] == 0
     assert shares[2] / shares[0] == pytest.approx(2)
-    only = np.asarray(sampling_weights(Recency(newest=0.4), np.array([5, 0]), np.asarray(1)))
+    only = np.asarray(sampling_weights(Recency(newest=0.4), np.array([5, 0]), np.array([0, 0])))
     assert only[0] > 0
     with pytest.raises(ValueError, match=r"newest must be in \[0, 1\), got 1.0"):
         Recency(newest=1.0)
 
 
 def test_a_fresh_head_forgets_the_old_one_and_moves_alone_at_first() -> None:
-    params = CURVES.model.init(jax.random.key(0))
+    params = CURVES.net.init(jax.random.key(0))
     other = {**params, "head": jax.tree.map(lambda leaf: leaf + 3, params["head"])}
     data = points(12)
     update = HeadFirst(head_steps=7, head_step_size=0.1, steps=0)
@@ -137,7 +151,7 @@ def test_a_fresh_head_forgets_the_old_one_and_moves_alone_at_first() -> None:
     jax.tree.map(np.testing.assert_array_equal, one, two)
     jax.tree.map(np.testing.assert_array_equal, one["hidden"], params["hidden"])
     # A linear regression on fixed features, by hand.
-    blank = CURVES.model.apply(
+    blank = CURVES.net.apply(
         {**params, "head": {"kernel": np.eye(8, dtype=np.float32), "bias": np.zeros(8)}}, data.inputs, data.weights
     )
     features, kernel, bias = np.asarray(blank, np.float64), np.zeros((8, 1)), np.zeros(1)
@@ -172,9 +186,8 @@ def test_every_learner_spends_what_it_is_given(name: str) -> None:
     learner: Any = SPENDING[name].spending(2_000)
     state = learner.init(CURVES, jax.random.key(0), points(1))
     for task in range(3):
-        before = int(state.gradient_evaluations)
-        state = learner.observe(CURVES, state, task, points(60, task))
-    assert int(state.gradient_evaluations) - before == pytest.approx(2_000, abs=200)
+        state, cost = learner.observe(CURVES, state, task, points(60, task))
+    assert cost == pytest.approx(2_000, abs=200)
     assert learner == SPENDING[name].spending(2_000)
     least: Any = SPENDING[name].spending(1)
     assert getattr(least, "meta_steps", None) == 1 or least.steps == 1
@@ -182,25 +195,26 @@ def test_every_learner_spends_what_it_is_given(name: str) -> None:
 
 def test_from_scratch_few_datapoints_make_cheaper_steps_and_more_of_them() -> None:
     learner = Scratch(batch_size=20, optimizer=Momentum(0.01, momentum=0.0)).spending(400)
-    state, spent = learner.init(CURVES, jax.random.key(0), points(1)), [0]
+    state, spent = learner.init(CURVES, jax.random.key(0), points(1)), []
     for _ in range(4):
-        state = learner.observe(CURVES, state, 0, points(8))
-        spent.append(int(state.gradient_evaluations))
-    assert np.diff(spent).tolist() == [50 * 8, 25 * 16, 20 * 20, 20 * 20]
+        state, cost = learner.observe(CURVES, state, 0, points(8))
+        spent.append(cost)
+    assert spent == [50 * 8, 25 * 16, 20 * 20, 20 * 20]
     one = replace(learner, batch_size=8, steps=1)  # full batches: gradient descent
     start = one.init(CURVES, jax.random.key(0), points(1))
-    after = one.observe(CURVES, start, 0, points(8))
+    after, _ = one.observe(CURVES, start, 0, points(8))
     fresh = jax.random.split(start.key)[1]
-    expected = GradientDescent(1, 0.01)(CURVES.objective, CURVES.model.init(fresh), points(8))
+    expected = GradientDescent(1, 0.01)(CURVES.objective, CURVES.net.init(fresh), points(8))
     for a, b in zip(jax.tree.leaves(after.params), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_equal_gradients_are_a_setting_of_the_experiment() -> None:
     both: dict[str, Any] = {"toe": TOE(steps=3), "scratch": Scratch(batch_size=25)}
-    preset = Preset(Sinusoid(rounds=2), CURVES.model, CURVES.loss, OnlineProtocol(chunk=5), both, 500)
+    preset = Preset(Sinusoid(rounds=2), CURVES.net, CURVES.loss, OnlineProtocol(chunk=5), both, 500)
     experiment = Experiment("curves", "", CURVES.score, MappingProxyType({"laptop": preset}))
-    assert dict(preset.learners) == {"toe": TOE(steps=10), "scratch": Scratch(20, 25, equal_gradients=True)}
+    spending: Any = {"toe": TOE(steps=10), "scratch": Scratch(20, 25, equal_gradients=True)}
+    assert dict(preset.learners) == spending
 
     def steps(**settings: str) -> list[int]:
         given = {name.replace("_", "."): value for name, value in settings.items()}
@@ -248,10 +262,12 @@ def test_adapting_further_than_meta_training_takes_more_of_the_same_steps() -> N
     learner = FTML(GradientDescent(2, 0.05), adapt_steps=6)
     state = learner.init(CURVES, jax.random.key(0), points(1))
     expected = GradientDescent(6, 0.05)(CURVES.objective, state.params, points(10))
-    for a, b in zip(jax.tree.leaves(learner.adapt(CURVES, state, points(10))), jax.tree.leaves(expected), strict=True):
+    adapted, cost = learner.adapt(CURVES, state, 0, points(10))
+    for a, b in zip(jax.tree.leaves(adapted), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-    assert learner.adaptation.gradient_evaluations(10) == 60
-    assert FTML(MetaSGD(2), adapt_steps=4).adaptation == MetaSGD(4)
+    assert cost == 60
+    meta_sgd = FTML(MetaSGD(2), adapt_steps=4)
+    assert meta_sgd.adapt(CURVES, meta_sgd.init(CURVES, jax.random.key(0), points(1)), 0, points(5))[1] == 20
 
 
 @pytest.mark.parametrize(

@@ -14,22 +14,23 @@ from metaleader import (
     FTML,
     TOE,
     Adam,
+    Batch,
     GradientDescent,
     Identity,
     Learner,
     Momentum,
     MultiHeadFTL,
     MultiHeadTOE,
-    Protocol,
+    OnlineMetaGradient,
+    OnlineProtocol,
     Recency,
     Scratch,
-    OnlineMetaGradient,
     Task,
     play,
 )
-from metaleader.learners.base import averaged_params
-from metaleader.play.protocol import Position
-from metaleader.play.record import RunFolder
+from metaleader.buffer import store
+from metaleader.online import RunState
+from metaleader.runs.folder import RunFolder
 from problems import CURVES, LEARNERS, points
 
 
@@ -37,8 +38,13 @@ def observe(learner: Learner, rounds: int = 3, seed: int = 0, chunks: int = 2) -
     state = learner.init(CURVES, jax.random.key(seed), points(1))
     for task in range(rounds):
         for chunk in range(chunks):
-            state = learner.observe(CURVES, state, task, points(8, 10 * task + chunk))
+            state, _ = learner.observe(CURVES, state, task, points(8, 10 * task + chunk))
     return state
+
+
+def after(learner: Learner, state: Any, task: int, batch: Any) -> Any:
+    """The state after datapoints, without what that cost."""
+    return learner.observe(CURVES, state, task, batch)[0]
 
 
 def numbers(tree: Any) -> np.ndarray:
@@ -57,9 +63,9 @@ def test_the_same_key_gives_the_same_state_and_another_another(name: str) -> Non
 def test_data_given_is_left_as_it_is_and_adapting_changes_nothing(name: str) -> None:
     learner, batch = LEARNERS[name], points(8, 1)
     before = jax.tree.map(np.copy, batch)
-    state = learner.observe(CURVES, learner.init(CURVES, jax.random.key(0), batch), 0, batch)
+    state = after(learner, learner.init(CURVES, jax.random.key(0), batch), 0, batch)
     kept = numbers(state)
-    first, second = (learner.adapt(CURVES, state, batch) for _ in range(2))
+    first, second = (learner.adapt(CURVES, state, 0, batch)[0] for _ in range(2))
     np.testing.assert_array_equal(numbers(first), numbers(second))
     np.testing.assert_array_equal(numbers(state), kept)
     jax.tree.map(np.testing.assert_array_equal, batch, before)
@@ -70,13 +76,12 @@ def test_a_state_that_went_through_a_checkpoint_goes_on_to_the_same_state(name: 
     learner = LEARNERS[name]
     folder = RunFolder(tmp_path)
     state = observe(learner)
-    folder.save(Position(state))
-    position = folder.restore(Position(learner.init(CURVES, jax.random.key(5), points(1))))
-    assert position is not None
-    restored = position.state
+    folder.save(RunState(state))
+    restored = folder.restore(learner.init(CURVES, jax.random.key(5), points(1)))
+    assert restored is not None
     more = points(8, 77)
     np.testing.assert_array_equal(
-        numbers(learner.observe(CURVES, state, 3, more)), numbers(learner.observe(CURVES, restored, 3, more))
+        numbers(after(learner, state, 3, more)), numbers(after(learner, restored.learner, 3, more))
     )
 
 
@@ -92,14 +97,18 @@ def test_every_learner_is_a_value_and_gets_better_with_its_task(name: str) -> No
     assert len(scores) == len(records) == 30 * 2
     # A head of its own for every task starts from nothing each time: it must beat the mean of the targets, no more.
     share = 1.0 if isinstance(learner, MultiHeadTOE | MultiHeadFTL) else 0.5
-    assert np.mean(scores[-10:]) < share * np.var(tasks[0].test.targets)
+    assert np.mean(scores[-10:]) < share * np.var(tasks[0].held_out.targets)
 
 
 def test_gradient_evaluations_are_counted() -> None:
     """Two rounds of two chunks of 8 points; formulas written out anew."""
 
     def spent(learner: Learner) -> int:
-        return int(observe(learner, rounds=2).gradient_evaluations)
+        state, total = learner.init(CURVES, jax.random.key(0), points(1)), 0
+        for i in range(4):
+            state, cost = learner.observe(CURVES, state, i // 2, points(8, i))
+            total += cost
+        return total
 
     # 4 chunks, each 2 steps on 3 tasks: 5 inner gradients and 5 Hessian-vector products (2 each) on 6 points, 7 judged.
     assert spent(FTML(meta_steps=2, meta_batch=3, train_size=6, validation_size=7)) == 4 * 2 * 3 * (5 * 6 * 3 + 7)
@@ -121,43 +130,45 @@ def test_ftl_learns_from_the_rounds_before_only() -> None:
     start = learner.init(CURVES, jax.random.key(0), points(1))
     np.testing.assert_array_equal(numbers(state.params), numbers(start.params))
 
-    def after(last: int) -> Any:
-        state = observe(learner, rounds=1)
-        return learner.observe(CURVES, state, 1, points(8, last)).params
+    def ended(last: int) -> Any:
+        return after(learner, observe(learner, rounds=1), 1, points(8, last)).params
 
-    np.testing.assert_array_equal(numbers(after(1)), numbers(after(2)))  # whatever the current round's data
+    np.testing.assert_array_equal(numbers(ended(1)), numbers(ended(2)))  # whatever the current round's data
 
 
 def test_ftml_on_past_tasks_only_does_not_meta_train_on_the_current_one() -> None:
     learner = LEARNERS["ftml-past-only"]
 
-    def after(last: int) -> Any:
-        return learner.observe(CURVES, observe(learner, rounds=1), 1, points(8, last)).params
+    def ended(last: int) -> Any:
+        return after(learner, observe(learner, rounds=1), 1, points(8, last)).params
 
-    np.testing.assert_array_equal(numbers(after(1)), numbers(after(2)))
+    np.testing.assert_array_equal(numbers(ended(1)), numbers(ended(2)))
     with_current = LEARNERS["ftml"]
     outcomes = [
-        numbers(with_current.observe(CURVES, observe(with_current, rounds=1), 1, points(8, last)).params)
-        for last in (1, 2)
+        numbers(after(with_current, observe(with_current, rounds=1), 1, points(8, last)).params) for last in (1, 2)
     ]
     assert np.abs(outcomes[0] - outcomes[1]).max() > 1e-7
+
+
+def adapted(learner: Learner, state: Any, task: int = 0) -> Any:
+    """What a learner makes of eight points of a task."""
+    return learner.adapt(CURVES, state, task, points(8))[0]
 
 
 def test_adaptation_begins_from_the_moving_mean_of_the_iterates() -> None:
     """Learning does not; each iterate weighs half as much as the next, and the initial parameters nothing."""
     averaged, last = (TOE(steps=1, batch_size=8, optimizer=Adam(average=average)) for average in (0.5, 0.0))
     states = [learner.init(CURVES, jax.random.key(0), points(1)) for learner in (averaged, last)]
-    np.testing.assert_array_equal(numbers(averaged.adapt(CURVES, states[0], points(8))), numbers(states[1].params))
+    np.testing.assert_array_equal(numbers(adapted(averaged, states[0])), numbers(states[1].params))
     iterates = []
     for i in range(3):
         states = [
-            learner.observe(CURVES, state, 0, points(8, i))
-            for learner, state in zip((averaged, last), states, strict=True)
+            after(learner, state, 0, points(8, i)) for learner, state in zip((averaged, last), states, strict=True)
         ]
         np.testing.assert_array_equal(numbers(states[0].params), numbers(states[1].params))
-        iterates.append(numbers(last.adapt(CURVES, states[1], points(8))))
+        iterates.append(numbers(adapted(last, states[1])))
     expected = np.average(iterates, axis=0, weights=[1, 2, 4])
-    np.testing.assert_allclose(numbers(averaged.adapt(CURVES, states[0], points(8))), expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(numbers(adapted(averaged, states[0])), expected, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -174,39 +185,87 @@ def test_adaptation_begins_from_the_moving_mean_of_the_iterates() -> None:
 def test_every_learner_adapts_from_the_average(learner: Learner) -> None:
     """With decay 0.9 it is far behind the last iterate; what is adapted does not move here."""
     state = observe(learner)
-    mean = averaged_params(state)
+    mean = state.leader
     assert np.abs(numbers(mean) - numbers(state.params)).max() > 1e-5
     shared = mean[0] if isinstance(learner, MultiHeadTOE) else mean
-    adapted = learner.adapt(CURVES, state, points(8))
-    np.testing.assert_array_equal(adapted["hidden"][0]["kernel"], shared["hidden"][0]["kernel"])
+    found = adapted(learner, state, 2)
+    np.testing.assert_array_equal(found["hidden"][0]["kernel"], shared["hidden"][0]["kernel"])
 
 
 def test_the_average_keeps_the_type_of_the_parameters() -> None:
     params = {"w": jnp.ones(3, jnp.bfloat16)}
     transformation = Adam(average=0.9)()
     state = transformation.init(params)
-    _, after = transformation.update({"w": jnp.ones(3, jnp.bfloat16)}, state, params)
-    assert [leaf.dtype for leaf in jax.tree.leaves(after)] == [leaf.dtype for leaf in jax.tree.leaves(state)]
+    _, then = transformation.update({"w": jnp.ones(3, jnp.bfloat16)}, state, params)
+    assert [leaf.dtype for leaf in jax.tree.leaves(then)] == [leaf.dtype for leaf in jax.tree.leaves(state)]
 
 
-def test_scratch_forgets_the_rounds_before() -> None:
+def test_scratch_learns_from_a_task_alone_and_from_all_of_it_when_it_comes_back() -> None:
     learner = LEARNERS["scratch"]
-    state = observe(learner, rounds=2)
-    assert state.buffer.size == 16
-    np.testing.assert_array_equal(state.buffer.inputs[:8], points(8, 10).inputs)
+
+    def ended(other: int) -> Any:
+        """Tasks 0, 1 and 0 again, with other data of task 1."""
+        state = after(learner, learner.init(CURVES, jax.random.key(0), points(1)), 0, points(8, 1))
+        state = after(learner, state, 1, points(8, other))
+        return after(learner, state, 0, points(8, 3))
+
+    np.testing.assert_array_equal(numbers(ended(5).params), numbers(ended(6).params))
+    assert ended(5).buffer.counts[:2].tolist() == [16, 8]
+    # One step on all that the task sent, when it came back, from new weights.
+    one = Scratch(steps=1, batch_size=16, optimizer=Momentum(0.1, momentum=0.0))
+    state = after(one, one.init(CURVES, jax.random.key(0), points(1)), 0, points(8, 1))
+    state = after(one, state, 1, points(8, 2))
+    fresh = CURVES.init(jax.random.split(state.key)[1])
+    both = Batch.of(*(np.concatenate([getattr(points(8, i), kind) for i in (1, 3)]) for kind in ("inputs", "targets")))
+    expected = GradientDescent(1, 0.1)(CURVES.objective, fresh, both)
+    for a, b in zip(jax.tree.leaves(after(one, state, 0, points(8, 3)).params), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_tasks_may_interleave_come_back_and_be_asked_for_out_of_turn(name: str) -> None:
+    learner = LEARNERS[name]
+    state = learner.init(CURVES, jax.random.key(0), points(1))
+    assert np.isfinite(numbers(learner.adapt(CURVES, state, 0, points(8)[:0])[0])).all()
+    tasks: list[int | str] = [0, 1, 0, "a", 1, 0]
+    for i, task in enumerate(tasks):
+        state, cost = learner.observe(CURVES, state, task, points(6, i))
+        assert isinstance(cost, int)
+        others: list[tuple[int | str, Batch]] = [(1, points(5, 9)), ("new", points(4, 8)), ("new", points(4)[:0])]
+        for asked, batch in [(task, points(6, i)), *others]:
+            kept = numbers(state)
+            found, cost = learner.adapt(CURVES, state, asked, batch)
+            assert isinstance(cost, int)
+            assert np.isfinite(np.asarray(learner.predict(CURVES, found, points(7).inputs))).all()
+            np.testing.assert_array_equal(numbers(state), kept)
+
+
+def test_the_past_of_ftl_is_every_task_but_the_current_one_also_when_that_comes_back() -> None:
+    learner = FTL(steps=2, batch_size=8, batch_tasks=1)
+
+    def ended(first: int, second: int) -> Any:
+        """Tasks 0, 1 and 0 again; the joint training of the last arrival alone is compared."""
+        state = observe(learner, rounds=0)
+        state = state._replace(buffer=learner.retention.append(state.buffer, 0, points(8, first)))
+        state = state._replace(buffer=learner.retention.append(state.buffer, 1, points(8, second)))
+        return numbers(after(learner, state, 0, points(8, 7)).params)
+
+    np.testing.assert_array_equal(ended(1, 2), ended(3, 2))  # task 0 is the current one
+    assert np.abs(ended(1, 2) - ended(1, 4)).max() > 1e-7
 
 
 def test_every_task_has_a_head_of_its_own() -> None:
     learner = MultiHeadTOE(steps=3, batch_tasks=4, batch_size=8, tasks=4, optimizer=Momentum(0.01))
-    before, after = (observe(learner, rounds=rounds) for rounds in (1, 3))
-    kernels = [np.asarray(state.params[1]["head"]["kernel"]) for state in (before, after)]
+    before, then = (observe(learner, rounds=rounds) for rounds in (1, 3))
+    kernels = [np.asarray(state.params[1]["head"]["kernel"]) for state in (before, then)]
     assert kernels[1].shape == (4, 8, 1)
     moved = np.abs(kernels[1] - kernels[0]).max(axis=(1, 2)) > 0
     assert moved.tolist() == [True, True, True, False]  # a head moves from the round of its task on
-    assert after.params[0]["head"]["kernel"] is None
-    adapted = learner.adapt(CURVES, after, points(8))
-    np.testing.assert_array_equal(adapted["head"]["kernel"], kernels[1][2])  # the current task's
-    np.testing.assert_array_equal(adapted["hidden"][0]["kernel"], after.params[0]["hidden"][0]["kernel"])
+    assert then.params[0]["head"]["kernel"] is None
+    for task, row in ((2, 2), (0, 0), (1, 1), (9, 3)):  # by first arrival; a task to come has the next one
+        found = adapted(learner, then, task)
+        np.testing.assert_array_equal(found["head"]["kernel"], kernels[1][row])
+        np.testing.assert_array_equal(found["hidden"][0]["kernel"], then.params[0]["hidden"][0]["kernel"])
 
 
 def test_one_task_with_one_head_is_gradient_descent_on_all_of_its_data() -> None:
@@ -216,13 +275,13 @@ def test_one_task_with_one_head_is_gradient_descent_on_all_of_its_data() -> None
     shared, heads = start.params
     first = {"hidden": shared["hidden"], "head": jax.tree.map(lambda leaf: leaf[0], heads["head"])}
     expected = GradientDescent(steps=2, step_size=0.1)(CURVES.objective, first, batch)
-    got = learner.adapt(CURVES, learner.observe(CURVES, start, 0, batch), batch)
+    got, _ = learner.adapt(CURVES, after(learner, start, 0, batch), 0, batch)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_a_stream_with_more_tasks_than_heads_is_refused() -> None:
-    with pytest.raises(ValueError, match="round 2 has no head, there are 1: set tasks to the rounds to come"):
+    with pytest.raises(ValueError, match="task 1 is the 2th and has no head, there are 1: set tasks to the most"):
         observe(MultiHeadTOE(steps=1, batch_tasks=1, tasks=1), rounds=2)
 
 
@@ -268,16 +327,10 @@ def test_streaming_keeps_the_current_round_only_however_many_there_were() -> Non
 
     state = observe(learner, rounds=2)
     assert state.buffer.size == 16
-    np.testing.assert_array_equal(state.buffer.data.inputs[:8], points(8, 10).inputs)
+    np.testing.assert_array_equal(store.held(state.buffer, np.arange(8)).inputs, points(8, 10).inputs)
     assert size(observe(learner, rounds=70)) == size(state)
     assert size(observe(LEARNERS["ftml"], rounds=70).buffer.counts) > size(
         observe(LEARNERS["ftml"], rounds=2).buffer.counts
     )
-    same = replace(FTML(meta_steps=2, meta_batch=2, train_size=3, validation_size=4))
-    # Bit for bit in a buffer with as much room, for which the same program is compiled.
-    alike = same.init(CURVES, jax.random.key(0), points(1), 1)
-    one_task = {name: getattr(alike.buffer, name)[:1] for name in ("starts", "counts")}
-    alike = alike._replace(buffer=alike.buffer._replace(**one_task))
-    for chunk in range(2):
-        alike = same.observe(CURVES, alike, 0, points(8, chunk))
-    np.testing.assert_array_equal(numbers(observe(learner, rounds=1).params), numbers(alike.params))
+    same = FTML(meta_steps=2, meta_batch=2, train_size=3, validation_size=4)
+    np.testing.assert_array_equal(numbers(observe(learner, rounds=1).params), numbers(observe(same, rounds=1).params))

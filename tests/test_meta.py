@@ -16,7 +16,7 @@ def stack(batches: list[Batch]) -> Batch:
 
 @pytest.mark.parametrize("at_once", [1, 2, 4, 6, 100])
 def test_meta_gradient_is_the_mean_over_tasks(at_once: int) -> None:
-    params, update = DIGITS.model.init(jax.random.key(0)), GradientDescent(steps=2)
+    params, update = DIGITS.net.init(jax.random.key(0)), GradientDescent(steps=2)
     train, validation = [images(5, i) for i in range(6)], [images(4, 50 + i) for i in range(6)]
     one = jax.jit(jax.value_and_grad(lambda w, a, b: meta_objective(DIGITS, update, w, a, b)))
     each = [one(params, a, b) for a, b in zip(train, validation, strict=True)]
@@ -34,7 +34,7 @@ def test_a_meta_update_on_two_devices_is_that_on_one(monkeypatch: pytest.MonkeyP
     def learned() -> np.ndarray:
         state = learner.init(DIGITS, jax.random.key(0), images(1))
         for task in range(2):
-            state = learner.observe(DIGITS, state, task, images(9, task))
+            state, _ = learner.observe(DIGITS, state, task, images(9, task))
         return np.asarray(jax.flatten_util.ravel_pytree(state.params)[0])
 
     assert device_module.mesh(3).size == 2  # of which one takes a task without examples

@@ -46,9 +46,9 @@ def test_normalised_convolutions_are_those_of_numpy(channels: int, filters: int)
 def predict(norm: Any, companions: Batch) -> Any:
     """Logits of one image, predicted in the company of others."""
     problem = Problem(ConvNet(depth=2, filters=4, image=(16, 16, 3), norm=norm), CrossEntropy(), accuracy)
-    params = adapt(problem, GradientDescent(), problem.model.init(jax.random.key(0)), images(10, 1))
+    params = adapt(problem, GradientDescent(), problem.net.init(jax.random.key(0)), images(10, 1))
     inputs = np.concatenate([images(1, 2).inputs, companions.inputs])
-    return problem.model.apply(params, inputs, np.ones(len(inputs), np.float32))[0]
+    return problem.net.apply(params, inputs, np.ones(len(inputs), np.float32))[0]
 
 
 def test_with_task_statistics_an_example_is_predicted_independently_of_its_companions() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metaleader import GradientDescent, Identity, Protocol, UserError, play
+from metaleader import GradientDescent, Identity, OnlineProtocol, UserError, play
 from metaleader import theory as th
 from metaleader.theory import theorem
 from metaleader.theory.exact import derivatives

@@ -11,7 +11,7 @@ import scipy.optimize
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metaleader import FTML, GradientDescent, Identity, Protocol, UserError
+from metaleader import FTML, GradientDescent, Identity, OnlineProtocol, UserError
 from metaleader import theory as th
 from metaleader.commands import main as cli
 from metaleader.theory.exact import derivatives

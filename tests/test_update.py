@@ -53,7 +53,7 @@ def test_meta_gradient_equals_central_finite_differences(name: str) -> None:
     update = UPDATES[name]
     with jax.enable_x64(True):
         problem = smooth_problem()
-        params = update.init(problem.model.init(jax.random.key(0)))
+        params = update.init(problem.net.init(jax.random.key(0)))
         train, validation = points(6, 1, dtype=np.float64), points(7, 2, dtype=np.float64)
 
         def value(p: Any) -> Any:
@@ -75,7 +75,7 @@ def test_the_error_of_the_proximal_derivative_falls_with_the_steps_of_its_solver
     """Far from the minimum the implicit derivative is not that of the steps taken."""
     with jax.enable_x64(True):
         problem = smooth_problem()
-        params = problem.model.init(jax.random.key(0))
+        params = problem.net.init(jax.random.key(0))
         train, validation = points(6, 1, dtype=np.float64), points(7, 2, dtype=np.float64)
         direction = jax.tree.map(jnp.ones_like, params)
 
@@ -111,7 +111,7 @@ def test_derivative_of_hessian_vector_products_equals_the_plain_one(
 ) -> None:
     """Whether what the inner gradients computed is kept for them or computed again."""
     monkeypatch.setattr("metaleader.update.steps.KEPT", kept)
-    params = update.init(DIGITS.model.init(jax.random.key(0)))
+    params = update.init(DIGITS.net.init(jax.random.key(0)))
 
     def gradient(derivative: str) -> Any:
         def value(w: Any) -> Any:
@@ -126,7 +126,7 @@ def test_derivative_of_hessian_vector_products_equals_the_plain_one(
 
 def test_what_is_stored_for_the_derivative_keeps_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is the gradients' intermediate results if those of all steps fit, and else the parameters alone."""
-    params = DIGITS.model.init(jax.random.key(0))
+    params = DIGITS.net.init(jax.random.key(0))
 
     def stored(steps: int, kept: int) -> int:
         monkeypatch.setattr("metaleader.update.steps.KEPT", kept)
@@ -236,7 +236,7 @@ def test_meta_sgd_on_a_quadratic_has_the_closed_form() -> None:
 
 
 def test_meta_sgd_with_its_first_step_sizes_is_gradient_descent() -> None:
-    params, batch = CURVES.model.init(jax.random.key(0)), points(6)
+    params, batch = CURVES.net.init(jax.random.key(0)), points(6)
     for prior_strength in (0.0, 4.0):
         learned, given = (
             MetaSGD(step_size=0.07, prior_strength=prior_strength),
@@ -265,7 +265,7 @@ def test_adam_inside_is_adam() -> None:
 def test_the_derivative_of_adam_inside_is_finite_at_a_zero_gradient() -> None:
     silent = Batch.of(np.zeros((4, 3), np.float32), np.ones(4, np.float32))
     problem, update = quadratic(), OptimizerSteps(3, InnerAdam())
-    params = problem.model.init(jax.random.key(0))
+    params = problem.net.init(jax.random.key(0))
     gradient = jax.grad(lambda p: meta_objective(problem, update, p, silent, points_of_a_plane()))(params)
     assert np.isfinite(gradient["w"]).all()
     assert np.abs(gradient["w"]).max() > 0
@@ -278,7 +278,7 @@ def points_of_a_plane() -> Batch:
 def test_reptile_moves_towards_what_its_steps_find() -> None:
     """The mean over tasks of (w - U'(w)) / alpha, where U' is `steps` on D_tr and one step more on D_val."""
     update, alpha = Reptile(steps=3, step_size=0.05), 0.05
-    params = CURVES.model.init(jax.random.key(0))
+    params = CURVES.net.init(jax.random.key(0))
     tasks = [(points(6, i), points(6, 10 + i)) for i in range(2)]
     expected = []
     for train, validation in tasks:
@@ -299,7 +299,7 @@ def test_padding_does_not_change_what_is_adapted_to() -> None:
     problem = quadratic()
     data = Batch.of(np.ones((2, 3), np.float32), np.ones(2, np.float32))
     padded = Batch(np.full((4, 3), 1.0, np.float32), np.array([1, 1, 9, 9], np.float32), np.array([1.0, 1, 0, 0]))
-    params = problem.model.init(jax.random.key(0))
+    params = problem.net.init(jax.random.key(0))
     update = GradientDescent()
     np.testing.assert_allclose(
         update(problem.objective, params, data)["w"], update(problem.objective, params, padded)["w"], rtol=1e-6
@@ -308,7 +308,7 @@ def test_padding_does_not_change_what_is_adapted_to() -> None:
 
 def test_only_the_named_parameters_move_and_the_others_are_still_meta_learned() -> None:
     update = GradientDescent(adapt_only=("head",))
-    params = CURVES.model.init(jax.random.key(0))
+    params = CURVES.net.init(jax.random.key(0))
     adapted = update(CURVES.objective, params, points(5))
     np.testing.assert_array_equal(adapted["hidden"][0]["kernel"], params["hidden"][0]["kernel"])
     assert np.abs(adapted["head"]["kernel"] - params["head"]["kernel"]).max() > 1e-5

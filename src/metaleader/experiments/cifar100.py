@@ -59,6 +59,7 @@ SEARCH = search_space(
     train_size="10:50",
     validation_size="15:75",
     calibrated=False,
+    mixed=False,
 )
 
 CIFAR100 = Experiment(

@@ -177,6 +177,7 @@ def search_space(
     train_size: str = "5:20",
     validation_size: str = "10:60",
     tasks: str = "1:8",
+    mixed: bool = True,
     batch_size: str = "10:60",
     calibrated: bool = True,
 ) -> Mapping[str, str]:
@@ -192,12 +193,14 @@ def search_space(
         adapt_steps: of FTML in adapting to D_t.
         train_size: of D_k_tr.
         validation_size: of D_k_val.
-        tasks: in a meta-batch; in a minibatch of joint training as many at most, or 0, all mixed.
+        tasks: in a meta-batch, and in a minibatch of joint training.
+        mixed: whether minibatches of joint training may mix all tasks, too (0 tasks): where no task has its own head.
         batch_size: examples of a task in a minibatch of joint training; from scratch, 10 to 100 are searched.
         calibrated: whether the model normalises by statistics of a task, so that joint training may set examples apart.
     """
     averages = "0.9|0.98|0.99|0.995"
-    joint = {"optimizer.average": averages, "batch-tasks": f"0:{tasks.partition(':')[2]}", "batch-size": batch_size}
+    of_minibatch = f"0:{tasks.partition(':')[2]}" if mixed else tasks
+    joint = {"optimizer.average": averages, "batch-tasks": of_minibatch, "batch-size": batch_size}
     if calibrated:
         joint["calibration-size"] = "0|10|25"
     of_learners: Mapping[str, Mapping[str, str]] = {

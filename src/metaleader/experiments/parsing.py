@@ -111,7 +111,8 @@ def values_of(experiment: Experiment, preset: Preset, texts: Mapping[str, str]) 
     except ValueError as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{' '.join(texts)}: {error}") from error
+        named = f"{', '.join(texts)}: " if len(texts) <= 3 else ""
+        raise UserError(f"{named}{error}") from error
 
 
 def parsed(experiment: Experiment, preset: Preset, name: str, text: str) -> Any:
