@@ -11,24 +11,12 @@ import functools
 import sys
 import types
 from collections.abc import Hashable, Mapping
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, TypeVar
 
 import jax
 import numpy as np
 
 T = TypeVar("T")
-
-
-@runtime_checkable
-class HasContent(Protocol):
-    """A value that knows its content already.
-
-    Attributes:
-        content: what `content` gives for its parts.
-    """
-
-    @property
-    def content(self) -> Hashable: ...  # noqa: D102
 
 
 class Static(Generic[T]):
@@ -51,7 +39,8 @@ def content(value: Any) -> Hashable:
     """What determines how a value behaves, comparable by `==`.
 
     Dataclasses by their fields; functions by their code, defaults, and what they close over and refer to; arrays by
-    their bytes; what can be imported by its name, by that. An object of another kind stands for itself.
+    their bytes; objects whose class has a property `content`, by that. Any other object stands for itself, and so does
+    a function that can be imported: its name may be given to another one, as when a notebook's cell is run again.
 
     >>> content(lambda x: x + 1) == content(lambda x: x + 1), content(lambda x: x + 1) == content(lambda x: x + 2)
     (True, False)
@@ -60,8 +49,10 @@ def content(value: Any) -> Hashable:
 
 
 def _content(value: Any, within: tuple[int, ...]) -> Hashable:
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
-        return type(value), value if value == value else repr(value)  # NaN differs from itself
+    if isinstance(value, (float, complex)):
+        return type(value), repr(value)  # NaN differs from itself; 0.0 and -0.0 are equal numbers
+    if value is None or isinstance(value, (int, str, bytes)):
+        return type(value), value
     if id(value) in within:  # a function that calls itself
         return "within", within.index(id(value))
     inside = (*within, id(value))
@@ -71,7 +62,8 @@ def _content(value: Any, within: tuple[int, ...]) -> Hashable:
         return type(value), tuple((_content(key, inside), _content(item, inside)) for key, item in value.items())
     if isinstance(value, (set, frozenset)):
         return type(value), frozenset(_content(item, inside) for item in value)
-    if isinstance(value, HasContent):
+    # Of the class: an attribute of that name, such as a dataclass's field, is not about the whole value.
+    if isinstance(getattr(type(value), "content", None), (property, functools.cached_property)):
         return type(value), value.content
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = (field.name for field in dataclasses.fields(value))
@@ -82,9 +74,7 @@ def _content(value: Any, within: tuple[int, ...]) -> Hashable:
         return "partial", _content((value.func, value.args, value.keywords), inside)
     if isinstance(value, types.MethodType):
         return "method", _content(value.__func__, inside), _content(value.__self__, inside)
-    if name := _importable(value):
-        return "name", name
-    if isinstance(value, types.FunctionType):
+    if isinstance(value, types.FunctionType) and not _importable(value):
         return _function(value, inside)
     if isinstance(value, types.CodeType):
         return _code(value, inside)
@@ -109,23 +99,19 @@ class Itself:
 def _array(value: Any) -> Hashable:
     if isinstance(value, jax.core.Tracer):
         return Itself(value)
+    kind = str(value.dtype), getattr(value, "weak_type", False)  # as a weak type gives way to others
     if isinstance(value, jax.Array) and jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key):
         value = jax.random.key_data(value)
     array = np.asarray(value)
-    return ("array", array.shape, str(array.dtype), array.tobytes()) if array.dtype != object else Itself(value)
+    return ("array", kind, array.shape, array.tobytes()) if array.dtype != object else Itself(value)
 
 
-def _importable(value: Any) -> str:
-    """`module:name` of what is found there, which stays what it is while the process runs."""
-    if isinstance(value, types.ModuleType):
-        return value.__name__
-    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
-    if not isinstance(module, str) or not isinstance(name, str) or "<" in name:
-        return ""
-    found: Any = sys.modules.get(module)
-    for part in name.split("."):
+def _importable(function: types.FunctionType) -> bool:
+    """Whether it is found by its name in its module."""
+    found: Any = sys.modules.get(function.__module__)
+    for part in function.__qualname__.split("."):
         found = getattr(found, part, None)
-    return f"{module}:{name}" if found is value else ""
+    return found is function
 
 
 def _function(function: types.FunctionType, within: tuple[int, ...]) -> Hashable:
@@ -146,7 +132,8 @@ def _code(code: types.CodeType, within: tuple[int, ...]) -> Hashable:
     # Of all that a code object holds, what does not say where in a file it stands.
     shape = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
     names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
-    return "code", shape, code.co_code, names, tuple(_content(constant, within) for constant in code.co_consts)
+    constants = tuple(_content(constant, within) for constant in code.co_consts)
+    return "code", shape, code.co_code, code.co_exceptiontable, names, constants
 
 
 def _names(code: types.CodeType) -> list[str]:
