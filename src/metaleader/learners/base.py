@@ -109,7 +109,7 @@ def adapted(
     `calibrates_on_all_tasks` gets its statistics from `POPULATION` examples of the buffer, evenly spread over it; so
     does any model for a task without datapoints.
     """
-    params = jax.tree.map(lambda leaf: leaf.addressable_data(0), params)
+    params, key = _on_first((params, key))
     if problem.random:
         batch = Batch(batch.inputs, batch.targets, batch.weights, jax.random.fold_in(key, len(batch)))
     padded = pad(batch, max(FEW, 1 << (len(batch) - 1).bit_length() if len(batch) else 0))
@@ -120,13 +120,18 @@ def adapted(
     return found, update.gradient_evaluations(len(batch))
 
 
+def _on_first(tree: Any) -> Any:
+    """The arrays as one device has them, of which several may hold a copy each."""
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf, tree)
+
+
 def _population(buffer: TaskBuffer) -> Batch | None:
     size = buffer.size
     if size == 0:
         return None
     spread = np.linspace(0, size - 1, min(size, POPULATION)).astype(np.int32)
     weights = (np.arange(POPULATION) < size).astype(np.float32)
-    return store.take(buffer.data, buffer.order[np.pad(spread, (0, POPULATION - len(spread)))], weights)
+    return store.take(_on_first(buffer.data), buffer.order[np.pad(spread, (0, POPULATION - len(spread)))], weights)
 
 
 @partial(jax.jit, static_argnums=0)
