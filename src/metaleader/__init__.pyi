@@ -14,7 +14,7 @@ from .learners import (
     OnlineMetaGradient,
     Scratch,
 )
-from .models import MLP, ConvNet, PoseNet
+from .models import MLP, ConvNet, PoseNet, from_equinox, from_flax_linen, from_flax_nnx
 from .online import (
     OnlineProtocol,
     Record,
@@ -115,6 +115,9 @@ __all__ = [
     "accuracy",
     "adapt",
     "begin",
+    "from_equinox",
+    "from_flax_linen",
+    "from_flax_nnx",
     "from_sklearn",
     "load",
     "mean_squared_error",
