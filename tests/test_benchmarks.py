@@ -8,11 +8,12 @@ import re
 import runpy
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -388,6 +389,12 @@ def small_net(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     jax.config.update("jax_enable_compilation_cache", cached)
 
 
+def started_by(run: Callable[..., None]) -> SimpleNamespace:
+    """`subprocess` for the program alone: others, `platform` among them, start processes too."""
+    errors = {name: getattr(subprocess, name) for name in ("CalledProcessError", "TimeoutExpired")}
+    return SimpleNamespace(run=run, **errors)
+
+
 def test_all_parts_make_a_page(
     small_net: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -396,7 +403,7 @@ def test_all_parts_make_a_page(
         run_part(module.removeprefix("benchmarks."), *arguments)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(subprocess, "run", part_of)
+    monkeypatch.setattr(program, "subprocess", started_by(part_of))
     assert program.run(program.Options(parts=("rounds", "scaling"), quick=True)) == 0
     folder = tmp_path / "runs" / "benchmarks"
     found = {path.stem: outcome.load(path) for path in folder.rglob("*.json")}
@@ -423,7 +430,7 @@ def test_a_part_that_fails_is_said_and_one_that_does_not_exist_is_refused(
         raise subprocess.CalledProcessError(3, command)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(subprocess, "run", failing)
+    monkeypatch.setattr(program, "subprocess", started_by(failing))
     assert program.run(program.Options(parts=("runs", "speed"))) == 2
     assert "there is no part speed: choose from " in capsys.readouterr().err
     assert program.run(program.Options(parts=("runs", "rounds"), quick=True)) == 1
