@@ -116,7 +116,7 @@ def adapted(
     of_all = getattr(problem.net, "calibrates_on_all_tasks", False) or len(batch) == 0
     population = _population(buffer) if of_all else None
     calibrates = len(batch) > 0 or population is not None
-    found = _adapted(Static((problem, update, calibrates)), params, padded, population)
+    found = _adapted(Static((problem, update, len(batch) == 0, calibrates)), params, padded, population)
     return found, update.gradient_evaluations(len(batch))
 
 
@@ -136,13 +136,21 @@ def _population(buffer: TaskBuffer) -> Batch | None:
 
 @partial(jax.jit, static_argnums=0)
 def _adapted(
-    static: Static[tuple[Problem, UpdateProcedure, bool]], params: MetaParams, batch: Batch, population: Batch | None
+    static: Static[tuple[Problem, UpdateProcedure, bool, bool]],
+    params: MetaParams,
+    batch: Batch,
+    population: Batch | None,
 ) -> Params:
-    problem, update, calibrates = static.value
+    problem, update, no_data, calibrates = static.value
     if population is None and calibrates:
         return adapt(problem, update, params, batch)
-    found = update(problem.objective, params, batch)
+    found = update(_loss_of_nothing if no_data else problem.objective, params, batch)
     return found if population is None else problem.net.calibrate(found, population)
+
+
+def _loss_of_nothing(params: Params, batch: Batch) -> Array:  # noqa: ARG001
+    """0: padding without an example to repeat is zeros, of which a model need not have a derivative."""
+    return jnp.zeros(())
 
 
 def random_keys(problem: Problem, key: Array, shape: tuple[int, ...]) -> Array | None:
