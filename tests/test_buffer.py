@@ -96,26 +96,136 @@ def test_interleaved_and_returning_tasks_are_kept_as_plain_lists_keep_them(
         assert [buffer.row_of(task) for task in first] == list(range(len(first)))  # by first arrival
 
 
-@pytest.mark.parametrize("retention", [Retention("reservoir", 12), Retention("balanced", 12)], ids=str)
+class Chosen:
+    """A memory that chooses by chance, as plain lists: of every task the numbers of its datapoints, by first arrival.
+
+    It takes the random numbers that the buffer takes, and nothing else of it.
+    """
+
+    def __init__(self, retention: Retention, budget: int, key: Any) -> None:
+        self.retention, self.budget, self.total = retention, budget, 0
+        self.seed = np.asarray(jax.random.key_data(key)).tolist()
+        self.kept, self.seen = dict[Any, list[int]](), dict[Any, int]()
+        self.life, self.recent = dict[Any, int](), list[Any]()  # which life of a task it is, of those observed
+
+    def append(self, task: int | str, n: int) -> None:
+        if task not in self.kept:  # a task of which nothing is left is a new one
+            self.kept[task], self.seen[task], self.life[task] = [], 0, self.life.get(task, 0) + 1
+        own = (task, self.life[task])
+        self.recent = [other for other in self.recent if other != own] + [own]
+        chance, new = np.random.default_rng([*self.seed, self.total]), list(range(self.total, self.total + n))
+        if self.retention.policy == "reservoir":
+            everything = [(of, number) for of, numbers in self.kept.items() for number in numbers]
+            chosen = self.algorithm_r(chance, everything, [(task, number) for number in new], self.total, self.budget)
+            self.kept = {of: [number for other, number in chosen if other == of] for of in self.kept}
+        else:
+            share = max(self.budget // len(self.kept), 1)
+            for of, numbers in self.kept.items():
+                if of != task:
+                    fits = self.age(of) < self.budget
+                    self.kept[of] = self.some_of(chance, numbers, share) if fits else []
+            numbers = self.kept[task]
+            if len(numbers) > share:
+                numbers = self.some_of(chance, numbers, share)
+            self.kept[task] = self.algorithm_r(chance, numbers, new, self.seen[task], share)
+        self.kept = {of: sorted(numbers) for of, numbers in self.kept.items() if numbers}
+        self.seen[task] += n
+        self.total += n
+
+    def age(self, task: int | str) -> int:
+        """How many were observed since it was."""
+        return len(self.recent) - 1 - self.recent.index((task, self.life[task]))
+
+    @staticmethod
+    def some_of(chance: np.random.Generator, numbers: list[int], share: int) -> list[int]:
+        return [numbers[i] for i in sorted(chance.permutation(len(numbers))[:share])]
+
+    @staticmethod
+    def algorithm_r(chance: Any, inside: list[Any], arriving: list[Any], seen: int, budget: int) -> list[Any]:
+        """Vitter (1985): the first ones fill the reservoir; the n-th takes a place below n, if that is one."""
+        inside, waiting = list(inside), list(arriving)
+        while waiting and len(inside) < budget:
+            inside.append(waiting.pop(0))
+        first = seen + len(arriving) - len(waiting) + 1  # the number of the first one that must draw
+        for place, datapoint in zip(chance.integers(0, first + np.arange(len(waiting))), waiting, strict=True):
+            if place < budget:
+                inside[place] = datapoint
+        return inside
+
+
+@pytest.mark.parametrize(
+    ("retention", "budget"),
+    [
+        (Retention("reservoir", 12), 12),
+        (Retention("reservoir", 1), 1),
+        (Retention("reservoir", 12 * 8 + 7, "bytes"), 12),
+        (Retention("balanced", 12), 12),
+        (Retention("balanced", 3), 3),  # fewer than there are tasks
+        (Retention("balanced", 12 * 8, "bytes"), 12),
+    ],
+    ids=str,
+)
 @settings(max_examples=15)
-@given(arrivals=ARRIVALS)
-def test_a_limited_sample_of_interleaved_tasks_is_within_its_budget(
-    retention: Retention, arrivals: list[tuple[int | str, int]]
+@given(arrivals=ARRIVALS, seed=st.integers(0, 9))
+def test_what_chance_keeps_of_interleaved_tasks_is_what_plain_lists_keep_by_the_same_numbers(
+    retention: Retention, budget: int, arrivals: list[tuple[int | str, int]], seed: int
 ) -> None:
-    buffer, sent = retention.empty(numbered(0, 1), jax.random.key(0)), dict[Any, set[float]]()
+    key = jax.random.key(seed)
+    buffer, plain = retention.empty(numbered(0, 1), key), Chosen(retention, budget, key)
+    sent = dict[Any, set[float]]()
     for task, n in arrivals:
-        total = sum(map(len, sent.values()))
-        buffer = retention.append(buffer, task, numbered(total, n))
-        sent.setdefault(task, set()).update(range(total, total + n))
+        buffer = retention.append(buffer, task, numbered(plain.total, n))
+        sent.setdefault(task, set()).update(range(plain.total, plain.total + n))
+        plain.append(task, n)
         rows = held(buffer)
-        assert buffer.size <= 12
+        assert rows == list(plain.kept.values())  # in order of first arrival
+        assert int(buffer.total) == plain.total
+        for row, (other, numbers) in enumerate(plain.kept.items()):
+            assert buffer.row_of(other) == row
+            assert (int(buffer.ages[row]), int(buffer.seen[row])) == (plain.age(other), plain.seen[other])
+            assert set(numbers) <= sent[other]
+        assert all(buffer.row_of(other) is None for other in sent.keys() - plain.kept.keys())
+        assert buffer.past == sum(len(numbers) for other, numbers in plain.kept.items() if other != task)
+        # What is documented of the policies, whatever was drawn.
+        assert buffer.size <= budget
         if retention.policy == "reservoir":
-            assert buffer.size == min(12, sum(map(len, sent.values())))
-        for other, numbers in sent.items():
-            if (row := buffer.row_of(other)) is not None:
-                assert set(rows[row]) <= numbers
-                if retention.policy == "balanced":
-                    assert len(rows[row]) <= 12 // buffer.rows
+            assert buffer.size == min(budget, plain.total)
+        else:
+            share = max(budget // buffer.rows, 1)
+            assert all(len(numbers) <= share for numbers in rows)
+            # Nothing less was kept of a task than there was, unless its share was smaller.
+            whole = {other: len(numbers) for other, numbers in sent.items() if len(numbers) <= budget // len(sent)}
+            assert all(len(plain.kept[other]) == count for other, count in whole.items())
+
+
+@pytest.mark.parametrize(
+    "retention",
+    [Retention(), Retention("last", 1500), Retention("reservoir", 1500), Retention("balanced", 1500)],
+    ids=str,
+)
+def test_every_place_holds_its_datapoint_after_the_buffer_grew(retention: Retention) -> None:
+    """Beyond the 1024 places and the 64 rows that it begins with, at most to the budget."""
+    key = jax.random.key(4)
+    buffer, sent = retention.empty(numbered(0, 1), key), [list[int]() for _ in range(70)]
+    for i in range(140):
+        task = (i * 37) % 70  # each comes back once
+        sent[task] += range(15 * i, 15 * i + 15)
+        buffer = retention.append(buffer, f"task {task}", numbered(15 * i, 15))
+    rows = held(buffer)
+    assert buffer.size == {"all": 2100, "last": 1500, "reservoir": 1500, "balanced": 70 * 21}[retention.policy]
+    assert len(buffer.order) == len(buffer.data.inputs) == (4096 if retention.policy == "all" else 1500)
+    assert len(buffer.counts) == 128
+    assert len(set(buffer.order[: buffer.size].tolist())) == buffer.size  # no slot is two datapoints'
+    np.testing.assert_array_equal(buffer.arrivals[: buffer.size], [number for row in rows for number in row])
+    for task, numbers in enumerate(sent):
+        found = rows[row] if (row := buffer.row_of(f"task {task}")) is not None else []
+        assert found == sorted(found)
+        if retention.policy == "all":
+            assert found == numbers
+        elif retention.policy == "last":
+            assert found == [number for number in numbers if number >= 600]
+        else:
+            assert set(found) <= set(numbers)
 
 
 def test_a_buffer_grows_and_an_integer_is_no_string() -> None:
@@ -123,7 +233,8 @@ def test_a_buffer_grows_and_an_integer_is_no_string() -> None:
     for i in range(30):
         buffer = Retention().append(buffer, i % 2, numbered(100 * i, 100))
     assert (buffer.size, buffer.rows) == (3000, 2)
-    assert held(buffer)[1] == [100 * i + k for i in range(1, 30, 2) for k in range(100)]
+    for row in range(2):
+        assert held(buffer)[row] == [100 * i + k for i in range(row, 30, 2) for k in range(100)]
     assert buffer.row_of("1") is None
 
 
