@@ -76,7 +76,7 @@ def sample_distinct(key: Array, count: Int[AnyArray, ""] | int, n: int) -> Draw:
     Returns:
         The numbers, and weights: 1 for each, and 0 for those that are missing where `count < n`.
     """
-    steps = jnp.arange(n)
+    count, steps = jnp.asarray(count, jnp.int32), jnp.arange(n, dtype=jnp.int32)  # also where integers have 64 bits
     left = jnp.maximum(count - steps, 1)
     drawn = steps + jnp.minimum((jax.random.uniform(key, (n,)) * left).astype(jnp.int32), left - 1)
 

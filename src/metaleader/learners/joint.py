@@ -210,7 +210,7 @@ def _draw(
         tasks_key, data_key = jax.random.split(data_key)
         rows = sampling.sample_rows(tasks_key, counts.astype(jnp.float32), (steps, minibatches.tasks))
         if current_first:
-            rows = rows.at[:, 0].set(jnp.argmax(current))
+            rows = rows.at[:, 0].set(jnp.argmax(current).astype(rows.dtype))
         draws = sampling.sample_splits(data_key, counts, rows, minibatches.calibration, minibatches.size)
         numbers, weights = (jnp.concatenate(parts, axis=-1) for parts in zip(*draws, strict=True))
         places = starts[rows][..., None] + numbers
