@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from metaleader import Batch, ConvNet, CrossEntropy, GradientDescent, Problem, accuracy, adapt
+from metaleader import Batch, ConvNet, CrossEntropy, GradientDescent, Problem, Score, accuracy, adapt
 from metaleader.problem.batch import bucket_size, pad
 from metaleader.problem.losses import weighted_mean
 from problems import DIGITS, images
@@ -57,6 +57,25 @@ def test_padded_equals_unpadded(norm: Any, n: int, extra: int, seed: int) -> Non
         strict=True,
     ):
         np.testing.assert_allclose(got, expected, rtol=2e-3, atol=2e-5)
+
+
+@settings(max_examples=12)
+@given(n=st.sampled_from([1, 2, 7]), extra=st.sampled_from([1, 4]), seed=st.integers(0, 99))
+def test_a_padded_batch_is_judged_as_the_unpadded_one(n: int, extra: int, seed: int) -> None:
+    """By scores an example and by scores of the whole set, whatever is predicted for the padding."""
+    whole = Score(
+        "worst", lambda outputs, labels: float(np.max(np.abs(outputs[np.arange(len(labels)), labels]))), False, True
+    )
+    problem = Problem(None, CrossEntropy(), (accuracy, whole))
+    random = np.random.default_rng(seed)
+    logits, batch = random.normal(size=(n + extra, 10)).astype(np.float32), images(n, seed)
+    logits[n:] *= 100
+    padded = pad(batch, n + extra)
+    loss, scores = problem.judge(logits, padded)
+    expected_loss, expected = problem.judge(logits[:n], batch)
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    assert scores == pytest.approx(expected, rel=1e-5)
+    assert expected["accuracy"] == pytest.approx(np.mean(logits[:n].argmax(axis=1) == batch.targets))
 
 
 @given(st.lists(st.tuples(st.floats(-10, 10), st.floats(0, 5)), min_size=1, max_size=9))

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from metaleader import (
@@ -23,15 +24,19 @@ from metaleader import (
     MultiHeadTOE,
     OnlineMetaGradient,
     OnlineProtocol,
+    Problem,
     Recency,
+    Retention,
     Scratch,
     Task,
     play,
 )
 from metaleader.buffer import store
+from metaleader.learners import ftml
 from metaleader.online import RunState
+from metaleader.problem.content import Static
 from metaleader.runs.folder import RunFolder
-from problems import CURVES, LEARNERS, points
+from problems import CURVES, LEARNERS, points, quadratic
 
 
 def observe(learner: Learner, rounds: int = 3, seed: int = 0, chunks: int = 2) -> Any:
@@ -42,7 +47,7 @@ def observe(learner: Learner, rounds: int = 3, seed: int = 0, chunks: int = 2) -
     return state
 
 
-def after(learner: Learner, state: Any, task: int, batch: Any) -> Any:
+def after(learner: Learner, state: Any, task: int | str, batch: Any) -> Any:
     """The state after datapoints, without what that cost."""
     return learner.observe(CURVES, state, task, batch)[0]
 
@@ -240,6 +245,123 @@ def test_tasks_may_interleave_come_back_and_be_asked_for_out_of_turn(name: str) 
             np.testing.assert_array_equal(numbers(state), kept)
 
 
+class ByHand:
+    """FTML in NumPy, for a linear model with the loss (x'w - y)^2 / 2: what each user sent lies in a plain list.
+
+    Which datapoints are drawn is asked of the learner, by numbers of tasks and of their datapoints that are kept here.
+    """
+
+    def __init__(self, problem: Problem, learner: FTML, start: Any) -> None:
+        self.problem, self.learner, self.w = problem, learner, np.asarray(start, np.float64)
+        self.sent, self.recent = list[tuple[Any, np.ndarray, float, float]](), list[Any]()
+        self.users, self.drawn = list[Any](), set[Any]()
+
+    def observe(self, key: Any, user: int | str, batch: Batch) -> None:
+        self.sent += [
+            (user, x, float(y), float(weight)) for x, y, weight in zip(*example_by_example(batch), strict=True)
+        ]
+        if self.learner.retention.policy == "last":
+            self.sent = self.sent[-int(self.learner.retention.budget or 0) :]
+        self.recent = [other for other in self.recent if other != user] + [user]
+        left = [of for of, *_ in self.sent]
+        self.users = users = [of for of in dict.fromkeys([*self.users, user]) if of in left]  # by first arrival
+        placed = [datapoint for user in users for datapoint in self.sent if datapoint[0] == user]
+        if self.learner.past_only and len(users) == 1:
+            return
+        counts, ages = np.zeros(64, np.int32), np.zeros(64, np.int32)
+        counts[: len(users)] = [sum(of == user for of, *_ in self.sent) for user in users]
+        ages[: len(users)] = [self.recent[::-1].index(user) for user in users]
+        _, train, validation = ftml._draw(Static((self.problem, self.learner)), key, counts, ages)
+        for step in range(self.learner.meta_steps):
+            gradients = []
+            for task in range(self.learner.meta_batch):
+                both = [(np.asarray(places)[step, task], mask[step, task]) for places, mask, _ in (train, validation)]
+                self.check(placed, np.concatenate([places[np.asarray(mask) > 0] for places, mask in both]))
+                (xt, yt, wt), (xv, yv, wv) = (self.examples(placed, places, mask) for places, mask in both)
+                gradients.append(self.meta_gradient(xt, yt, wt, xv, yv, wv))
+            self.w = self.w - 0.1 * np.mean(gradients, axis=0)
+
+    def meta_gradient(self, xt: Any, yt: Any, wt: Any, xv: Any, yv: Any, wv: Any) -> np.ndarray:
+        """(dU/dw)' grad L_val(U(w)), where dU/dw = (I - alpha X'X / n)^steps."""
+        update = self.learner.update
+        assert isinstance(update, GradientDescent)
+        v, slope = self.w, np.eye(len(self.w))
+        for _ in range(update.steps):
+            v = v - update.step_size * xt.T @ (wt * (xt @ v - yt))
+            slope = slope - update.step_size * (xt.T * wt) @ xt @ slope
+        return slope.T @ (xv.T @ (wv * (xv @ v - yv)))
+
+    def check(self, placed: list[Any], places: np.ndarray) -> None:
+        """D_tr and D_val are different datapoints of one user, not of the current one where the past alone counts."""
+        assert len(set(places.tolist())) == len(places) > 0
+        (user,) = {placed[place][0] for place in places}
+        assert not (self.learner.past_only and user == self.recent[-1])
+        self.drawn.add(user)
+
+    def examples(self, placed: list[Any], places: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Inputs, targets, and weights that sum to 1; of one datapoint D_tr may get none, which then says nothing."""
+        chosen = [placed[place] for place, real in zip(places, mask, strict=True) if real]
+        x, y, weights = (np.array([datapoint[i] for datapoint in chosen]) for i in (1, 2, 3))
+        return x.reshape(-1, len(self.w)), y, weights / weights.sum() if chosen else weights
+
+
+def example_by_example(batch: Batch) -> tuple[Any, Any, Any]:
+    return batch.inputs, batch.targets, batch.weights
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"update": GradientDescent(1, 0.3)},
+        {"sampling": Recency(1.0)},
+        {"past_only": True},
+        {"meta_batch": 4, "train_size": 9, "validation_size": 9},  # more than a user may have: both are filled in part
+        {"vary_train_size": True},
+        {"retention": Retention("last", 17)},
+    ],
+    ids=str,
+)
+def test_ftml_is_what_numpy_makes_of_the_same_draws_of_users_who_come_back(changes: dict[str, Any]) -> None:
+    """In double precision, after every arrival; examples weigh differently."""
+    base = FTML(GradientDescent(2, 0.2), 3, 3, 2, 3, optimizer=optax.sgd(0.1))
+    learner = replace(base, **changes)
+    random = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        problem = quadratic(3)
+
+        def of(user: int, n: int) -> Batch:
+            x = random.normal(size=(n, 3))
+            return Batch.of(
+                x, x @ np.array([user, 1.0, -user]) + 0.1 * random.normal(size=n), random.uniform(0.5, 2, n)
+            )
+
+        state = learner.init(problem, jax.random.key(1), of(0, 1))
+        by_hand = ByHand(problem, learner, state.params["w"])
+        for user, n in ((0, 6), (1, 8), (0, 5), (2, 4), (1, 2), (0, 7), (1, 9), (2, 3)):
+            batch, before = of(user, n), state.params["w"]
+            by_hand.observe(state.key, user, batch)
+            state, _ = learner.observe(problem, state, user, batch)
+            assert state.params["w"].dtype == np.float64
+            np.testing.assert_allclose(state.params["w"], by_hand.w, rtol=1e-6, atol=1e-7)  # weights are 32-bit numbers
+            moved = np.abs(np.asarray(state.params["w"] - before)).max()
+            assert moved > 1e-3 or (learner.past_only and len(by_hand.recent) == 1)
+        assert by_hand.drawn == {0, 1, 2}
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_every_learner_learns_in_double_precision(name: str) -> None:
+    """Without a warning, and with parameters that stay as precise."""
+    learner = LEARNERS[name]
+    with jax.enable_x64(True):
+        state = learner.init(CURVES, jax.random.key(0), points(1, dtype=np.float64))
+        for task in (0, 1, 0):
+            state, _ = learner.observe(CURVES, state, task, points(6, task, dtype=np.float64))
+        found, _ = learner.adapt(CURVES, state, 0, points(6, dtype=np.float64))
+        assert {leaf.dtype for leaf in jax.tree.leaves((state.params, found))} == {np.dtype(np.float64)}
+        assert np.isfinite(numbers(found)).all()
+
+
 def test_the_past_of_ftl_is_every_task_but_the_current_one_also_when_that_comes_back() -> None:
     learner = FTL(steps=2, batch_size=8, batch_tasks=1)
 
@@ -266,6 +388,27 @@ def test_every_task_has_a_head_of_its_own() -> None:
         found = adapted(learner, then, task)
         np.testing.assert_array_equal(found["head"]["kernel"], kernels[1][row])
         np.testing.assert_array_equal(found["hidden"][0]["kernel"], then.params[0]["hidden"][0]["kernel"])
+
+
+@pytest.mark.parametrize("kind", [MultiHeadTOE, MultiHeadFTL])
+def test_heads_follow_the_first_arrival_of_tasks_that_interleave_and_return(kind: Any) -> None:
+    learner = kind(steps=3, batch_tasks=2, batch_size=8, tasks=5, optimizer=Momentum(0.01))
+    state, heads = learner.init(CURVES, jax.random.key(0), points(1)), []
+    tasks: list[int | str] = ["b", 7, "b", "7", 7, "b"]
+    first = ["b", 7, "7"]
+    for i, task in enumerate(tasks):
+        state = after(learner, state, task, points(8, i))
+        heads.append(np.asarray(state.params[1]["head"]["kernel"]))
+        arrived = len(set(tasks[: i + 1]))
+        if i:  # those who never arrived keep the head that was drawn for them
+            np.testing.assert_array_equal(heads[i][arrived:], heads[0][arrived:])
+        for row, other in enumerate(first[:arrived]):
+            assert state.buffer.row_of(other) == row
+    assert (np.abs(heads[-1][:3] - heads[0][:3]).max(axis=(1, 2)) > 0).all()
+    asked: list[tuple[int | str, int]] = [("b", 0), (7, 1), ("7", 2), ("new", 3)]
+    for task, row in asked:
+        found = learner.adapt(CURVES, state, task, points(8)[:0])[0]  # of no data: the head as it is
+        np.testing.assert_array_equal(found["head"]["kernel"], heads[-1][row])
 
 
 def test_one_task_with_one_head_is_gradient_descent_on_all_of_its_data() -> None:
