@@ -135,7 +135,7 @@ def test_folders_are_numbered_where_none_is_named(tmp_path: Path, monkeypatch: p
 
 
 def test_an_experiment_of_one_s_own_in_one_file(tmp_path: Path) -> None:
-    example = Path(__file__).parents[1] / "examples" / "own_experiment.py"
+    example = Path(__file__).parents[2] / "examples" / "own_experiment.py"
     assert call("run", str(example), "--preset", "smoke", "--out", str(tmp_path), "--nearest-mean.shrinkage", "2") == 0
     assert set(json.loads((tmp_path / "summary.json").read_text())["learners"]) == {"ftml", "nearest-mean"}
 

@@ -40,7 +40,7 @@ from metaleader import (
 from metaleader.models import adapters
 from metaleader.problem.batch import pad
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EPSILON = 1e-5  # of all three kinds of batch normalisation
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_tune import EXPERIMENT, account, planned, untimed
 
 import tunable
 from command import call
@@ -28,7 +29,6 @@ from metaleader.tuning.search import tune
 from metaleader.tuning.spaces import Choices, Range, Space, spaces
 from metaleader.tuning.studies import Ended, Rungs
 from metaleader.tuning.trials import TrialJob, perform
-from test_tune import EXPERIMENT, account, planned, untimed
 
 RUNGS = Pruning(first=1, reduction=3)  # of 6 rounds: after 1 and 3
 SEARCH = ("guess.helped=false|true", "guess.steps=1:20")
