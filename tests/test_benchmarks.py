@@ -453,6 +453,7 @@ def test_the_time_to_the_first_answer_is_that_of_processes_which_end_well(tmp_pa
     assert all(float(cpu) > 0 for _, cpu, _ in found.rows)
 
 
+@pytest.mark.slow
 def test_a_run_compiles_its_programs_once(in_processes: None, tmp_path: Path) -> None:
     run_part("compiling", "--quick", "--learners", "toe", "--result", str(tmp_path / "found.json"))
     cold, warm = outcome.load(tmp_path / "found.json").tables[0].rows
@@ -461,6 +462,7 @@ def test_a_run_compiles_its_programs_once(in_processes: None, tmp_path: Path) ->
     assert float(cold[2]) > 0
 
 
+@pytest.mark.slow
 def test_a_run_whose_time_is_taken_gives_what_it_gives_otherwise(
     in_processes: None, data_dir: Path, tmp_path: Path
 ) -> None:

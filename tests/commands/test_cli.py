@@ -14,7 +14,9 @@ from command import Refused, call
 SMOKE = ["run", "sinusoid", "--preset", "smoke"]
 
 
-@pytest.mark.parametrize("name", ["rainbow-digits", "rainbow-mnist"])  # the others: where their streams are tested
+@pytest.mark.parametrize(  # the others: where their streams are tested
+    "name", ["rainbow-mnist", pytest.param("rainbow-digits", marks=pytest.mark.slow)]
+)
 def test_every_experiment_runs_at_smoke_from_command_to_report(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
 ) -> None:

@@ -154,6 +154,7 @@ def test_the_bars_are_what_was_recorded() -> None:
     assert illustrations.draw("colours", {"scratch": of["scratch"]}) is None
 
 
+@pytest.mark.slow
 def test_the_smoke_preset_of_coloured_mnist_runs(data_dir: Path, tmp_path: Path) -> None:
     arguments = ["run", "coloured-mnist", "--preset", "smoke", "--learner", "ftml", "--data-dir", str(data_dir)]
     with pytest.raises(SystemExit) as end:

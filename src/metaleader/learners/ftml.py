@@ -92,13 +92,12 @@ class FTML(PredictsByModel):
         drawn = _draw(Static((problem, self)), state.key, buffer.counts, buffer.ages)
         key, train, validation = drawn
         minibatches = (_taken(buffer, draw) for draw in (train, validation))
-        params, opt_state = _meta_update(
-            Static((problem, self.update, self.optimizer, self.tasks_at_once)),
-            devices.mesh(self.meta_batch),
-            state.params,
-            state.opt_state,
-            *minibatches,
-        )
+        static, mesh = Static((problem, self.update, self.optimizer, self.tasks_at_once)), devices.mesh(self.meta_batch)
+        params, opt_state = _meta_update(static, mesh, state.params, state.opt_state, *minibatches)
+        if mesh.size > 1:
+            # CPU devices share a pool of threads: a program enqueued behind this one can take the thread that one of
+            # the devices needs to join the others in the mean.
+            jax.block_until_ready(params)
         return Learned(params, opt_state, buffer, key), self.meta_steps * self.meta_gradient_evaluations()
 
     def adapt(self, problem: Problem, state: Learned, task: TaskKey, batch: Batch) -> tuple[Params, int]:  # noqa: ARG002
