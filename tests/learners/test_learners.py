@@ -350,6 +350,7 @@ def test_ftml_is_what_numpy_makes_of_the_same_draws_of_users_who_come_back(chang
 
 
 @pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.slow
 def test_every_learner_learns_in_double_precision(name: str) -> None:
     """Without a warning, and with parameters that stay as precise."""
     learner = LEARNERS[name]
