@@ -115,8 +115,7 @@ def adapted(
     padded = pad(batch, max(FEW, 1 << (len(batch) - 1).bit_length() if len(batch) else 0))
     of_all = getattr(problem.net, "calibrates_on_all_tasks", False) or len(batch) == 0
     population = _population(buffer) if of_all else None
-    calibrates = len(batch) > 0 or population is not None
-    found = _adapted(Static((problem, update, len(batch) == 0, calibrates)), params, padded, population)
+    found = _adapted(Static((problem, update, len(batch) == 0)), params, padded, population)
     return found, update.gradient_evaluations(len(batch))
 
 
@@ -136,13 +135,10 @@ def _population(buffer: TaskBuffer) -> Batch | None:
 
 @partial(jax.jit, static_argnums=0)
 def _adapted(
-    static: Static[tuple[Problem, UpdateProcedure, bool, bool]],
-    params: MetaParams,
-    batch: Batch,
-    population: Batch | None,
+    static: Static[tuple[Problem, UpdateProcedure, bool]], params: MetaParams, batch: Batch, population: Batch | None
 ) -> Params:
-    problem, update, no_data, calibrates = static.value
-    if population is None and calibrates:
+    problem, update, no_data = static.value
+    if population is None and not no_data:
         return adapt(problem, update, params, batch)
     found = update(_loss_of_nothing if no_data else problem.objective, params, batch)
     return found if population is None else problem.net.calibrate(found, population)
@@ -158,12 +154,12 @@ def random_keys(problem: Problem, key: Array, shape: tuple[int, ...]) -> Array |
     return jax.random.split(jax.random.fold_in(key, 0), shape) if problem.random else None
 
 
-def with_keys(batch: Batch, keys: Array | None) -> Batch:
-    """The minibatches with their random keys."""
+def minibatches(buffer: TaskBuffer, places: Array, weights: Array, keys: Array | None) -> Batch:
+    """The examples at `places`, an array of any shape: a `Batch` whose leaves have that shape in front; with keys."""
+    batch = _gathered(buffer.data, buffer.order, places, weights)
     return Batch(batch.inputs, batch.targets, batch.weights, keys)
 
 
 @jax.jit
-def gathered(data: Batch, order: Any, places: Any, weights: Any) -> Batch:
-    """The examples at `places`, an array of any shape: a `Batch` whose leaves have that shape in front."""
+def _gathered(data: Batch, order: Any, places: Any, weights: Any) -> Batch:
     return store.take(data, jnp.asarray(order)[places], weights)

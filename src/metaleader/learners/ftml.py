@@ -13,7 +13,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
 
 from metaleader import devices
-from metaleader.buffer import Recency, Retention, Sampling, TaskBuffer, TaskKey, sampling
+from metaleader.buffer import Recency, Retention, Sampling, TaskKey, sampling
 from metaleader.errors import check_not_negative, check_positive
 from metaleader.learners import base
 from metaleader.learners.base import Learned, PredictsByModel
@@ -89,11 +89,10 @@ class FTML(PredictsByModel):
         buffer = self.retention.append(state.buffer, task, batch)
         if self.past_only and buffer.past == 0:
             return state._replace(buffer=buffer), 0
-        drawn = _draw(Static((problem, self)), state.key, buffer.counts, buffer.ages)
-        key, train, validation = drawn
-        minibatches = (_taken(buffer, draw) for draw in (train, validation))
+        key, *draws = _draw(Static((problem, self)), state.key, buffer.counts, buffer.ages)
+        train, validation = (base.minibatches(buffer, *draw) for draw in draws)
         static, mesh = Static((problem, self.update, self.optimizer, self.tasks_at_once)), devices.mesh(self.meta_batch)
-        params, opt_state = _meta_update(static, mesh, state.params, state.opt_state, *minibatches)
+        params, opt_state = _meta_update(static, mesh, state.params, state.opt_state, train, validation)
         if mesh.size > 1:
             # CPU devices share a pool of threads: a program enqueued behind this one can take the thread that one of
             # the devices needs to join the others in the mean.
@@ -115,11 +114,6 @@ class FTML(PredictsByModel):
         a_task = self.update.gradient_evaluations(self.train_size)
         a_task += self.update.meta_gradient_evaluations(self.train_size) + self.validation_size
         return self.meta_batch * a_task
-
-
-def _taken(buffer: TaskBuffer, draw: tuple[Array, Array, Array | None]) -> Batch:
-    places, weights, keys = draw
-    return base.with_keys(base.gathered(buffer.data, buffer.order, places, weights), keys)
 
 
 @partial(jax.jit, static_argnums=0)

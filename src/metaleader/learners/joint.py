@@ -176,7 +176,7 @@ def train(
     taken = steps if taken is None else taken
     static = Static((problem, minibatches, steps, which, current_first))
     key, rows, places, weights, keys, spent = _draw(static, state.key, buffer.counts, buffer.ages, np.int32(taken))
-    batches = base.with_keys(base.gathered(buffer.data, buffer.order, places, weights), keys)
+    batches = base.minibatches(buffer, places, weights, keys)
     compiled = Static((problem, optimizer, minibatches.calibration, of_task))
     params, opt_state = _train(compiled, state.params, state.opt_state, rows, batches, np.int32(taken))
     return Learned(params, opt_state, buffer, key), int(spent)
