@@ -128,6 +128,20 @@ def test_a_generator_without_end_is_asked_for_each_task_once() -> None:
     assert plain(same.runs[0].records) == plain(records)
 
 
+def test_of_a_long_stream_only_the_rounds_that_are_played_are_made() -> None:
+    asked: list[int] = []
+
+    def make(i: int) -> ml.Task:
+        asked.append(i)
+        return task(i)
+
+    stream = ml.Stream(make, 1000, (("file", "checksum"),))
+    results = ml.run(LINE, stream, ml.TOE(steps=1), rounds=3, progress=False)
+    assert asked == [0, 1, 2]
+    assert results.runs[0].about.rounds == 3
+    assert results.runs[0].about.data == {"file": "checksum"}
+
+
 def test_what_can_be_iterated_over_once_is_not_run_twice_or_resumed(tmp_path: Path) -> None:
     with pytest.raises(ml.UserError, match="iterated over once only, and 2 runs need it"):
         ml.run(LINE, iter([task(0)]), ml.TOE(steps=1), seeds=2, progress=False)

@@ -96,7 +96,7 @@ def task_id(task: TaskKey) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def empty(example: Batch, key: Array | None = None, capacity: int = CAPACITY) -> TaskBuffer:
+def empty(example: Batch, key: Array, capacity: int) -> TaskBuffer:
     """A buffer for examples of the shapes and types in `example`, with room for `capacity` of them at first.
 
     `key` settles what a limited memory will keep by chance.
@@ -106,7 +106,7 @@ def empty(example: Batch, key: Array | None = None, capacity: int = CAPACITY) ->
         return jnp.zeros((capacity, *np.shape(leaf)[1:]), jnp.asarray(leaf[:1]).dtype)
 
     data = jax.tree.map(room, Batch(example.inputs, example.targets, example.weights))
-    seed = np.zeros(2, np.uint32) if key is None else np.asarray(jax.random.key_data(key)).astype(np.uint32)
+    seed = np.asarray(jax.random.key_data(key)).astype(np.uint32)
     places, rows = np.zeros(capacity, np.int32), np.zeros(ROWS, np.int32)
     return TaskBuffer(
         data,

@@ -128,9 +128,9 @@ def planned_jobs(
         values = values_of(experiment, began, given)
         if given and replaced(began, values) == began:
             continue
-        folder = out.absolute() / name / re.sub(r"[^\w.,=+-]", "_", ",".join(setting))
+        where = out.absolute() / name / re.sub(r"[^\w.,=+-]", "_", ",".join(setting))
         planned += [
-            Job(name, preset_name, tuple(values.items()), setting, learner, seed, folder, data_dir, command)
+            Job(name, preset_name, tuple(values.items()), setting, learner, seed, where, data_dir, command)
             for learner in experiment.compared
             for seed in range(experiment.seeds if seeds is None else seeds)
         ]

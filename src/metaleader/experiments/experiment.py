@@ -14,7 +14,7 @@ from metaleader.online.protocol import OnlineProtocol
 from metaleader.problem.losses import Loss
 from metaleader.problem.model import ModelLike
 from metaleader.problem.problem import Problem
-from metaleader.problem.scores import Score
+from metaleader.problem.scores import Score, several
 from metaleader.streams import Stream
 from metaleader.update import (
     GradientDescent,
@@ -130,7 +130,7 @@ class Experiment:
     @property
     def score(self) -> Score:
         """The score that decides on proficiency."""
-        return self.scores if isinstance(self.scores, Score) else self.scores[0]
+        return several(self.scores)[0]
 
 
 def learners(ftml: FTML, ftl: FTL | MultiHeadFTL, toe: TOE | MultiHeadTOE, scratch: Scratch) -> Mapping[str, Learner]:

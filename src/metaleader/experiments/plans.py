@@ -15,7 +15,7 @@ from metaleader.experiments import find
 from metaleader.experiments.experiment import Experiment, Preset
 from metaleader.experiments.settings import replaced
 from metaleader.learners import Learner
-from metaleader.online.description import RunDescription, ScoreDescription, described
+from metaleader.online.description import RunDescription, described
 from metaleader.runs.folder import RunFolder
 from metaleader.runs.run import Plan, RunInterrupted, run
 from metaleader.runs.workers import stop_if_asked
@@ -59,20 +59,12 @@ class Selection:
                 raise UserError(unknown("learner", name, preset.learners))
         streams = devices.on_all(lambda: {seed: preset.stream.stream(seed, self.data_dir) for seed in self.seeds})
         problem = experiment.problem(preset)
-        about = RunDescription(
-            experiment=experiment.name,
-            preset=self.preset_name,
-            learner="",
-            seed=0,
-            rounds=None,
-            settings={
-                "stream": described(preset.stream),
-                "model": described(preset.model),
-                "loss": described(preset.loss),
-                "protocol": described(preset.protocol),
-            },
-            scores=tuple(ScoreDescription(score.name, score.higher_is_better) for score in problem.scored),
-            threshold=preset.protocol.threshold,
+        about = RunDescription.of(
+            experiment.name,
+            self.preset_name,
+            problem,
+            preset.protocol,
+            described(preset.stream),
             gradients=preset.gradients,
             illustration=experiment.illustration,
             report_sizes=tuple(experiment.report_sizes),

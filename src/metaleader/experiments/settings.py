@@ -36,10 +36,7 @@ def setting(preset: Preset, name: str) -> Any:
     Raises:
         UserError: there is none of that name.
     """
-    value: Any = preset
-    for owner, part in _path(preset, name):
-        value = preset.learners[part] if owner is preset.learners else getattr(value, part)
-    return value
+    return _found(preset, name)[1]
 
 
 def has_setting(preset: Preset, name: str) -> bool:
@@ -63,8 +60,7 @@ def replaced(preset: Preset, values: Mapping[str, Any]) -> Preset:
     parts: dict[str, Any] = {part: getattr(preset, part) for part in PARTS}
     learners, gradients, own = dict(preset.learners), preset.gradients, set(preset.own_steps)
     for name, value in values.items():
-        (_, first), *rest = _path(preset, name)
-        path = [part for _, part in rest]
+        (first, *path), _ = _found(preset, name)
         if first == "gradients":
             gradients = value
         elif first in parts:
@@ -81,28 +77,25 @@ def _replaced(owner: Any, path: list[str], value: Any) -> Any:
     return dataclasses.replace(owner, **{path[0]: _replaced(getattr(owner, path[0]), path[1:], value)})
 
 
-def _path(preset: Preset, name: str) -> list[tuple[Any, str]]:
-    """The parts of a name, each with what it is a part of.
+def _found(preset: Preset, name: str) -> tuple[list[str], Any]:
+    """The parts of a name, first that of the preset's own part or learner, and the value there.
 
     Raises:
         UserError: there is no setting of that name.
     """
-    first, *rest = name.split(".")
-    owner: Any
-    path: list[tuple[Any, str]]
-    if first in preset.learners:
-        path, owner = [(preset.learners, first)], preset.learners[first]
-    elif first in PARTS or first == "gradients":
-        path, owner = [(preset, first)], getattr(preset, first)
-    else:
-        raise _unknown(preset, name)
-    for word in rest:
-        part = word.replace("-", "_")
-        if not _is_settings(owner) or part not in {field.name for field in dataclasses.fields(owner)}:
+    first, *words = name.split(".")
+    path: list[str] = [first]
+    value: Any = preset.learners.get(first)
+    if value is None:
+        if first not in (*PARTS, "gradients"):
             raise _unknown(preset, name)
-        path.append((owner, part))
-        owner = getattr(owner, part)
-    return path
+        value = getattr(preset, first)
+    for part in (word.replace("-", "_") for word in words):
+        if not _is_settings(value) or part not in {field.name for field in dataclasses.fields(value)}:
+            raise _unknown(preset, name)
+        path.append(part)
+        value = getattr(value, part)
+    return path, value
 
 
 def _unknown(preset: Preset, name: str) -> UserError:

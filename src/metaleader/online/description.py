@@ -14,6 +14,8 @@ import jax
 import numpy as np
 
 from metaleader.errors import UserError
+from metaleader.online.protocol import OnlineProtocol
+from metaleader.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,40 @@ class RunDescription:
     commit: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     machine: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        experiment: str,
+        preset: str,
+        problem: Problem,
+        protocol: OnlineProtocol,
+        stream: Mapping[str, Any] | None = None,
+        **others: Any,
+    ) -> RunDescription:
+        """What the runs of an experiment are of, before it is known which learner, seed and stream each has.
+
+        Args:
+            experiment: its name.
+            preset: its preset's name.
+            problem: what is learned.
+            protocol: how a round goes.
+            stream: its settings, as plain JSON; None: they are not known.
+            others: other fields.
+        """
+        parts = {"model": problem.model, "loss": problem.loss, "protocol": protocol}
+        settings = {name: described(part) for name, part in parts.items()}
+        return cls(
+            experiment,
+            preset,
+            learner="",
+            seed=0,
+            rounds=None,
+            settings=settings if stream is None else {"stream": stream, **settings},
+            scores=tuple(ScoreDescription(score.name, score.higher_is_better) for score in problem.scored),
+            threshold=protocol.threshold,
+            **others,
+        )
 
     @property
     def score(self) -> ScoreDescription:

@@ -17,7 +17,7 @@ from metaleader.problem.batch import Batch, Examples, bucket_size, joined, pad
 from metaleader.problem.content import Static, content
 from metaleader.problem.losses import CrossEntropy, Loss, weighted_mean
 from metaleader.problem.model import ModelLike, Params, applied, asks_for
-from metaleader.problem.scores import Score, check_scores
+from metaleader.problem.scores import Score, check_scores, several
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ class Problem:
     @property
     def scored(self) -> tuple[Score, ...]:
         """The scores, also where there is one."""
-        return (self.scores,) if isinstance(self.scores, Score) else self.scores
+        return several(self.scores)
 
     @property
     def score(self) -> Score:

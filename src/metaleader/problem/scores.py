@@ -115,6 +115,11 @@ accuracy = Score("accuracy", _correct, higher_is_better=True)
 mean_squared_error = Score("squared error", squared_error, higher_is_better=False)
 
 
+def several(scores: tuple[Score, ...] | Score) -> tuple[Score, ...]:
+    """The scores, also where there is one."""
+    return (scores,) if isinstance(scores, Score) else scores
+
+
 def check_scores(scores: tuple[Score, ...]) -> None:
     """Make sure that there is a score, and that no two have the same name.
 

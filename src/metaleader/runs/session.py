@@ -14,7 +14,7 @@ from metaleader.errors import UserError
 from metaleader.learners import Learner
 from metaleader.online import OnlineProtocol, Record, begin
 from metaleader.online import resume as go_on
-from metaleader.online.description import RunDescription, ScoreDescription, described
+from metaleader.online.description import RunDescription
 from metaleader.online.protocol import peeked
 from metaleader.problem import Problem
 from metaleader.results import metrics
@@ -23,7 +23,7 @@ from metaleader.results.results import Results
 from metaleader.runs import run as runs
 from metaleader.runs.progress import live
 from metaleader.runs.run import Plan, Progress
-from metaleader.streams import Task
+from metaleader.streams import Stream, Task
 
 Tasks: TypeAlias = Iterable[Task] | Callable[[int], Iterable[Task]]  # the same for all seeds, or of each
 
@@ -83,16 +83,7 @@ def run(
             f"the stream can be iterated over once only, and {len(named) * len(numbers)} runs need it: give a list, a "
             "Stream, or a function that gives the tasks of a seed"
         )
-    about = RunDescription(
-        experiment=name,
-        preset="own",
-        learner="",
-        seed=0,
-        rounds=None,
-        settings={"model": described(problem.model), "loss": described(problem.loss), "protocol": described(protocol)},
-        scores=tuple(ScoreDescription(score.name, score.higher_is_better) for score in problem.scored),
-        threshold=protocol.threshold,
-    )
+    about = RunDescription.of(name, "own", problem, protocol)
     plan = Plan(problem, streams, named, protocol, Path(out or "."), about)
     with live(plan) if progress else contextlib.nullcontext() as show:
         if out is None:
@@ -105,8 +96,8 @@ def _tasks(stream: Tasks, seed: int, rounds: int | None) -> Iterable[Task]:
     tasks = stream(seed) if callable(stream) else stream
     if rounds is None:
         return tasks
-    if isinstance(tasks, Sequence):
-        return tasks[:rounds]
+    if isinstance(tasks, Sequence):  # each task is still made when its round comes
+        return Stream(tasks.__getitem__, min(rounds, len(tasks)), getattr(tasks, "sources", ()))
     return list(itertools.islice(tasks, rounds))
 
 

@@ -88,7 +88,7 @@ def prepare(
     source: str = "",
     around: int = 0,
 ) -> Tuning:
-    """What to tune, from the options of the command: see `cli.TuneOptions`.
+    """What to tune, from the options of the command: see `commands.tune.TuneOptions`.
 
     A stream that can hold out a part of the training images for validation (a field `held_out`) does so, unless
     `settings` says otherwise: a search must not choose by the images that results are judged on.
