@@ -70,10 +70,10 @@ class Job(plans.Job):
     given: bytes
 
     def plan(self) -> Plan:
-        """The run as a plan of one, checkpointed every round."""
+        """The run as a plan of one."""
         experiment, preset = find(self.experiment), pickle.loads(self.given)
         of_run = (self.learner,), (self.seed,), self.out, self.data_dir, self.command, self.setting
-        return Selection(experiment, self.preset_name, preset, *of_run).plan(checkpoint_rounds=True)
+        return Selection(experiment, self.preset_name, preset, *of_run).plan()
 
 
 def settings_of(experiment: Experiment, options: Options) -> Preset:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ class Dying(TOE):
         before = log.read_text().splitlines() if log.exists() else []
         log.write_text("\n".join([*before, f"{os.getpid()} {str(task).removeprefix('round ')}"]) + "\n")
         died = sum(line.endswith(" 3") for line in before) // 2
+        if task == "round 2":
+            time.sleep(1.1)  # so that a checkpoint is due
         if task == "round 3" and died < self.deaths and state.buffer.is_current(task):
             os.kill(os.getpid(), signal.SIGKILL)  # in the middle of the round
         return super().observe(problem, state, task, batch)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 MANY = 30  # names, too many to list in a message
 
@@ -15,8 +17,28 @@ class UserError(ValueError):
     """
 
 
+class WriteError(UserError):
+    """The file system refuses to take results; no later run can go on either."""
+
+
 class RunFailed(Exception):  # noqa: N818 - one of the ways in which a run stops
     """One of several processes cannot go on with a run, and the others cannot without it."""
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn what the file system refuses into one line.
+
+    Raises:
+        WriteError: naming the file, or `folder`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(
+            f"cannot write to {error.filename or folder}: {error.strerror or error}; make room or choose another "
+            "folder with --out, then add --resume to go on from the last checkpoint"
+        ) from error
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

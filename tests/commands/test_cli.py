@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from command import Refused, call
+from metaleader import UserError
+from metaleader.commands.terminal import results_in
 
 SMOKE = ["run", "sinusoid", "--preset", "smoke"]
 
@@ -134,6 +136,33 @@ def test_folders_are_numbered_where_none_is_named(tmp_path: Path, monkeypatch: p
     for _ in range(2):
         assert call(*SMOKE, "--learner", "toe") == 0
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["sinusoid-smoke", "sinusoid-smoke-2"]
+
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "report.md").write_text("mine")
+    for command in ("run", "sweep", "tune", "reproduce"):
+        arguments = ["--experiment"] * (command == "reproduce")
+        assert call(command, *arguments, "sinusoid", "--preset", "smoke", "--out", str(tmp_path)) == 2
+        assert "holds no results but report.md: choose a new folder with --out" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["report.md"]
+    assert (tmp_path / "report.md").read_text() == "mine"
+
+
+def test_two_commands_that_begin_together_have_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with results_in(None, "a", resume=False) as first, results_in(None, "a", resume=False) as second:
+        assert (first.name, second.name) == ("a", "a-2")
+        with (
+            pytest.raises(UserError, match=r"runs/a is in use by process \d+ on "),
+            results_in(first, "a", resume=True),
+        ):
+            pass
+        (second / "kept").touch()
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["a-2"]  # nothing came of the other
+    with pytest.raises(UserError, match="there is no runs/b to resume"), results_in(None, "b", resume=True):
+        pass
 
 
 def test_an_experiment_of_one_s_own_in_one_file(tmp_path: Path) -> None:

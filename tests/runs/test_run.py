@@ -8,17 +8,24 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import optax
 import pytest
 
-from metaleader import EXPERIMENTS, TOE, Adam, UserError
+import metaleader
+from metaleader import EXPERIMENTS, TOE, Adam, Model, Problem, Score, Task, UserError
 from metaleader.experiments.plans import Selection
 from metaleader.online.description import described
-from metaleader.runs import source
+from metaleader.runs import folder, source
 from metaleader.runs.folder import RunFolder
 from metaleader.runs.run import Plan, RunInterrupted, run
+from problems import points
 
 COMMAND = [
     *(sys.executable, "-m", "metaleader", "run", "sinusoid", "--preset", "smoke"),
@@ -159,19 +166,74 @@ def test_a_learner_that_fails_or_diverges_does_not_stop_the_others(
     assert len(records(tmp_path)["toe"]) == 6
 
 
+def test_what_determines_the_records_is_compared_by_content(tmp_path: Path) -> None:
+    def model(rate: float, width: int = 3) -> Model:
+        return Model(lambda key: jax.random.normal(key, (1, width)), lambda w, x, _: rate * (x @ w).sum(axis=1))
+
+    def loss(outputs: Any, targets: Any) -> Any:
+        return (outputs - targets[:, 0]) ** 2
+
+    def squared(outputs: Any, targets: Any) -> Any:
+        return jnp.square(outputs - targets[:, 0])
+
+    def made(
+        rate: float = 1.0,
+        width: int = 3,
+        loss: Any = loss,
+        score: Any = loss,
+        learning_rate: float = 1e-2,
+        task: int = 0,
+    ) -> Callable[..., Any]:
+        tasks = [Task(points(4, seed), points(4, seed)) for seed in range(task, task + 3)]
+        problem = Problem(model(rate, width), loss, Score("error", score, higher_is_better=False))
+        learner = TOE(steps=1, optimizer=optax.adamw(learning_rate))
+        return partial(metaleader.run, problem, tasks, learner, out=tmp_path, progress=False)
+
+    made()()
+    made()(resume=True)  # the same, though made of other lambdas
+    others: dict[str, Callable[..., Any]] = {
+        "other code of settings.model.apply": made(rate=2.0),
+        "other code of settings.model.init": made(width=4),
+        "other code of settings.loss": made(loss=squared),
+        "other code of settings.scores.error": made(score=squared),
+        "settings.learner.optimizer": made(learning_rate=2e-2),
+        "rounds = 3, now it is 2": partial(made(), rounds=2),
+    }
+    for name, other in others.items():
+        with pytest.raises(UserError, match=name):
+            other(resume=True)
+    (tmp_path / "toe" / "seed-0" / "outcome.json").unlink()  # a run that can go on compares its first task, too
+    before = (tmp_path / "toe" / "seed-0" / "records.jsonl").read_bytes()
+    made(task=1)(resume=True)
+    assert "another first task" in (tmp_path / "toe" / "seed-0" / "outcome.json").read_text()
+    assert (tmp_path / "toe" / "seed-0" / "records.jsonl").read_bytes() == before
+
+
+def test_what_a_stream_cannot_read_fails_its_own_run_alone(tmp_path: Path) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Reading(TOE):
+        def observe(self, *_: Any) -> Any:
+            raise FileNotFoundError(2, "No such file or directory", "mine.npy")
+
+    two = dataclasses.replace(plan(tmp_path), learners={"reading": Reading(), "toe": TOE()})
+    outcomes = {Path(path).parent.name: outcome for path, outcome in run(two).items()}
+    assert outcomes["toe"] == "finished"
+    assert "mine.npy" in outcomes["reading"]
+
+
 def test_a_full_disk_is_one_line_and_the_run_can_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uninterrupted: dict[str, list[dict[str, Any]]]
 ) -> None:
     append = RunFolder.append
 
-    def full(folder: RunFolder, record: Any) -> None:
+    def full(own: RunFolder, record: Any) -> None:
         if record.round == 2:
-            with (folder.path / "records.jsonl").open("a") as file:
+            with (own.path / "records.jsonl").open("a") as file:
                 file.write('{"round": 2')
-            raise OSError(28, "No space left on device", str(folder.path / "records.jsonl"))
-        append(folder, record)
+            raise OSError(28, "No space left on device", str(own.path / "records.jsonl"))
+        append(own, record)
 
-    monkeypatch.setattr(RunFolder, "append", full)
+    monkeypatch.setattr(RunFolder, "append", folder._writes(full))
     with pytest.raises(UserError, match=r"cannot write to .*records.jsonl: No space left on device; make room"):
         run(plan(tmp_path, checkpoint_seconds=0.0))
     monkeypatch.setattr(RunFolder, "append", append)

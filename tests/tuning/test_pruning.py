@@ -5,6 +5,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -223,6 +224,21 @@ def test_trials_are_judged_on_validation_data_unless_told_otherwise(tmp_path: Pa
     assert json.loads((out / "tune.json").read_text())["held_out"] == "test"
     assert "test images, which results are judged on as well" in (out / "tune.md").read_text()
     assert tune(pruned_of("sinusoid", tmp_path / "sinusoid"))["held_out"] is None
+
+
+def test_a_lock_or_a_torn_line_that_a_killed_search_left_is_no_obstacle(
+    whole: tuple[dict[str, Any], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(whole[1], tmp_path / "search")
+    log = tmp_path / "search" / "optuna-journal.log"
+    log.with_name(log.name + ".lock").symlink_to(log)
+    log.write_bytes(log.read_bytes() + b'{"op_co')
+    monkeypatch.chdir(tmp_path)
+    assert untimed(tune(pruned(Path("search")), resume=True)) == untimed(whole[0])
+    log.write_bytes(log.read_bytes()[:-9] + b"\n")
+    lines = log.read_bytes().count(b"\n")
+    with pytest.raises(UserError, match=rf"optuna-journal.log, line {lines}, is damaged"):
+        tune(pruned(Path("search")), resume=True)
 
 
 def pruned_of(name: str, out: Path) -> Tuning:

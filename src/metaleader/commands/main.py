@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
@@ -29,6 +30,7 @@ metaleader COMMAND --help tells more; metaleader run EXPERIMENT --help lists eve
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and end with its exit code: 0, 1 if a run failed, 2 if the user erred, 130 on Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    warnings.showwarning = lambda message, *_: _say(f"warning: {message}")
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(USAGE)

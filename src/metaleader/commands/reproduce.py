@@ -11,7 +11,7 @@ from typing import Annotated
 
 import tyro
 
-from metaleader.commands.terminal import chosen, folder, stopped, table, told
+from metaleader.commands.terminal import chosen, results_in, stopped, table, told
 from metaleader.errors import UserError, unknown
 from metaleader.experiments import EXPERIMENTS, sweeps
 from metaleader.experiments.parsing import by_name, parse, values_of
@@ -61,7 +61,12 @@ def main(arguments: list[str]) -> int:
     for name in ("seeds", "workers"):
         if (value := getattr(options, name)) is not None and value < 1:
             raise UserError(f"--{name} must be at least 1, got {value}")
-    out = options.out or folder(f"reproduce-{options.preset}", options.resume or options.report_only)
+    goes_on = options.resume or options.report_only
+    with results_in(options.out, f"reproduce-{options.preset}", goes_on) as out:
+        return _reproduce(options, out, arguments)
+
+
+def _reproduce(options: ReproduceOptions, out: Path, arguments: list[str]) -> int:
     outcomes: dict[str, str] = {}
     if not options.report_only:
         command = shlex.join(["metaleader", "reproduce", *arguments])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from metaleader import devices
-from metaleader.commands.terminal import chosen, finish, folder, stopped
+from metaleader.commands.terminal import chosen, finish, results_in, stopped
 from metaleader.errors import UserError
 from metaleader.experiments import find
 from metaleader.experiments.parsing import option_of, parse_with_settings
@@ -64,23 +66,29 @@ def main(arguments: list[str]) -> int:
         devices.join(options.coordinator, options.processes, options.process_id)
     elif options.processes is not None or options.process_id is not None:
         raise UserError("--processes and --process-id need --coordinator HOST:PORT")
-    out = options.out or devices.on_first(lambda: folder(f"{experiment.name}-{preset_name}", options.resume))
-    selection = Selection(
-        experiment,
-        preset_name,
-        preset,
-        learners,
-        tuple(range(options.seeds)),
-        out,
-        options.data_dir,
-        shlex.join(["metaleader", "run", name, *arguments]),
-    )
-    plan = selection.plan(checkpoint_seconds=options.checkpoint_seconds)
+    with ExitStack() as ours:
+        folder = results_in(options.out, f"{experiment.name}-{preset_name}", options.resume)
+        out = devices.on_first(partial(ours.enter_context, folder))
+        selection = Selection(
+            experiment,
+            preset_name,
+            preset,
+            learners,
+            tuple(range(options.seeds)),
+            out,
+            options.data_dir,
+            shlex.join(["metaleader", "run", name, *arguments]),
+        )
+        return _run(selection, options, [name, *arguments])
+
+
+def _run(selection: Selection, options: RunOptions, arguments: list[str]) -> int:
+    plan, out = selection.plan(checkpoint_seconds=options.checkpoint_seconds), selection.out
     try:
         with live(plan, quiet=not devices.is_first()) as progress:
             outcomes = run(plan, options.resume, progress)
     except RunInterrupted:
-        return stopped(["run", name, *arguments], options.out, out)
+        return stopped(["run", *arguments], options.out, out)
     if not devices.is_first():
         return int(any(outcome.startswith("failed") for outcome in outcomes.values()))
     return finish(out, outcomes)

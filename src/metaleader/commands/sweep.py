@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from metaleader.commands.terminal import chosen, finish, folder, stopped
+from metaleader.commands.terminal import chosen, finish, results_in, stopped
 from metaleader.errors import UserError
 from metaleader.experiments import sweeps
 from metaleader.experiments.parsing import parse
@@ -61,7 +61,11 @@ def main(arguments: list[str]) -> int:
     for name in ("seeds", "cores", "workers"):
         if (value := getattr(options, name)) is not None and value < 1:
             raise UserError(f"--{name} must be at least 1, got {value}")
-    out = options.out or folder(f"sweep-{options.preset}", options.resume)
+    with results_in(options.out, f"sweep-{options.preset}", options.resume) as out:
+        return _sweep(options, out, arguments)
+
+
+def _sweep(options: SweepOptions, out: Path, arguments: list[str]) -> int:
     learners = chosen(options.learner)
     command = shlex.join(["metaleader", "sweep", *arguments])
     data_dir = options.data_dir and options.data_dir.absolute()

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from metaleader import devices
-from metaleader.errors import UserError
+from metaleader.errors import UserError, writing
+from metaleader.processes import owned
+
+NOTES = ("by-hand.md", "notes.md")  # what a user may lay into a folder before its results come
+RUNS = ("*/seed-*/config.json", "*/*/seed-*/config.json", "*/*/*/seed-*/config.json", "tune.json")
 
 
 def finish(out: Path, outcomes: Mapping[str, str]) -> int:
@@ -58,14 +64,50 @@ def chosen(groups: Iterable[Iterable[str]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for names in groups for name in names))
 
 
-def folder(name: str, resume: bool) -> Path:
-    """A new folder runs/NAME, runs/NAME-2, ...; the newest that exists, to resume."""
-    root = Path("runs")
-    candidates = [root / name] + [root / f"{name}-{i}" for i in range(2, 1000)]
-    free = next(i for i, path in enumerate(candidates) if not path.exists())
-    if resume and free == 0:
-        raise UserError(f"there is no {candidates[0]} to resume: name the folder with --out")
-    return candidates[free - 1] if resume else candidates[free]
+@contextmanager
+def results_in(given: Path | None, name: str, resume: bool, among_others: bool = False) -> Iterator[Path]:
+    """The folder for the results of a command, of which this process is the only owner.
+
+    Args:
+        given: what the user named; None: a new folder runs/NAME, runs/NAME-2, ..., or the newest, to resume.
+        name: of the new folder.
+        resume: whether to go on with results that are there.
+        among_others: whether the folder may hold other things than results.
+
+    Raises:
+        UserError: there is nothing to resume, another process owns the folder, or it holds other things than results.
+    """
+    with ExitStack() as ours:
+        with writing(given or Path("runs")):
+            if given is None and not resume:
+                out = _new(name, ours)
+            else:
+                out = given or _newest(name)
+                ours.enter_context(owned(out))
+            others = sorted(path.name for path in out.iterdir() if path.name[0] != "." and path.name not in NOTES)
+            if others and not among_others and not any(next(out.glob(pattern), None) for pattern in RUNS):
+                raise UserError(f"{out} holds no results but {', '.join(others[:3])}: choose a new folder with --out")
+        yield out
+
+
+def _numbered(name: str) -> Iterator[Path]:
+    return (Path("runs") / (f"{name}-{i}" if i > 1 else name) for i in itertools.count(1))
+
+
+def _new(name: str, ours: ExitStack) -> Path:
+    """The first folder that no other process has made."""
+    for path in _numbered(name):
+        with suppress(FileExistsError):
+            ours.enter_context(owned(path, new=True))
+            return path
+    raise AssertionError  # there is always another number
+
+
+def _newest(name: str) -> Path:
+    there = list(itertools.takewhile(Path.exists, _numbered(name)))
+    if not there:
+        raise UserError(f"there is no {Path('runs') / name} to resume: name the folder with --out")
+    return there[-1]
 
 
 def say(line: str) -> None:

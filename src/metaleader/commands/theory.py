@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 import time
+from pathlib import Path
 
 from rich.console import Console
 
 from metaleader import devices, theory
-from metaleader.commands.terminal import folder, say
+from metaleader.commands.terminal import results_in, say
 from metaleader.experiments.parsing import parse
 from metaleader.runs.progress import steps
 
@@ -16,7 +17,11 @@ from metaleader.runs.progress import steps
 def main(arguments: list[str]) -> int:
     """Run the command, and return its exit code."""
     options = parse(theory.TheoryOptions, arguments, "metaleader theory")
-    out = options.out or folder("theory", resume=False)
+    with results_in(options.out, "theory", resume=False, among_others=True) as out:
+        return _theory(options, out, arguments)
+
+
+def _theory(options: theory.TheoryOptions, out: Path, arguments: list[str]) -> int:
     theory.check_free(out)
     devices.start()
     began, console = time.monotonic(), Console()

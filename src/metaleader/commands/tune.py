@@ -10,9 +10,9 @@ from typing import Annotated
 import tyro
 
 from metaleader import devices
-from metaleader.commands.terminal import chosen, folder, stopped, table, told
+from metaleader.commands.terminal import chosen, results_in, stopped, table, told
 from metaleader.errors import UserError
-from metaleader.experiments import find
+from metaleader.experiments import Experiment, find
 from metaleader.experiments.parsing import parse
 from metaleader.runs.progress import steps
 from metaleader.runs.run import RunInterrupted
@@ -85,7 +85,11 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"--around must not be negative, got {options.around}")
     devices.start(options.cores)
     experiment = find(options.experiment)
-    out = options.out or folder(f"tune-{experiment.name}-{options.preset}", options.resume)
+    with results_in(options.out, f"tune-{experiment.name}-{options.preset}", options.resume) as out:
+        return _tune(options, experiment, out, arguments)
+
+
+def _tune(options: TuneOptions, experiment: Experiment, out: Path, arguments: list[str]) -> int:
     planned = prepare(
         experiment,
         options.preset,
@@ -98,7 +102,7 @@ def main(arguments: list[str]) -> int:
         options.data_dir,
         shlex.join(["metaleader", "tune", *arguments]),
         Pruning(options.rungs, options.reduction, options.prune),
-        options.experiment,
+        options.experiment or "",
         options.around,
     )
     at_once = min(slots(options.workers, options.cores), len(planned.plan.learners))

@@ -117,13 +117,13 @@ class Job:
         return RunFolder(self.out / self.learner / f"seed-{self.seed}")
 
     def plan(self) -> Plan:
-        """The run as a plan of one, checkpointed every round."""
+        """The run as a plan of one."""
         experiment, learners, seeds = find(self.experiment), (self.learner,), (self.seed,)
         preset = replaced(experiment.preset(self.preset_name), dict(self.values))
         selection = Selection(
             experiment, self.preset_name, preset, learners, seeds, self.out, self.data_dir, self.command, self.setting
         )
-        return selection.plan(checkpoint_rounds=True)
+        return selection.plan(checkpoint_seconds=1.0)
 
 
 def perform(job: Job, cores: int) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import math
+import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from metaleader.errors import UserError
 from metaleader.online.protocol import OnlineProtocol
 from metaleader.problem import Problem
+from metaleader.problem.content import checksum, importable, is_own
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ class RunDescription:
         """
         parts = {"model": problem.model, "loss": problem.loss, "protocol": protocol}
         settings = {name: described(part) for name, part in parts.items()}
+        settings["scores"] = {score.name: described(score.function) for score in problem.scored}
         return cls(
             experiment,
             preset,
@@ -149,6 +152,8 @@ class RunDescription:
             longer = name == "settings.stream.rounds" and isinstance(old, int) and isinstance(new, int) and new > old
             if not longer:
                 return name, old, new
+        if self.rounds and now.rounds and now.rounds < self.rounds:
+            return "rounds", self.rounds, now.rounds
         return None
 
 
@@ -156,14 +161,19 @@ DETERMINES = ("experiment", "preset", "learner", "seed", "settings", "data")
 
 
 def described(value: Any) -> Any:
-    """A setting as plain JSON: an object by its type's name and its fields, a function by its name, inf as a string."""
+    """A setting as plain JSON: an object by its type's name and its fields, a function by its name, inf as a string.
+
+    Of classes and functions of the user's own, a checksum of their code is added.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {each.name: described(getattr(value, each.name)) for each in dataclasses.fields(value)}
-        return {"type": type(value).__name__, **fields}
+        return {"type": type(value).__name__, **_code(type(value)), **fields}
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, (str, int, float, type(None))):
         return value
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {"type": type(value).__name__, **described(value._asdict())}
     if isinstance(value, Sequence):
         return [described(item) for item in value]
     if isinstance(value, Mapping):
@@ -172,10 +182,18 @@ def described(value: Any) -> Any:
         given = {"function": value.func, "arguments": value.args, **value.keywords}
         return {"type": "partial", **described(given)}
     if isinstance(value, (np.ndarray, jax.Array)):
-        return f"array of {value.dtype}, shape {value.shape}"
+        return f"array of {value.dtype}, shape {value.shape}, checksum {checksum(value)}"
+    if isinstance(value, types.MethodType):
+        return {"method": value.__qualname__, "of": described(value.__self__)}
     if hasattr(value, "__qualname__"):
-        return value.__qualname__
-    return {"type": type(value).__qualname__, **described(getattr(value, "__dict__", {}))}
+        code = _code(value)
+        return {"function": value.__qualname__, **code} if code else value.__qualname__
+    return {"type": type(value).__qualname__, **_code(type(value)), **described(getattr(value, "__dict__", {}))}
+
+
+def _code(value: Any) -> dict[str, str]:
+    """The checksum of a class or function, unless its name says which it is: of an installed package."""
+    return {} if importable(value) and not is_own(value) else {"code": checksum(value)}
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, Any, Any]]:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from metaleader.errors import UserError
+from metaleader.files import whole_lines
 
 
 @dataclass(frozen=True)
@@ -36,3 +42,33 @@ class Record:
     evaluation_seconds: float
     learning_evaluations: int
     other_scores: Mapping[str, float | None] = field(default_factory=dict)
+
+    def as_line(self) -> str:
+        """A line of JSON."""
+        return json.dumps(dataclasses.asdict(self), allow_nan=False) + "\n"
+
+
+def is_record(line: bytes) -> bool:
+    """Whether a line of a file holds a record."""
+    try:
+        Record(**json.loads(line))
+    except (ValueError, TypeError):
+        return False
+    return True
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records in a file, a line each.
+
+    Raises:
+        UserError: a line is no record; names the file and the line.
+    """
+    records = []
+    for number, line in enumerate(whole_lines(path), 1):
+        try:
+            records.append(Record(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"{path}, line {number}, is no record ({error}): restore it, or delete its folder"
+            ) from error
+    return records

@@ -1,16 +1,20 @@
 """Equality by content: of two functions that do the same, whichever lambda made them.
 
 What is compiled for a problem serves every problem that is equal to it. Python compares functions by identity, so that
-two models of one definition would be compiled twice.
+two models of one definition would be compiled twice. A run that goes on in another process makes sure, by checksums of
+content, that it goes on with the same.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import sys
+import sysconfig
 import types
 from collections.abc import Hashable, Mapping
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import jax
@@ -74,11 +78,72 @@ def _content(value: Any, within: tuple[int, ...]) -> Hashable:
         return "partial", _content((value.func, value.args, value.keywords), inside)
     if isinstance(value, types.MethodType):
         return "method", _content(value.__func__, inside), _content(value.__self__, inside)
-    if isinstance(value, types.FunctionType) and not _importable(value):
+    if isinstance(value, types.FunctionType) and not importable(value):
         return _function(value, inside)
     if isinstance(value, types.CodeType):
         return _code(value, inside)
     return Itself(value)
+
+
+def checksum(value: Any) -> str:
+    """A checksum of `content`, the same in every process of one version of Python.
+
+    Classes and functions of installed packages count by their names, those of the user's own by their code as well.
+
+    >>> checksum(lambda x: x + 1) == checksum(lambda x: x + 1), checksum(lambda x: x + 1) == checksum(lambda x: x + 2)
+    (True, False)
+    """
+    return hashlib.blake2b(repr(_portable(content(value), set())).encode(), digest_size=8).hexdigest()
+
+
+def _portable(part: Any, met: set[int]) -> Any:
+    """A part of a content without what differs between processes."""
+    if isinstance(part, tuple):
+        return tuple(_portable(item, met) for item in part)
+    if isinstance(part, frozenset):
+        return sorted(repr(_portable(item, met)) for item in part)
+    if isinstance(part, type):
+        return _portable_object(part, met)
+    return _portable_object(part.value, met) if isinstance(part, Itself) else part
+
+
+def _portable_object(value: Any, met: set[int]) -> Any:
+    named = value if hasattr(value, "__qualname__") else type(value)
+    name = f"{named.__module__}.{named.__qualname__}"
+    if id(value) in met or (named is value and not is_own(value)):
+        return name
+    met.add(id(value))
+    if isinstance(value, types.ModuleType):
+        return value.__name__
+    if isinstance(value, types.FunctionType):
+        return name, _portable(_function(value, ()), met)
+    if isinstance(value, type):
+        bases = tuple(_portable_object(base, met) for base in value.__bases__)
+        members = {key: member for key, member in vars(value).items() if not key.startswith(("__", "_abc_"))}
+        return name, bases, tuple((key, _portable(content(_plain(member)), met)) for key, member in members.items())
+    inside = getattr(value, "__wrapped__", None) or getattr(value, "__dict__", {})
+    return name, _portable(content(inside), met)
+
+
+def _plain(member: Any) -> Any:
+    """What a descriptor in a class is made of."""
+    if isinstance(member, (staticmethod, classmethod)):
+        return member.__func__
+    if isinstance(member, property):
+        return member.fget, member.fset, member.fdel
+    return member.func if isinstance(member, functools.cached_property) else member
+
+
+def is_own(value: Any) -> bool:
+    """Whether a class or function is the user's own, and not of Python, of this package or of another installed one."""
+    module = sys.modules.get(value.__module__ or "")
+    if module is None or value.__module__ == "__main__":
+        return True
+    file = getattr(module, "__file__", None)
+    return file is not None and not any(Path(file).is_relative_to(folder) for folder in _INSTALLED)
+
+
+_INSTALLED = {*map(Path, sysconfig.get_paths().values()), Path(__file__).parents[1]}
 
 
 class Itself:
@@ -106,12 +171,12 @@ def _array(value: Any) -> Hashable:
     return ("array", kind, array.shape, array.tobytes()) if array.dtype != object else Itself(value)
 
 
-def _importable(function: types.FunctionType) -> bool:
-    """Whether it is found by its name in its module."""
-    found: Any = sys.modules.get(function.__module__)
-    for part in function.__qualname__.split("."):
+def importable(value: Any) -> bool:
+    """Whether a class or function is found by its name in its module."""
+    found: Any = sys.modules.get(value.__module__)
+    for part in value.__qualname__.split("."):
         found = getattr(found, part, None)
-    return found is function
+    return found is value
 
 
 def _function(function: types.FunctionType, within: tuple[int, ...]) -> Hashable:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +17,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from metaleader.errors import UserError
+from metaleader.files import read_json
 from metaleader.online.description import RunDescription
-from metaleader.online.record import Record
+from metaleader.online.record import Record, read_records
 from metaleader.results.statistics import Interval, t_interval
 
 
@@ -117,16 +117,13 @@ def load(paths: Sequence[Path]) -> list[Run]:
 
 def _load(folder: Path) -> Run:
     outcome, lines, arrays = (folder / name for name in ("outcome.json", "records.jsonl", "illustration.npz"))
-    content = lines.read_bytes() if lines.exists() else b""
-    text = content.decode()
-    complete = text[: text.rfind("\n") + 1].splitlines()  # a run under way may be writing the last line
     return Run(
-        RunDescription.from_json(json.loads((folder / "config.json").read_text()), str(folder / "config.json")),
-        tuple(Record(**json.loads(line)) for line in complete),
-        json.loads(outcome.read_text())["outcome"] if outcome.exists() else None,
+        RunDescription.from_json(read_json(folder / "config.json"), str(folder / "config.json")),
+        tuple(read_records(lines)),
+        read_json(outcome)["outcome"] if outcome.exists() else None,
         dict(np.load(arrays)) if arrays.exists() else None,
         folder,
-        hashlib.sha256(content).hexdigest(),
+        hashlib.sha256(lines.read_bytes() if lines.exists() else b"").hexdigest(),
     )
 
 

@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Mapping
+import functools
+import itertools
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
 from metaleader import devices
-from metaleader.errors import UserError
-from metaleader.files import write_json, write_text, write_whole
+from metaleader.errors import UserError, writing
+from metaleader.files import is_empty, make_folder, read_json, sync, sync_folder, whole_lines, write_json, write_whole
 from metaleader.online import Record, RunState
 from metaleader.online.description import RunDescription
+from metaleader.online.record import is_record, read_records
+from metaleader.processes import owned
 from metaleader.runs import checkpoint
+
+P = ParamSpec("P")
+T = TypeVar("T")
+PATIENCE = 30.0  # seconds that a worker whose parent was killed may take to end
+
+
+def _writes(method: Callable[Concatenate[RunFolder, P], T]) -> Callable[Concatenate[RunFolder, P], T]:
+    """A method that raises `WriteError` where the file system refuses."""
+
+    @functools.wraps(method)
+    def told(self: RunFolder, *args: P.args, **kwargs: P.kwargs) -> T:
+        with writing(self.path):
+            return method(self, *args, **kwargs)
+
+    return told  # type: ignore[return-value] # its first parameter may be given by name, which nobody does
 
 
 class RunFolder:
@@ -23,13 +43,26 @@ class RunFolder:
 
     - `config.json`: everything that determines the records, and how and where they were made (`RunDescription`);
     - `records.jsonl`: one `Record` a line;
-    - `checkpoints/`: the newest state from which the run can go on;
+    - `checkpoints/`: the newest states from which the run can go on;
     - `outcome.json`: how the run ended, once it did;
     - `illustration.npz`: arrays of a picture of what was learned, for experiments that have one.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Be the only process that writes in this folder.
+
+        Raises:
+            UserError: another process does; says which.
+            WriteError: the file system refuses.
+        """
+        with ExitStack() as stack:
+            with writing(self.path):
+                stack.enter_context(owned(self.path, PATIENCE))
+            yield
 
     @property
     def begun(self) -> bool:
@@ -38,42 +71,54 @@ class RunFolder:
 
     @property
     def outcome(self) -> str | None:
-        """`finished`, `diverged` or `failed: ...`, and None while the run can go on."""
+        """`finished`, `diverged` or `failed: ...`, and None while the run can go on.
+
+        Raises:
+            UserError: `outcome.json` is damaged.
+        """
         path = self.path / "outcome.json"
-        return str(json.loads(path.read_text())["outcome"]) if path.exists() else None
+        return str(read_json(path)["outcome"]) if path.exists() else None
 
     @property
     def description(self) -> RunDescription:
         """What the run is of.
 
         Raises:
-            UserError: `config.json` is of another version.
+            UserError: `config.json` is damaged, or of another version.
         """
         path = self.path / "config.json"
-        return RunDescription.from_json(json.loads(path.read_text()), str(path))
+        return RunDescription.from_json(read_json(path), str(path))
+
+    @property
+    def records(self) -> list[Record]:
+        """What was recorded so far.
+
+        Raises:
+            UserError: a line is no record.
+        """
+        return read_records(self.path / "records.jsonl")
 
     @property
     def rounds(self) -> tuple[int, int]:
         """The round of the last record, and how many are planned; 0 before the run began or where nobody knows."""
-        lines = self.path / "records.jsonl"
-        planned = (self.description.rounds or 0) if self.begun else 0
-        text = lines.read_text() if lines.exists() else ""
-        complete = text[: text.rfind("\n") + 1].splitlines()  # the last line may still be being written
-        return int(json.loads(complete[-1])["round"]) if complete else 0, planned
+        planned, records = (self.description.rounds or 0) if self.begun else 0, self.records
+        return records[-1].round if records else 0, planned
 
+    @_writes
     def create(self, description: RunDescription) -> None:
         """Make the folder of a new run; refuses one that exists."""
         self.refuse_existing()
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         write_json(self.path / "config.json", description.as_json())
 
+    @_writes
     def refuse_existing(self) -> None:
         """Make sure that there is nothing to overwrite.
 
         Raises:
             UserError: the folder exists and is not empty.
         """
-        if self.path.exists() and any(self.path.iterdir()):
+        if not is_empty(self.path):
             raise UserError(
                 f"{self.path} exists already: go on with it by --resume, or choose another folder with --out"
             )
@@ -87,50 +132,70 @@ class RunFolder:
         if difference := self.description.difference(now):
             raise UserError(changed(self.path, *difference))
 
+    @_writes
     def append(self, record: Record) -> None:
         """Add a line to `records.jsonl`, and hand it to the operating system at once."""
         with (self.path / "records.jsonl").open("a") as file:
-            file.write(json.dumps(dataclasses.asdict(record), allow_nan=False) + "\n")
+            file.write(record.as_line())
 
+    @_writes
     def end(self, outcome: str) -> None:
         """Note how the run ended."""
         write_json(self.path / "outcome.json", {"outcome": outcome})
 
-    def reopen(self, now: RunDescription) -> None:
-        """Let a run that finished go on to the rounds that its stream has now."""
+    @_writes
+    def lengthen(self, now: RunDescription) -> None:
+        """Let the run go on to the rounds that its stream has now, also if it had finished."""
+        (self.path / "outcome.json").unlink(missing_ok=True)
         longer = dataclasses.replace(self.description, rounds=now.rounds, settings=now.settings)
         write_json(self.path / "config.json", longer.as_json())
-        (self.path / "outcome.json").unlink(missing_ok=True)
 
+    @_writes
     def illustrate(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Keep the arrays of an illustration, if there are any."""
         if arrays:
             write_whole(self.path / "illustration.npz", lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
 
+    @_writes
     def save(self, state: RunState) -> None:
-        """Checkpoint a run state, with all records made so far; replaces the checkpoint before."""
+        """Checkpoint a run state; the records made so far are on the disk before it is."""
+        lines = self.path / "records.jsonl"
+        if lines.exists():
+            with lines.open("rb") as file:
+                sync(file)
+            sync_folder(self.path)
         checkpoint.save(self.path / "checkpoints", state)
 
     def restore(self, like: Any) -> RunState | None:
-        """The run state last saved, without the datapoints of tasks that may come back; None if none was saved.
+        """The newest run state whose records are there, without the datapoints of tasks that may come back, or None.
 
-        Records written after it are dropped: the run will write them again. With several processes, process 0
-        reads and the others receive.
+        A checkpoint that is damaged, or counts on records that are lost, gives way to the one before, with a warning.
+        With several processes, process 0 reads and the others receive.
         """
-        found = devices.on_first(lambda: checkpoint.read(self.path / "checkpoints"))
-        saved = None if found is None else checkpoint.placed(found, like)
-        devices.on_first(lambda: self._truncate(0 if saved is None else saved.records))
-        return saved
+        saved = devices.on_first(self._newest)
+        return None if saved is None else checkpoint.placed(saved, like)
 
-    def _truncate(self, records: int) -> None:
+    def _newest(self) -> RunState | None:
         path = self.path / "records.jsonl"
-        lines = path.read_text().splitlines(keepends=True)[:records] if path.exists() else []
-        write_text(path, "".join(lines))
+        there = len(list(itertools.takewhile(is_record, whole_lines(path))))
+        for found in checkpoint.newest_first(self.path / "checkpoints"):
+            if isinstance(found, RunState) and found.records <= there:
+                return found
+            damage = f"{path}: line {there + 1} is missing or damaged" if isinstance(found, RunState) else found
+            warnings.warn(f"{damage}; going on from what was saved before, to the same records", stacklevel=2)
+        return None
+
+    @_writes
+    def rewind(self, records: int) -> None:
+        """Drop what was recorded after the first `records` records: the run will make it again."""
+        path = self.path / "records.jsonl"
+        kept = whole_lines(path)[:records]
+        write_whole(path, lambda file: file.writelines(kept))
 
 
 def changed(folder: Path, name: str, before: Any, now: Any) -> str:
     """The message for a folder that was made with other settings."""
-    return (
-        f"{folder} was made with {name} = {before!r}, now it is {now!r}: "
-        "resume with the settings it began with, or choose another folder with --out"
-    )
+    what = f"{name} = {before!r}, now it is {now!r}"
+    if name.endswith(".code"):
+        what = f"other code of {name.removesuffix('.code')}, or under another version of Python"
+    return f"{folder} was made with {what}: resume with the settings it began with, or choose another folder with --out"

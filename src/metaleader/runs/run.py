@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import os
 import platform
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -23,11 +23,11 @@ import numpy as np
 
 from metaleader import devices
 from metaleader.buffer.store import task_id
-from metaleader.errors import RunFailed, UserError
+from metaleader.errors import RunFailed, UserError, WriteError
 from metaleader.learners import Learner
 from metaleader.online import OnlineProtocol, Record, RunState, begin
 from metaleader.online import resume as go_on
-from metaleader.online.description import RunDescription, described
+from metaleader.online.description import RunDescription, described, differences
 from metaleader.online.protocol import peeked
 from metaleader.problem import Problem
 from metaleader.problem.batch import Batch, joined
@@ -36,6 +36,7 @@ from metaleader.runs.folder import RunFolder
 from metaleader.streams import Task
 
 ENDED = ("finished", "diverged")
+SAVING = 0.05  # the share of a run's time that its checkpoints take at most
 PAUSED = "paused"  # at `Plan.until_round`: no outcome is written, and the run can go on
 Progress = Callable[[str, int, "int | None", RunState, "Record | None"], None]
 
@@ -53,8 +54,7 @@ class Plan:
         about: what the runs are of; what differs between them is filled in.
         illustrate: arrays of a picture of what was learned, from the learner's name, the learner, its state and the
             seed.
-        checkpoint_seconds: how much time a kill may cost.
-        checkpoint_rounds: checkpoint at the end of every round too, so that a kill costs the round under way at most.
+        checkpoint_seconds: how much time a kill may cost; more where checkpoints would take over 5 % of the time.
         until_round: pause every run, saved, once this many rounds are complete; a later plan goes on by resuming it.
             None: run to the end.
     """
@@ -67,7 +67,6 @@ class Plan:
     about: RunDescription
     illustrate: Callable[[str, Learner, Any, int], Mapping[str, np.ndarray]] | None = None
     checkpoint_seconds: float = 20.0
-    checkpoint_rounds: bool = False
     until_round: int | None = None
 
     def description(self, learner: str, seed: int) -> RunDescription:
@@ -109,20 +108,23 @@ def run(plan: Plan, resume: bool = False, progress: Progress | None = None) -> d
     rounds now. A run that stops at `plan.until_round` is `paused`.
 
     Raises:
-        UserError: a folder exists (or, resuming, was made with other settings), or cannot be written.
+        UserError: a folder exists (or, resuming, was made with other settings), is damaged, or is another process's.
+        WriteError: the file system refuses; with the runs to come, nothing is tried.
         RunInterrupted: on Ctrl-C, after the chunk under way; everything is saved.
         RunFailed: a run failed, with several processes; with one, the failure is noted and the next run begins.
     """
     check(plan, resume)
     outcomes = {}
-    with writing(plan.out), interrupts() as interrupted:
+    with interrupts() as interrupted:
         for learner, seed in plan.runs:
             folder = plan.folder(learner, seed)
-            outcome = devices.on_first(partial(_begin, folder, plan.description(learner, seed)))
-            if outcome not in ENDED:
-                outcome = _one(plan, folder, learner, seed, interrupted, progress)
-                if outcome != PAUSED:
-                    devices.on_first(partial(folder.end, outcome))
+            with ExitStack() as ours:
+                devices.on_first(partial(ours.enter_context, folder.owned()))
+                outcome = devices.on_first(partial(_begin, folder, plan.description(learner, seed)))
+                if outcome not in ENDED:
+                    outcome = _one(plan, folder, learner, seed, interrupted, progress)
+                    if outcome != PAUSED:
+                        devices.on_first(partial(folder.end, outcome))
             outcomes[str(folder.path)] = outcome
     return outcomes
 
@@ -133,8 +135,7 @@ def check(plan: Plan, resume: bool) -> None:
     Raises:
         UserError: see `run`.
     """
-    with writing(plan.out):
-        devices.on_first(lambda: _check_folders(plan, resume))
+    devices.on_first(lambda: _check_folders(plan, resume))
 
 
 def _check_folders(plan: Plan, resume: bool) -> None:
@@ -150,9 +151,24 @@ def _begin(folder: RunFolder, description: RunDescription) -> str | None:
     """Make the folder when its run's turn comes; returns the outcome of one that ended before."""
     if not folder.begun:
         folder.create(replace(description, **made()))
-    elif folder.outcome == "finished" and (description.rounds or 0) > (folder.description.rounds or 0):
-        folder.reopen(description)
-    return folder.outcome
+        return None
+    before, outcome = folder.description, folder.outcome
+    if outcome != "diverged" and (description.rounds or 0) > (before.rounds or 0):
+        folder.lengthen(description)
+        outcome = None
+    if outcome not in ENDED and (other := _elsewhere(before, replace(before, **made()))):
+        warnings.warn(
+            f"{folder.path} goes on with {other}: its records may differ, in their last digits, from those of a run "
+            "without a stop",
+            stacklevel=2,
+        )
+    return outcome
+
+
+def _elsewhere(before: RunDescription, now: RunDescription) -> str:
+    """What differs between where a run began and where it goes on; nothing, if empty."""
+    found = differences(before.as_json(), now.as_json(), ("versions", "machine"))
+    return "; ".join(f"{name} = {new!r}, before {old!r}" for name, old, new in found if name != "machine.system")
 
 
 def made() -> dict[str, Any]:
@@ -166,7 +182,7 @@ def made() -> dict[str, Any]:
         },
         "machine": {
             "system": platform.platform(),
-            "cores": os.cpu_count(),
+            "cores": devices.available_cores(),
             "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
             "processes": jax.process_count(),
         },
@@ -188,7 +204,7 @@ def _one(
         state, tasks = _restored(plan, folder, learner, stream, seed)
         if _pauses(plan, stream, state):
             return PAUSED
-        saved = time.monotonic()
+        saved, took = time.monotonic(), 0.0
         for reached, record in go_on(problem, tasks, learner, plan.protocol, state):
             state = reached
             if first and record is not None:
@@ -197,20 +213,22 @@ def _one(
                 progress(name, seed, rounds_of(stream), state, record)
             stop = devices.any_process(interrupted.is_set())
             pauses = _pauses(plan, stream, state)
-            due = time.monotonic() - saved > plan.checkpoint_seconds
-            if first and (stop or pauses or due or (plan.checkpoint_rounds and state.datapoints == 0)):
+            due = time.monotonic() - saved > max(plan.checkpoint_seconds, took / SAVING)
+            if first and (stop or pauses or due):
+                began = time.monotonic()
                 folder.save(state)
                 saved = time.monotonic()
+                took = saved - began
             if stop:
                 raise RunInterrupted
             if pauses:
                 return PAUSED
-        if first and not plan.checkpoint_rounds:
+        if first:
             folder.save(state)
         if first and plan.illustrate is not None:
             folder.illustrate(plan.illustrate(name, learner, state.learner, seed))
         return "diverged" if state.diverged else "finished"
-    except (RunInterrupted, OSError):
+    except (RunInterrupted, WriteError):
         raise
     except Exception as error:
         outcome = f"failed: {' '.join(str(error).split()) or type(error).__name__}"
@@ -226,9 +244,23 @@ def _restored(
     plan: Plan, folder: RunFolder, learner: Learner, stream: Iterable[Task], seed: int
 ) -> tuple[RunState, Iterable[Task]]:
     """Where the run stands, and the tasks to come, that of the round under way first."""
+    state, tasks = _found(plan, folder, learner, stream, seed)
+    devices.on_first(partial(folder.rewind, state.records))
+    return state, tasks
+
+
+def _found(
+    plan: Plan, folder: RunFolder, learner: Learner, stream: Iterable[Task], seed: int
+) -> tuple[RunState, Iterable[Task]]:
     task, tasks = peeked(stream)
     state = begin(plan.problem, learner, task, seed)
-    state = folder.restore(state.learner) or state
+    if (saved := folder.restore(state.learner)) is not None:
+        if saved.first != state.first:
+            raise UserError(
+                f"{folder.path} began with another first task than the stream has now: go on with the same stream, or "
+                "choose another folder with --out"
+            )
+        state = saved
     if state.round == 0:
         return state, tasks
     if iter(stream) is stream:
@@ -254,24 +286,8 @@ def _pauses(plan: Plan, stream: Iterable[Task], state: RunState) -> bool:
 
 
 @contextmanager
-def writing(out: Path) -> Iterator[None]:
-    """Turn what the file system refuses into one line.
-
-    Raises:
-        UserError: naming the file, or `out`.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {error.filename or out}: {error.strerror or error}; make room or choose another folder "
-            "with --out, then add --resume to go on from the last checkpoint"
-        ) from error
-
-
-@contextmanager
 def interrupts() -> Iterator[threading.Event]:
-    """An event that Ctrl-C (or a request to terminate) sets; the second one stops at once."""
+    """An event that Ctrl-C, a request to terminate or a closed terminal sets; the second one stops at once."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event  # only the main thread receives signals
@@ -282,7 +298,10 @@ def interrupts() -> Iterator[threading.Event]:
             signal.default_int_handler(number, frame)
         event.set()
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, on_signal) for number in numbers}
     try:
         yield event
     finally:

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from metaleader import devices
 from metaleader.errors import UserError
+from metaleader.processes import end_with_parent
 
 LOSSES = 3  # workers that one job may lose, without getting any further, before it counts as failed
 J = TypeVar("J")
@@ -85,10 +86,10 @@ _asked_to_stop: Callable[[], bool] = lambda: False  # noqa: E731 - replaced in a
 
 def _begin(stop: Any) -> None:
     global _asked_to_stop
-    parent = os.getppid()
+    end_with_parent()
     os.setpgrp()  # Ctrl-C in the terminal is for the parent, which asks its workers to stop
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    _asked_to_stop = lambda: stop.is_set() or os.getppid() != parent  # noqa: E731 - or the parent was killed
+    _asked_to_stop = stop.is_set
 
 
 def stop_if_asked(*_: Any) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
 import jax
+import numpy as np
 
 from metaleader.problem.batch import Batch, Examples
 
@@ -60,6 +62,16 @@ class Task:
                     f"{_shapes(of_test)}; make them equal"
                 )
         return cls(train, test, name, key)
+
+    @property
+    def checksum(self) -> str:
+        """A checksum of its data and names, the same in every process."""
+        leaves, structure = jax.tree.flatten((self.train, self.test))
+        digest = hashlib.blake2b(repr((self.name, self.key, structure)).encode(), digest_size=8)
+        for leaf in map(np.ascontiguousarray, leaves):
+            digest.update(f"{leaf.dtype} {leaf.shape}".encode())
+            digest.update(leaf.reshape(-1).view(np.uint8).data)
+        return digest.hexdigest()
 
     @property
     def held_out(self) -> Batch:

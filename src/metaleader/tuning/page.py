@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from metaleader.errors import writing
 from metaleader.files import write_text
 from metaleader.results import report
 from metaleader.results.figures import style
-from metaleader.runs.run import writing
 from metaleader.tuning import figure as tuning_figure
 
 HEADINGS = ("learner", "trials", "preset", "best", "which", "gradients", "time")

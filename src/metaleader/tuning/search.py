@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from metaleader.errors import UserError
+from metaleader.errors import UserError, writing
 from metaleader.files import write_json
 from metaleader.online import Record, RunState
 from metaleader.online.description import differences
 from metaleader.runs.folder import RunFolder, changed
-from metaleader.runs.run import Progress, RunInterrupted, check, interrupts, rounds_of, writing
+from metaleader.runs.run import Progress, RunInterrupted, check, interrupts, rounds_of
 from metaleader.runs.workers import LOSSES, LocalWorkers
 from metaleader.tuning.found import next_change, summary
 from metaleader.tuning.plan import FIRST_SEED, Tuning, folder_of, run_command, searched, stated_of, trial_of

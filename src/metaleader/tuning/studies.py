@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import json
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from metaleader.errors import UserError
-from metaleader.files import write_text
+from metaleader.files import whole_lines, write_whole
 from metaleader.tuning.spaces import Choices, Space
 
 
@@ -29,11 +31,25 @@ def optuna() -> Any:
 
 
 def studies(path: Path, names: Iterable[str], higher_is_better: bool) -> dict[str, Any]:
-    """A study for every name, kept in one journal, with the trials that it has."""
+    """A study for every name, kept in one journal, with the trials that it has.
+
+    Raises:
+        UserError: a line of the journal is damaged.
+    """
     if path.exists():  # a power cut may have torn the last line
-        text = path.read_text()
-        write_text(path, text[: text.rfind("\n") + 1])
-    storage = optuna().storages.JournalStorage(optuna().storages.journal.JournalFileBackend(str(path)))
+        lines = whole_lines(path)
+        for number, line in enumerate(lines, 1):
+            try:
+                json.loads(line)
+            except ValueError as error:
+                raise UserError(
+                    f"{path}, line {number}, is damaged ({error}): restore it, or delete the folder"
+                ) from error
+        write_whole(path, lambda file: file.writelines(lines))
+    # The folder has one owner, so that the journal needs no lock, which would outlive a process that is killed.
+    unlocked = SimpleNamespace(acquire=lambda: True, release=lambda: None)
+    backend = optuna().storages.journal.JournalFileBackend(str(path), lock_obj=unlocked)
+    storage = optuna().storages.JournalStorage(backend)
     direction = "maximize" if higher_is_better else "minimize"
     return {
         name: optuna().create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)

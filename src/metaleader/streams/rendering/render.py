@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from metaleader import devices
 from metaleader.errors import UserError
 from metaleader.files import write_text, write_whole
+from metaleader.processes import end_with_parent, owned
 from metaleader.streams import sources as data
 from metaleader.streams.rendering import backend, objects, room
 from metaleader.streams.rendering.settings import Rendering
@@ -50,7 +51,8 @@ def render(settings: Rendering, data_dir: Path | None = None, workers: int | Non
         workers: processes; None: one a core.
 
     Raises:
-        UserError: MuJoCo, OpenGL, CAD models, memory or disk are missing, or too few CAD models are sound.
+        UserError: MuJoCo, OpenGL, CAD models, memory or disk are missing, too few CAD models are sound, or another
+            process is rendering them.
     """
     if (folder := locate(settings, data_dir)) is not None:
         return folder
@@ -67,12 +69,12 @@ def render(settings: Rendering, data_dir: Path | None = None, workers: int | Non
     room.check_memory(workers * (PER_WORKER + 2 * settings.bytes_per_task), f"rendering by {workers} processes")
     os.environ.update(backend.environment_of(backend.working()))  # inherited by the workers
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _work(settings, folder, files, missing, workers)
-        checksums = {task_file(i): data.sha256(folder / task_file(i)) for i in range(settings.tasks)}
-        write_contact_sheet(folder, [folder / name for name in checksums])
-        manifest = {"settings": dataclasses.asdict(settings), "files": checksums}
-        write_text(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+        with owned(folder):
+            _work(settings, folder, files, missing, workers)
+            checksums = {task_file(i): data.sha256(folder / task_file(i)) for i in range(settings.tasks)}
+            write_contact_sheet(folder, [folder / name for name in checksums])
+            manifest = {"settings": dataclasses.asdict(settings), "files": checksums}
+            write_text(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
     except BrokenProcessPool as error:
         raise UserError(
             "a rendering process was ended, perhaps for want of memory: run it again with fewer --workers; tasks that "
@@ -92,7 +94,7 @@ def _work(settings: Rendering, folder: Path, files: Sequence[Path], missing: Seq
     """Prepare the objects, then render the missing tasks."""
     # Not forked: JAX runs threads.
     spawned = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=spawned) as pool, _bar() as bar:
+    with ProcessPoolExecutor(workers, spawned, end_with_parent) as pool, _bar() as bar:
         try:
             if settings.source == "cad":
                 names = _sound_objects(settings, folder, files, pool, bar)

@@ -1,0 +1,93 @@
+"""Folders that one process owns, and workers that end with their parent, however it does."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import multiprocessing
+import os
+import shlex
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TextIO
+
+from metaleader.errors import UserError
+from metaleader.files import make_folder
+
+OWNER = ".owner"  # the file in a folder that its owner keeps locked
+
+
+@contextmanager
+def owned(folder: Path, patience: float = 0.0, new: bool = False) -> Iterator[None]:
+    """Be the only process that writes in a folder, which is made if need be, until the block or the process ends.
+
+    Args:
+        folder: which.
+        patience: how many seconds to wait for an owner that may be about to end.
+        new: whether the folder must not exist.
+
+    Raises:
+        UserError: another process owns the folder; says which.
+        FileExistsError: the folder exists, and should be new.
+        OSError: the folder cannot be made or written.
+    """
+    path, until = folder / OWNER, time.monotonic() + patience
+    made = make_folder(folder, new)
+    while (lock := _locked(path)) is None:
+        if time.monotonic() >= until:
+            raise UserError(f"{folder} is in use by {_owner(path)}: wait until it ends, or choose another folder")
+        time.sleep(0.05)
+    with lock:
+        command = " ".join(shlex.join(sys.orig_argv).split())
+        lock.write(f"process {os.getpid()} on {socket.gethostname()} ({command})")
+        lock.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)  # while it is locked: whoever has opened it sees that it is no longer there
+            with suppress(OSError):  # they hold something by now
+                for each in made:
+                    each.rmdir()
+
+
+def _locked(path: Path) -> TextIO | None:
+    """The file, empty and locked until it is closed or the process ends; None if another process holds the lock."""
+    while True:
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644), "r+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                file.close()
+                return None
+            # A file system without locks, as some that are reached over a network: nobody can own a folder there.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                file.truncate(0)
+                return file
+        file.close()  # its owner ended, and removed it, after it was opened
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.read_text() or "another process"
+    except OSError:
+        return "another process"
+
+
+def end_with_parent() -> None:
+    """Let this process, a worker, end at once when its parent has, whatever either of them is doing."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
