@@ -245,6 +245,56 @@ def test_tasks_may_interleave_come_back_and_be_asked_for_out_of_turn(name: str) 
             np.testing.assert_array_equal(numbers(state), kept)
 
 
+def scattered(batch: Batch, seed: int) -> Batch:
+    """The same examples among others of weight 0, whose values are far off."""
+    n = len(batch)
+    places = np.sort(np.random.default_rng(seed).permutation(2 * n)[:n])
+
+    def among(leaf: np.ndarray) -> np.ndarray:
+        wide = np.full((2 * n, *leaf.shape[1:]), 1000, leaf.dtype)
+        wide[places] = leaf
+        return wide
+
+    return Batch.of(among(batch.inputs), among(batch.targets), np.isin(np.arange(2 * n), places))
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_examples_of_weight_0_have_no_influence(name: str) -> None:
+    """To the last bit, on what is learned, kept and adapted to, and whatever it costs."""
+    learner, found = LEARNERS[name], []
+    for given in (lambda batch, seed: batch, scattered):
+        state, spent = learner.init(CURVES, jax.random.key(0), points(1)), list[int]()
+        for i, task in enumerate((0, 1, 0)):
+            state, cost = learner.observe(CURVES, state, task, given(points(6, i), i))
+            spent.append(cost)
+        adapted, cost = learner.adapt(CURVES, state, 0, given(points(6), 3))
+        found.append(np.concatenate([numbers(state), numbers(adapted), [*spent, cost]]))
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_datapoints_of_weight_0_alone_are_nothing_to_learn_from() -> None:
+    nothing = replace(points(3), weights=np.zeros(3, np.float32))
+    for name in ("ftml", "toe", "ftl", "scratch"):
+        learner = LEARNERS[name]
+        start = learner.init(CURVES, jax.random.key(0), points(1))
+        before = numbers(start.params)
+        state = after(learner, start, 0, nothing)
+        assert state.buffer.size == 0
+        if name != "scratch":  # which begins every task with new weights
+            np.testing.assert_array_equal(numbers(state.params), before)
+        assert np.isfinite(numbers(learner.adapt(CURVES, state, 0, nothing)[0])).all()
+
+
+def test_weight_2_counts_as_two_copies_where_all_examples_are_taken() -> None:
+    batch = points(5)
+    heavy = replace(batch, weights=np.array([1, 2, 1, 1, 2], np.float32))
+    copies = batch[np.array([0, 1, 1, 2, 3, 4, 4])]
+    learner = FTML(GradientDescent(3, prior_strength=4.0))
+    state = learner.init(CURVES, jax.random.key(0), points(1))
+    one, other = (numbers(learner.adapt(CURVES, state, 0, each)[0]) for each in (heavy, copies))
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
 class ByHand:
     """FTML in NumPy, for a linear model with the loss (x'w - y)^2 / 2: what each user sent lies in a plain list.
 

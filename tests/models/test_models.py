@@ -79,7 +79,9 @@ def test_the_paper_s_net_on_28_pixels(depth: int, features: int) -> None:
 
 def test_8_bit_images_are_scaled_and_numbers_are_not() -> None:
     np.testing.assert_allclose(layers.as_float(np.array([0, 255], np.uint8)), [0, 1])
-    np.testing.assert_allclose(layers.as_float(np.array([0, 255.0], np.float32)), [0, 255])
+    for kind in (np.float32, np.int16):
+        np.testing.assert_allclose(layers.as_float(np.array([0, 255], kind)), [0, 255])
+    np.testing.assert_allclose(layers.as_float(np.array([False, True])), [0, 1])
 
 
 def test_an_mlp_is_what_numpy_computes() -> None:

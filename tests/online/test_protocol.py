@@ -168,8 +168,35 @@ def test_data_that_does_not_fit_is_refused_in_words(problem: Problem, task: Task
 
 def test_a_later_task_of_another_shape_is_refused() -> None:
     other = Task(points(20, dtype=np.float16), points(9))
-    with pytest.raises(ValueError, match=r"inputs are float16 .* the buffer holds float32"):
+    with pytest.raises(
+        ValueError, match=r"^round 2, training data: inputs are float16 .* holds float32.*\.astype\(float32"
+    ):
         list(play(CURVES, [lines(1)[0], other], TOE(steps=1)))
+
+
+@pytest.mark.parametrize("convert", [np.float32, np.int16])
+def test_held_out_data_of_another_type_is_refused(convert: Any) -> None:
+    """Models scale 8-bit images, and would be judged on images 255 times as bright."""
+    test = replace(images(4), inputs=images(4).inputs.astype(convert))
+    with pytest.raises(ValueError, match=r"^round 1, held-out data: inputs are (float32|int16) .* holds uint8"):
+        next(play(DIGITS, [Task(images(4), test)], TOE(steps=1)))
+    with pytest.raises(ValueError, match=r"^task 'a', held-out data: inputs are (float32|int16) .* holds uint8"):
+        Task.from_arrays(images(4).inputs, images(4).targets, test.inputs, test.targets, "a")
+
+
+def test_datapoints_without_weight_are_nothing_to_be_judged_on() -> None:
+    """Their mean loss would be 0, which is proficient."""
+    points_of_task = replace(points(9), weights=np.repeat(np.array([1, 0, 1], np.float32), 3))
+    records = list(play(CURVES, [Task(points_of_task)], TOE(steps=1), OnlineProtocol(chunk=3)))
+    assert [record.datapoints for record in records] == [0, 6]
+    with pytest.raises(ValueError, match=r"held-out data: weights .* not all of them 0"):
+        next(play(CURVES, [Task(points(9), replace(points(9), weights=np.zeros(9, np.float32)))], TOE(steps=1)))
+
+
+def test_what_is_no_array_is_refused() -> None:
+    task = Task(replace(points(3), weights=[1.0, 1.0, 1.0]))
+    with pytest.raises(ValueError, match=r"a batch holds arrays, got float: make it by Batch\.of"):
+        next(play(CURVES, [task], TOE(steps=1)))
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,12 @@ from typing import Any
 
 import hypothesis.strategies as st
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
+import scipy.sparse
 from hypothesis import given, settings
+from hypothesis.extra.numpy import arrays
 
 from metaleader import Batch, ConvNet, CrossEntropy, GradientDescent, Problem, Score, accuracy, adapt
 from metaleader.problem.batch import bucket_size, pad
@@ -95,18 +98,94 @@ def test_a_batch_without_weight_has_loss_zero_and_gradient_zero() -> None:
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradient))
 
 
+ONES = np.ones((2, 1), np.float32)
+
+
 @pytest.mark.parametrize(
-    ("inputs", "targets", "message"),
+    ("inputs", "message"),
     [
-        (np.ones((3, 2)), np.ones(2), r"got shapes \(3, 2\) and \(2,\)"),
-        (np.ones((0, 2)), np.ones(0), "at least one"),
-        (np.array([[1.0], [np.nan]]), np.ones(2), "inputs must be finite: example 1 holds nan"),
-        (np.ones((2, 1)), np.array([1.0, np.inf]), "targets must be finite: example 1 holds inf"),
+        (np.ones((3, 2)), r"got shapes \(3, 2\) and \(2, 1\)"),
+        (np.ones((0, 2)), "at least one"),
+        ({}, "as many inputs as targets"),
+        (np.ones((2, 0)), r"an example needs a number in every array, got shapes \(2, 0\)"),
+        ([[1.0], [2.0]], r"inputs\[0\]\[0\] is a single float: .* a list .* make it one by np\.array"),
+        ([[1.0], [2.0, 3.0]], r"a list .* make it one by np\.array"),
+        (np.array([[1.0], [np.nan]]), "inputs must be finite: example 1 holds nan"),
+        (np.array([[1.0], [np.inf]], ml_dtypes.bfloat16), "inputs must be finite: example 1 holds inf"),
+        ({"x": np.array([[1.0], [np.nan]], np.float16)}, r"inputs\['x'\] must be finite: example 1"),
+        (np.array([[1.0], [1e39]]), r"inputs are float32 in JAX, .*: example 1 holds 1e\+39; scale them"),
+        (np.array([[1], [2**31]]), "inputs are int32 in JAX, .*: example 1 holds 2147483648"),
+        (np.array([[1], [2**63]], np.uint64), "inputs are uint32 in JAX"),
+        (np.array([[1.0], [np.nan]], object), r"got object: .* np\.asarray\(values, np\.float32\)"),
+        (np.array(["a", "b"]), "got <U1: encode text as numbers"),
+        (np.array([b"a", b"b"]), "encode text as numbers"),
+        (np.array(["2020-01-01", "2020-01-02"], "datetime64[D]"), "give a time as a number"),
+        (np.array([1, 2], "timedelta64[s]"), "give a duration as a number"),
+        (np.ones((2, 1), complex), "give real and imaginary parts"),
+        (np.zeros(2, [("a", "f4"), ("b", "i4")]), "give every field as an array of its own"),
+        (np.ma.array(ONES, mask=[[False], [True]]), r"are masked in places, .* \.filled\(value\)"),
+        (scipy.sparse.eye_array(2).tocsr(), r"are sparse, of type csr_array: make them dense by \.toarray\(\)"),
+        (jax.random.split(jax.random.key(0)), "no array of numbers"),
     ],
 )
-def test_bad_examples_are_refused(inputs: Any, targets: Any, message: str) -> None:
+def test_what_is_no_finite_number_is_refused(inputs: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Batch.of(inputs, targets)
+        Batch.of(inputs, ONES)
+    if message.startswith("inputs"):
+        with pytest.raises(ValueError, match=message.replace("inputs", "targets", 1)):
+            Batch.of(ONES, inputs)
+
+
+@pytest.mark.parametrize("weights", [[1, -1], [0, 0], [1, np.nan], ["1", "1"], [1j, 1], [1, 1e39], [[1], [1]], [1]])
+def test_impossible_weights_are_refused(weights: Any) -> None:
+    with pytest.raises(ValueError, match="weights"):
+        Batch.of(ONES, ONES, weights)
+
+
+def test_large_numbers_are_taken_where_jax_has_64_bits() -> None:
+    with jax.enable_x64(True):
+        assert Batch.of(np.array([[1.0], [1e300]]), np.array([[1], [2**40]])).targets[1] == 2**40
+
+
+@given(
+    arrays(
+        st.sampled_from([np.bool_, np.uint8, np.int8, np.int32, np.int64, np.float16, np.float32, np.float64]),
+        st.tuples(st.integers(1, 9), st.integers(1, 3)),
+        elements={"min_value": 0, "max_value": 100},
+    )
+)
+def test_numbers_are_taken_as_they_are(values: np.ndarray) -> None:
+    batch = Batch.of(values, {"same": values.astype(ml_dtypes.bfloat16)})
+    np.testing.assert_array_equal(batch.inputs, values)
+    assert (batch.inputs.dtype, batch.targets["same"].dtype) == (values.dtype, ml_dtypes.bfloat16)
+    np.testing.assert_array_equal(batch.weights, np.ones(len(values), np.float32))
+
+
+def test_frames_and_masked_arrays_without_a_mask_are_arrays() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"a": [1.0, 2.0], "b": [3, 4]})
+    np.testing.assert_array_equal(Batch.of(frame, frame["b"]).inputs, [[1, 3], [2, 4]])
+    with pytest.raises(ValueError, match="got object"):
+        Batch.of(pandas.DataFrame({"a": ["x", "y"]}), frame["b"])
+    assert type(Batch.of(np.ma.array(ONES), ONES).inputs) is np.ndarray
+
+
+@settings(max_examples=30)
+@given(
+    arrays(
+        st.sampled_from([np.bool_, np.uint8, np.int32, np.float16, np.float32, np.float64]),
+        st.tuples(st.integers(1, 30), st.integers(1, 3)),
+        elements={"min_value": 0, "max_value": 100},
+    ),
+    st.integers(0, 9),
+)
+def test_padding_leaves_examples_as_they_are_and_repeats_the_last(values: np.ndarray, extra: int) -> None:
+    weights = np.arange(1, len(values) + 1)
+    padded = pad(Batch.of({"x": values}, values[:, 0], weights), len(values) + extra)
+    np.testing.assert_array_equal(padded.inputs["x"], np.concatenate([values, np.repeat(values[-1:], extra, 0)]))
+    np.testing.assert_array_equal(padded.targets, padded.inputs["x"][:, 0])
+    np.testing.assert_array_equal(padded.weights, [*weights, *[0] * extra])
+    assert (padded.inputs["x"].dtype, len(padded)) == (values.dtype, len(values) + extra)
 
 
 def test_padding_to_less_is_refused() -> None:

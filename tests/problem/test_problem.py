@@ -16,6 +16,7 @@ from metaleader import (
     FTML,
     TOE,
     Batch,
+    CrossEntropy,
     GradientDescent,
     Identity,
     InnerMomentum,
@@ -29,9 +30,11 @@ from metaleader import (
     Problem,
     Proximal,
     Reptile,
+    Score,
     Scratch,
     Task,
     UpdateProcedure,
+    accuracy,
     mean_squared_error,
     meta_gradient,
     play,
@@ -404,3 +407,83 @@ def test_data_that_does_not_fit_is_said_with_where_it_stands() -> None:
         replace(OF_EACH, scores=())
     with pytest.raises(ValueError, match="names of their own, got squared error, squared error"):
         replace(OF_EACH, scores=(mean_squared_error, mean_squared_error))
+
+
+def column(n: int) -> Any:
+    """A model that gives `n` numbers an example, or one without an axis of its own, where `n` is 0."""
+
+    def apply(params: Any, inputs: Any, weights: Any) -> Any:
+        outputs = inputs @ params["w"]
+        return outputs if n else outputs[:, 0]
+
+    return Model(lambda key: {"w": jnp.ones((5, max(n, 1)))}, apply)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (
+            lambda o, t: jnp.abs(o - t),
+            r"score 'own' has shape \(4, 1\) for 4 examples: .*\(4,\).* take the mean over all",
+        ),
+        (lambda o, t: jnp.mean(jnp.abs(o - t)), r"score 'own' has shape \(\) for 4 examples"),
+        (lambda o, t: 0.5, r"score 'own' has shape \(\)"),
+        (
+            lambda o, t: 1.0 * (o.argmax(-1) == t),
+            r"score 'own' has shape \(4, 4\) .* Outputs have shape \(4, 1\), targets \(4, 1\)",
+        ),
+    ],
+)
+def test_a_score_that_gives_no_number_an_example_is_refused_before_learning(function: Any, message: str) -> None:
+    problem = Problem(column(1), squared_error, Score("own", function, False))
+    with pytest.raises(ValueError, match=message):
+        next(play(problem, [Task(wide(4), wide(9))], TOE(1)))
+    without = replace(problem, model=None)
+    with pytest.raises(ValueError, match=message):  # nor of a learner with a model of its own
+        without.judge(np.ones((4, 1), np.float32), wide(4))
+
+
+def test_what_mixes_examples_is_refused() -> None:
+    """Outputs (n,) and targets (n, 1) give (n, n) differences, whose mean has a number an example all the same."""
+    batch = wide(9)
+
+    def mean_square(outputs: Any, targets: Any) -> Any:
+        return jnp.mean(jnp.square(outputs - targets), axis=-1)
+
+    own = Score("own", mean_square, False)
+    for problem, what in (
+        (Problem(column(0), mean_square, own), "the loss"),
+        (Problem(column(0), lambda o, t: jnp.square(o - t[:, 0]), own), "score 'own'"),
+    ):
+        check(problem, batch, "here")  # the shapes are right
+        with pytest.raises(ValueError, match=f"^{what} of an example changes with the other examples .* alike"):
+            check_blind_to_padding(problem, batch)
+    check_blind_to_padding(Problem(column(1), mean_square, own), batch)
+
+
+def test_labels_may_be_booleans() -> None:
+    random, params = np.random.default_rng(0), column(2).init(jax.random.key(0))
+    inputs, flags = random.normal(size=(9, 5)).astype(np.float32), random.random(9) < 0.5
+    problem = Problem(column(2), CrossEntropy(), accuracy)
+    found = []
+    for labels in (flags, flags.astype(np.int32)):
+        batch = Batch.of(inputs, labels)
+        check(problem, batch, "here")
+        found.append((problem.judge(inputs[:, :2], batch), float(problem.objective(params, batch))))
+    assert found[0] == found[1]
+    three = Problem(column(3), CrossEntropy(), accuracy)
+    assert np.isfinite(three.objective(column(3).init(jax.random.key(0)), Batch.of(inputs, flags)))
+
+
+@pytest.mark.parametrize(
+    ("labels", "remedy"),
+    [
+        (np.ones(4), r"float64 of shape \(4,\): try \.astype\(int\)"),
+        (np.ones((4, 1), int), r"int64 of shape \(4, 1\): try \.reshape\(-1\)"),
+        (np.eye(4), r"float64 of shape \(4, 4\): try \.astype.* \.argmax\(axis=1\)"),
+        (np.eye(4, dtype=bool), r"bool of shape \(4, 4\): try \.argmax"),
+    ],
+)
+def test_labels_of_another_kind_are_refused_with_the_remedy(labels: Any, remedy: str) -> None:
+    with pytest.raises(ValueError, match=f"labels must be integers of shape .*{remedy}"):
+        check(Problem(column(4), CrossEntropy(), accuracy), Batch.of(wide(4).inputs, labels), "here")

@@ -70,11 +70,13 @@ class Retention:
     def append(self, buffer: TaskBuffer, task: TaskKey, batch: Batch) -> TaskBuffer:
         """The buffer after `batch` arrived for `task`, which is then the current one.
 
-        The device arrays of the buffer given are donated: only the one returned may be used afterwards.
+        Examples of weight 0 are left out. The device arrays of the buffer given are donated: only the one returned may
+        be used afterwards.
 
         Raises:
             ValueError: examples have another structure, shape or type than those held, or the key is none.
         """
+        batch = batch.weighted
         came = store.arrival(buffer, task, batch)
         most = self._most(buffer.data)
         return store.stored(came, batch, self._chosen(came, most), most)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from metaleader.problem.batch import Batch, bucket_size
+from metaleader.problem.batch import Batch, bucket_size, check_alike
 
 TaskKey: TypeAlias = int | str  # which task a datapoint is of
 CAPACITY = 1024  # slots of a new buffer
@@ -121,27 +121,6 @@ def empty(example: Batch, key: Array, capacity: int) -> TaskBuffer:
     )
 
 
-def check(buffer: TaskBuffer, batch: Batch) -> None:
-    """Make sure that `batch` may be added.
-
-    Raises:
-        ValueError: examples have another structure, shape or type than those held.
-    """
-    for kind, held, new in (
-        ("inputs", buffer.data.inputs, batch.inputs),
-        ("targets", buffer.data.targets, batch.targets),
-    ):
-        own, other = str(jax.tree.structure(held)), str(jax.tree.structure(new))
-        if own != other:
-            raise ValueError(f"{kind} are {other}, the buffer holds {own}: give every task of a stream the same")
-        for stored, leaf in zip(jax.tree.leaves(held), jax.tree.leaves(new), strict=True):
-            if stored.shape[1:] != leaf.shape[1:] or stored.dtype != jnp.asarray(leaf[:1]).dtype:
-                raise ValueError(
-                    f"{kind} are {leaf.dtype} of shape {leaf.shape[1:]} an example; the buffer holds {stored.dtype} of "
-                    f"shape {stored.shape[1:]}: give every task of a stream the same"
-                )
-
-
 def take(data: Batch, slots: Any, weights: Any) -> Batch:
     """The examples in `slots`, an array of any shape, each with its own weight times that given."""
     inputs, targets = jax.tree.map(lambda leaf: leaf[slots], (data.inputs, data.targets))
@@ -179,9 +158,9 @@ def arrival(buffer: TaskBuffer, task: TaskKey, batch: Batch) -> Arrival:
     """What is at hand when `batch` arrives for `task`.
 
     Raises:
-        ValueError: see `check` and `task_id`.
+        ValueError: see `check_alike` and `task_id`.
     """
-    check(buffer, batch)
+    check_alike(batch, buffer.data, "the buffer holds")
     used, row = buffer.rows, buffer.row_of(task)
     ids, counts, seen, ages = (rows[:used] for rows in (buffer.ids, buffer.counts, buffer.seen, buffer.ages))
     if row is None:
@@ -252,7 +231,9 @@ def stored(came: Arrival, batch: Batch, kept: Int[np.ndarray, " kept"] | None, m
 
 def _written(data: Batch, batch: Batch, entering: np.ndarray, slots: np.ndarray, capacity: int) -> Batch:
     """The slots with the examples `entering` of the batch; a few sizes keep compilation rare."""
-    padding = bucket_size(max(len(entering), 1)) - len(entering)
+    if not len(entering):
+        return data
+    padding = bucket_size(len(entering)) - len(entering)
     index = np.pad(entering, (0, padding))
     examples = Batch(batch.inputs, batch.targets, batch.weights)
     new = jax.tree.map(lambda leaf: np.asarray(leaf)[index], examples)

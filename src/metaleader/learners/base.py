@@ -110,6 +110,7 @@ def adapted(
     does any model for a task without datapoints.
     """
     params, key = _on_first((params, key))
+    batch = batch.weighted
     if problem.random:
         batch = Batch(batch.inputs, batch.targets, batch.weights, jax.random.fold_in(key, len(batch)))
     padded = pad(batch, max(FEW, 1 << (len(batch) - 1).bit_length() if len(batch) else 0))

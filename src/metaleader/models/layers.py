@@ -15,9 +15,12 @@ Norm: TypeAlias = Literal["batch", "task", "running"]
 
 
 def as_float(inputs: Shaped[AnyArray, ...]) -> Float[Array, ...]:
-    """8-bit images scaled to [0, 1]; floating-point inputs as they are."""
+    """8-bit images scaled to [0, 1]; floating-point inputs as they are, other integers and booleans as numbers."""
     inputs = jnp.asarray(inputs)
-    return inputs.astype(jnp.float32) / 255 if inputs.dtype == jnp.uint8 else inputs
+    if jnp.issubdtype(inputs.dtype, jnp.floating):
+        return inputs
+    numbers = inputs.astype(jnp.float32)
+    return numbers / 255 if inputs.dtype == jnp.uint8 else numbers
 
 
 def as_images(inputs: Shaped[AnyArray, "n h w c"], image: tuple[int, int, int]) -> Float[Array, "n h w c"]:

@@ -16,7 +16,7 @@ from metaleader.buffer import TaskKey
 from metaleader.buffer.store import task_id
 from metaleader.learners import Learner
 from metaleader.online.record import Record
-from metaleader.problem.batch import Batch, joined
+from metaleader.problem.batch import Batch, check_alike, joined
 from metaleader.problem.problem import Problem, check, check_blind_to_padding
 from metaleader.streams.task import Task
 
@@ -163,21 +163,36 @@ def resume(
     """
     if state.diverged:
         return
+    example: Batch | None = None
     for task in tasks:
+        example = task.train if example is None else example
+        _check(problem, task, example, state)
         for state, record in _round(problem, task, learner, protocol, state):  # noqa: B020 - goes on from the last one
             yield state, record
         if state.diverged:
             return
 
 
+def _check(problem: Problem, task: Task, example: Batch, state: RunState) -> None:
+    """Make sure that a task fits the problem, and that its data are like `example`, of the first task.
+
+    Raises:
+        ValueError: naming the round.
+    """
+    where = f"round {state.round + 1}{f' ({task.name})' if task.name else ''}"
+    for data, what in ((task.train, "training data"), (task.test, "held-out data")):
+        if data is not None:
+            check(problem, data, f"{where}, {what}")
+            try:
+                check_alike(data, example, "the first training data holds")
+            except ValueError as error:
+                raise ValueError(f"{where}, {what}: {error}") from error
+
+
 def _round(
     problem: Problem, task: Task, learner: Learner, protocol: OnlineProtocol, state: RunState
 ) -> Iterator[tuple[RunState, Record | None]]:
     """The rest of a round."""
-    where = f"round {state.round + 1}{f' ({task.name})' if task.name else ''}"
-    check(problem, task.train, f"{where}, training data")
-    if task.test is not None:
-        check(problem, task.test, f"{where}, held-out data")
     key: TaskKey = f"round {state.round + 1}" if task.key is None else task.key
     earlier = None if task.key is None else state.earlier.get(task_id(key))
 
@@ -191,7 +206,12 @@ def _round(
         upcoming = task.train[arrived : arrived + protocol.chunk]
         before_data = arrived == 0 and 0 in protocol.evaluate_at
         judged_on = upcoming if task.test is None else task.test if before_data else None
-        if judged_on is not None and protocol.judges_at(before + arrived) and not state.judged:
+        if (
+            judged_on is not None
+            and judged_on.weights.any()
+            and protocol.judges_at(before + arrived)
+            and not state.judged
+        ):
             state, record = _judged(problem, learner, task, key, data(arrived), judged_on, state)
             over = _proficient(problem, protocol, record)
             yield state, record

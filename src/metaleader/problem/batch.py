@@ -9,6 +9,8 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
+from metaleader.problem.arrays import real_array
+
 AnyArray: TypeAlias = Array | np.ndarray  # on a device, or on the host
 Examples: TypeAlias = Any  # an array, or a pytree of arrays, whose first axis counts examples
 
@@ -22,8 +24,9 @@ class Batch:
         inputs: array of shape `(n, ...)`, or a pytree of such arrays; 8-bit integers are images, which models scale to
             [0, 1].
         targets: likewise: class labels, or values to regress.
-        weights: float32 array of shape `(n,)`. An example of weight 0 takes no part in losses, in batch
-            statistics or in gradients.
+        weights: float32 array of shape `(n,)`. An example of weight 0 takes no part in anything: losses, scores, batch
+            statistics, gradients, and what learners keep. Where a loss is a mean over examples, one of weight 2 counts
+            as two; a minibatch draws it as one.
         key: a random key for models that ask for one while they train (dropout); None: they predict, or ask for none.
     """
 
@@ -37,27 +40,29 @@ class Batch:
         """A checked batch of `n` examples, of weight 1 unless told.
 
         Raises:
-            ValueError: the lengths differ, there is no example, a value is not finite, or a weight is negative.
+            ValueError: the lengths differ, there is no example, an array does not hold finite real numbers (see
+                `arrays.real_array`), a weight is negative, or all are 0.
         """
-        inputs, targets = jax.tree.map(np.asarray, (inputs, targets))
+        inputs, targets = (_arrays(tree, name) for tree, name in ((inputs, "inputs"), (targets, "targets")))
         shapes = [leaf.shape for leaf in jax.tree.leaves((inputs, targets))]
-        lengths = {shape[0] if shape else None for shape in shapes}
-        if len(lengths) != 1 or lengths & {None, 0}:
+        lengths = {shape[0] for shape in shapes}
+        if not jax.tree.leaves(inputs) or len(lengths) != 1 or 0 in lengths:
             raise ValueError(
                 "a batch needs as many inputs as targets, at least one: got shapes "
                 f"{' and '.join(map(str, shapes))}; make the first axis of all count the examples"
             )
-        for name, tree in (("inputs", inputs), ("targets", targets)):
-            for values in jax.tree.leaves(tree):
-                if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
-                    place = np.argwhere(~np.isfinite(values))[0]
-                    raise ValueError(
-                        f"{name} must be finite: example {place[0]} holds {values[tuple(place)]}; remove or repair it"
-                    )
+        if any(0 in shape for shape in shapes):
+            raise ValueError(
+                f"an example needs a number in every array, got shapes {' and '.join(map(str, shapes))}: leave empty "
+                "arrays out"
+            )
         n = shapes[0][0]
-        given = np.ones(n, np.float32) if weights is None else np.asarray(weights, np.float32)
-        if given.shape != (n,) or not (np.isfinite(given) & (given >= 0)).all():
-            raise ValueError(f"weights must be {n} finite numbers of at least 0, one an example; got {weights!r}")
+        given = np.ones(n, np.float32) if weights is None else real_array(weights, "weights")
+        if given.shape != (n,) or not ((given >= 0) & (given <= np.finfo(np.float32).max)).all() or not given.any():
+            raise ValueError(
+                f"weights must be {n} numbers of at least 0, one an example and not all of them 0; got {weights!r}"
+            )
+        given = given.astype(np.float32)
         return cls(inputs, targets, given)
 
     def __len__(self) -> int:
@@ -69,9 +74,51 @@ class Batch:
         inputs, targets, weights = jax.tree.map(lambda leaf: leaf[index], (self.inputs, self.targets, self.weights))
         return Batch(inputs, targets, weights, self.key)
 
+    @property
+    def weighted(self) -> Batch:
+        """The examples whose weight is not 0, on the host."""
+        real = np.asarray(self.weights) > 0
+        return self if real.all() else self[np.flatnonzero(real)]
+
     def in_step(self, i: Any) -> Batch:
         """The same examples for step `i` of an adaptation, with a random key of its own where there is one."""
         return self if self.key is None else replace(self, key=jax.random.fold_in(self.key, i))
+
+
+def _arrays(tree: Any, name: str) -> Any:
+    """The arrays of a pytree on the host, checked; a message names each by its place, as `inputs['image']`."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: real_array(leaf, f"{name}{jax.tree_util.keystr(path)}"), tree
+    )
+
+
+def check_alike(batch: Batch, other: Batch, holder: str) -> None:
+    """Make sure that the examples of two batches can be taken for one another.
+
+    Types are compared as JAX has them: float64 and float32 are the same without `jax_enable_x64`.
+
+    Args:
+        batch: what is checked.
+        other: what it must be like.
+        holder: what an error message calls the other: "the buffer holds".
+
+    Raises:
+        ValueError: they have another structure, or examples of another shape or type.
+    """
+    for name, own, its in (("inputs", batch.inputs, other.inputs), ("targets", batch.targets, other.targets)):
+        structure, expected = (str(jax.tree.structure(tree)) for tree in (own, its))
+        if structure != expected:
+            raise ValueError(f"{name} are {structure}, {holder} {expected}: give every task of a stream the same")
+        for leaf, like in zip(jax.tree.leaves(own), jax.tree.leaves(its), strict=True):
+            if leaf.shape[1:] != like.shape[1:] or _in_jax(leaf) != _in_jax(like):
+                raise ValueError(
+                    f"{name} are {leaf.dtype} of shape {leaf.shape[1:]} an example; {holder} {like.dtype} of shape "
+                    f"{like.shape[1:]}: give every task of a stream the same, for instance by .astype({_in_jax(like)})"
+                )
+
+
+def _in_jax(leaf: Any) -> Any:
+    return jax.dtypes.canonicalize_dtype(leaf.dtype)
 
 
 def joined(*batches: Batch) -> Batch:

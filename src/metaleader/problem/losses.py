@@ -39,13 +39,21 @@ class CrossEntropy:
             raise ValueError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
 
     def check(self, classes: int, labels: np.ndarray) -> None:
-        """Make sure that `labels` are whole numbers from 0 to `classes - 1`.
+        """Make sure that `labels` are integers from 0 to `classes - 1`, or booleans for two classes and more.
 
         Raises:
             ValueError: naming the first label that is not.
         """
-        if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-            raise ValueError(f"labels must be integers of shape (n,), got {labels.dtype} of shape {labels.shape}")
+        whole = any(jnp.issubdtype(labels.dtype, kind) for kind in (jnp.integer, jnp.bool_))
+        if labels.ndim != 1 or not whole:
+            remedies = [] if whole else [".astype(int) for whole numbers"]
+            if labels.ndim == 2:
+                flat = labels.shape[1] == 1
+                remedies.append(".reshape(-1)" if flat else ".argmax(axis=1) where each row marks the class with a 1")
+            raise ValueError(
+                f"labels must be integers of shape (n,), got {labels.dtype} of shape {labels.shape}"
+                + (f": try {', '.join(remedies)}" if remedies else "")
+            )
         if (outside := np.flatnonzero((labels < 0) | (labels >= classes))).size:
             raise ValueError(
                 f"labels must be from 0 to {classes - 1}, as the model has {classes} outputs: "
@@ -54,8 +62,9 @@ class CrossEntropy:
 
     def __call__(self, logits: Float[Array, "n classes"], labels: AnyArray) -> Float[Array, " n"]:
         """The loss of each example, in nats."""
+        classes = jnp.asarray(labels).astype(jnp.int32)  # of booleans, there would be two
         targets = optax.smooth_labels(
-            jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), self.label_smoothing
+            jax.nn.one_hot(classes, logits.shape[-1], dtype=logits.dtype), self.label_smoothing
         )
         losses: Array = optax.losses.softmax_cross_entropy(logits, targets)
         return losses

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -123,17 +123,33 @@ def _predict(problem: Static[Problem], params: Params, inputs: Any, weights: Any
 
 @partial(jax.jit, static_argnums=0)
 def _judge(problem: Static[Problem], outputs: Any, targets: Any, weights: Any) -> Any:
-    def mean(values: Any, what: str) -> Array:
-        if values.shape != weights.shape:
-            raise ValueError(
-                f"{what} has shape {values.shape} for {len(weights)} examples: it must give one number an example, of "
-                f"shape {weights.shape}"
-            )
-        return weighted_mean(jnp.asarray(values, jnp.result_type(values, weights)), weights)
+    loss, scores = _of_each(problem.value, outputs, targets, len(weights))
+    means = [weighted_mean(jnp.asarray(each, jnp.result_type(each, weights)), weights) for each in (loss, *scores)]
+    return means[0], means[1:]
 
-    scores = problem.value._of_examples()
-    judged = [mean(score.function(outputs, targets), f"score {score.name!r}") for score in scores]
-    return mean(problem.value.loss(outputs, targets), "the loss"), judged
+
+def _of_each(problem: Problem, outputs: Any, targets: Any, n: int) -> tuple[Array, list[Array]]:
+    """The loss and the scores of every example, those of the whole set left out.
+
+    Raises:
+        ValueError: one does not give a number an example.
+    """
+
+    def of(function: Loss, what: str) -> Array:
+        values = function(outputs, targets)
+        if jnp.shape(values) != (n,):
+            shapes = [
+                " and ".join(str(jnp.shape(leaf)) for leaf in jax.tree.leaves(tree)) for tree in (outputs, targets)
+            ]
+            raise ValueError(
+                f"{what} has shape {jnp.shape(values)} for {n} examples: it must give one number an example, of shape "
+                f"({n},). Outputs have shape {shapes[0]}, targets {shapes[1]}: make them alike, or take the mean over "
+                "all axes but the first"
+            )
+        return jnp.asarray(values)
+
+    loss = of(problem.loss, "the loss")
+    return loss, [of(score.function, f"score {score.name!r}") for score in problem._of_examples()]
 
 
 def _whole(score: Score, outputs: Any, targets: Any) -> float:
@@ -150,7 +166,7 @@ def _whole(score: Score, outputs: Any, targets: Any) -> float:
 
 
 def check_blind_to_padding(problem: Problem, batch: Batch, shown: int = 3) -> None:
-    """Make sure that what the model says of an example does not depend on what its batch was padded with.
+    """Make sure that what model, loss and scores say of an example does not depend on what its batch is padded with.
 
     Raises:
         ValueError: it does.
@@ -160,37 +176,58 @@ def check_blind_to_padding(problem: Problem, batch: Batch, shown: int = 3) -> No
     params, real = problem.init(jax.random.key(0)), batch[np.arange(min(shown, len(batch) - 1))]
     weights = np.append(np.ones(len(real), np.float32), np.zeros(shown, np.float32))
 
-    def outputs(padding: Batch) -> Any:
-        inputs = joined(Batch(real.inputs, (), real.weights), Batch(padding.inputs, (), padding.weights)).inputs
-        return jax.tree.map(
-            lambda leaf: np.asarray(leaf)[: len(real)], _train_outputs(Static(problem), params, inputs, weights)
-        )
+    def said(padding: Batch) -> Any:
+        padded = joined(replace(real, key=None), replace(padding, key=None))
+        found = _said(Static(problem), params, padded.inputs, padded.targets, weights)
+        return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64)[: len(real)], found)
 
-    one, other = outputs(batch[np.zeros(shown, int)]), outputs(batch[np.full(shown, len(batch) - 1)])
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        if not np.allclose(a, b, rtol=1e-3, atol=1e-5 * max(float(np.abs(a).max()), 1.0), equal_nan=True):
+    one, other = said(batch[np.zeros(shown, int)]), said(batch[np.full(shown, len(batch) - 1)])
+    scores = [f"score {score.name!r}" for score in problem._of_examples()]
+    for name, *both in zip(("outputs", "the loss", *scores), _flat(one), _flat(other), strict=True):
+        changes = [float(np.abs(a - b).max()) for a, b in zip(*both, strict=True) if not _close(a, b)]
+        if changes and name == "outputs":
             raise ValueError(
                 "the model's outputs for an example change with what its batch is padded with, by "
-                f"{float(np.abs(a - b).max()):.3g}: statistics over a batch must leave out padding. Take them with the "
+                f"{max(changes):.3g}: statistics over a batch must leave out padding. Take them with the "
                 "weights that apply is given, 0 for padding, as mean = weights @ x / weights.sum(); layers of Flax "
                 "take mask=weights > 0"
             )
+        if changes:
+            raise ValueError(
+                f"{name} of an example changes with the other examples of its batch, by {max(changes):.3g}: it must "
+                "depend on the output and the target of that example alone. Outputs of shape (n,) and targets of shape "
+                "(n, 1) give (n, n) numbers: make their shapes alike"
+            )
+
+
+def _flat(said: tuple[Any, Any, list[Any]]) -> list[list[Any]]:
+    """The arrays of the outputs, of the loss and of each score."""
+    outputs, loss, scores = said
+    return [jax.tree.leaves(outputs), [loss], *([score] for score in scores)]
+
+
+def _close(a: np.ndarray, b: np.ndarray) -> bool:
+    return np.allclose(a, b, rtol=1e-3, atol=1e-5 * max(float(np.abs(a).max()), 1.0), equal_nan=True)
 
 
 @partial(jax.jit, static_argnums=0)
-def _train_outputs(problem: Static[Problem], params: Params, inputs: Any, weights: Any) -> Any:
-    return applied(problem.value.net, params, inputs, weights, jax.random.key(0), training=True)
+def _said(problem: Static[Problem], params: Params, inputs: Any, targets: Any, weights: Any) -> Any:
+    outputs = applied(problem.value.net, params, inputs, weights, jax.random.key(0), training=True)
+    return outputs, *_of_each(problem.value, outputs, targets, len(weights))
 
 
 def check(problem: Problem, batch: Batch, what: str) -> None:
     """Make sure that `batch` is data for `problem`, and say what is wrong if it is not.
 
     Raises:
-        ValueError: lengths or shapes that do not match, values that are not finite, or labels out of range;
-            the message begins with `what`.
+        ValueError: lengths or shapes that do not match, values that are not finite, labels out of range, or a loss or
+            score that does not give a number an example; the message begins with `what`.
     """
     try:
         Batch.of(batch.inputs, batch.targets, batch.weights)
+        for leaf in jax.tree.leaves((batch.inputs, batch.targets, batch.weights)):
+            if not isinstance(leaf, (np.ndarray, jax.Array)):
+                raise ValueError(f"a batch holds arrays, got {type(leaf).__name__}: make it by Batch.of")
         if problem.model is None:
             return
         params = jax.eval_shape(problem.init, jax.random.key(0))
@@ -198,11 +235,6 @@ def check(problem: Problem, batch: Batch, what: str) -> None:
         outputs = jax.eval_shape(partial(applied, problem.net, training=True), params, *arrays)
         if isinstance(problem.loss, CrossEntropy):
             problem.loss.check(outputs.shape[-1], np.asarray(batch.targets))
-        losses = jax.eval_shape(problem.loss, outputs, batch.targets)
-        if losses.shape != (len(batch),):
-            raise ValueError(
-                f"the loss has shape {losses.shape} for {len(batch)} examples: it must give one number an example, "
-                f"of shape ({len(batch)},)"
-            )
+        jax.eval_shape(partial(_of_each, problem, n=len(batch)), outputs, batch.targets)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{what}: {' '.join(str(error).split())}") from error

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import overload
 
 import jax
 import numpy as np
 
-from metaleader.problem.batch import Batch, Examples
+from metaleader.problem.batch import Batch, Examples, check_alike
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Task:
         """A task from a user's arrays, or pytrees of them; the first axis counts the examples.
 
         Raises:
-            ValueError: see `Batch.of`; the test examples are of another shape than the training examples, or only one
-                of test inputs and test targets is given.
+            ValueError: see `Batch.of`; the test examples are of another structure, shape or type than the training
+                examples, or only one of test inputs and test targets is given.
         """
         train = Batch.of(inputs, targets)
         if test_inputs is None and test_targets is None:
@@ -52,15 +52,10 @@ class Task:
         if test_inputs is None or test_targets is None:
             raise ValueError(f"task {name!r}: give both test inputs and test targets, or neither")
         test = Batch.of(test_inputs, test_targets)
-        for kind, of_train, of_test in (
-            ("inputs", train.inputs, test.inputs),
-            ("targets", train.targets, test.targets),
-        ):
-            if _shapes(of_train) != _shapes(of_test):
-                raise ValueError(
-                    f"task {name!r}: training {kind} have shape {_shapes(of_train)} an example, test {kind} "
-                    f"{_shapes(of_test)}; make them equal"
-                )
+        try:
+            check_alike(test, train, "training data holds")
+        except ValueError as error:
+            raise ValueError(f"task {name!r}, held-out data: {error}") from error
         return cls(train, test, name, key)
 
     @property
@@ -83,11 +78,6 @@ class Task:
         if self.test is None:
             raise ValueError(f"task {self.name!r} has no held-out data: give it test inputs and targets")
         return self.test
-
-
-def _shapes(tree: Any) -> Any:
-    """The shape of an example: of an array, or of each in a pytree."""
-    return jax.tree.map(lambda leaf: leaf.shape[1:], tree)
 
 
 @dataclass(frozen=True)
