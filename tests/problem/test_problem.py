@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import optax
 import pytest
@@ -15,6 +16,7 @@ from metaleader import (
     FTL,
     FTML,
     TOE,
+    Adam,
     Batch,
     CrossEntropy,
     GradientDescent,
@@ -295,6 +297,37 @@ def test_every_learner_takes_parameters_that_were_plain_numbers(name: str) -> No
         adapted, _ = learner.adapt(problem, state, 0, points(6))
         found.append(learner.predict(problem, adapted, points(5).inputs))
     np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *((name, np.float16) for name in ("ftml", "imaml", "toe", "ftl", "scratch", "multi-head")),
+        ("ftml", ml_dtypes.bfloat16),
+        ("toe", ml_dtypes.bfloat16),
+    ],
+)
+def test_every_learner_learns_in_16_bits(name: str, kind: Any) -> None:
+    """Parameters keep their type; among them one whose gradient is 0, for which 16 bits have no Adam."""
+    learner = replace(RANDOM_LEARNERS[name], optimizer=Adam(0.02, average=0.5))  # type: ignore[type-var]
+
+    def init(key: Any) -> Any:
+        return {"head": jnp.ones((1, 1), kind), "unused": jnp.ones(2, kind)}
+
+    problem = Problem(
+        Model(init, lambda params, inputs, weights: inputs @ params["head"]), squared_error, mean_squared_error
+    )
+    state = learner.init(problem, jax.random.key(0), points(1, dtype=kind))
+    before = jax.tree.map(np.array, state.params)
+    for task in (0, 1, 0):
+        state, _ = learner.observe(problem, state, task, points(6, task, dtype=kind))
+    found, _ = learner.adapt(problem, state, 0, points(6, dtype=kind))
+    assert {leaf.dtype for leaf in jax.tree.leaves((state.params, found))} == {np.dtype(kind)}
+    assert all(np.isfinite(np.asarray(leaf, np.float32)).all() for leaf in jax.tree.leaves((state.params, found)))
+    moved = [
+        np.abs(a - np.asarray(b)).max() for a, b in zip(*map(jax.tree.leaves, (before, state.params)), strict=True)
+    ]
+    assert max(moved) > 1e-3
 
 
 def _standardised(values: Any, weights: Any) -> Any:

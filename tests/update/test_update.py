@@ -1,12 +1,14 @@
 """Update procedures: values in closed form, derivatives by finite differences."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from metaleader import (
@@ -25,8 +27,10 @@ from metaleader import (
     Reptile,
     UpdateProcedure,
     accuracy,
+    mean_squared_error,
     meta_gradient,
     meta_objective,
+    squared_error,
 )
 from metaleader.update import mask
 from problems import CURVES, DIGITS, UPDATES, images, points, quadratic
@@ -273,6 +277,40 @@ def test_the_derivative_of_adam_inside_is_finite_at_a_zero_gradient() -> None:
 
 def points_of_a_plane() -> Batch:
     return Batch.of(np.eye(3, dtype=np.float32), np.array([1.0, -2.0, 3.0], np.float32))
+
+
+@pytest.mark.parametrize("optimizer", [optax.adam(0.01), optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1))])
+def test_an_optimiser_whose_meta_gradients_would_be_nan_is_refused(optimizer: Any) -> None:
+    params = {"w": jnp.ones(2)}
+    with pytest.raises(ValueError, match=r"no finite derivative where an inner gradient is 0.* Use InnerAdam\(\)"):
+        OptimizerSteps(1, optimizer).init(params)
+    assert OptimizerSteps(1, optimizer, first_order=True).init(params) is params
+    assert OptimizerSteps(1, partial(optax.adam, 0.01, eps_root=1e-6)).init(params) is params
+    jax.jit(OptimizerSteps(1, InnerAdam()).init)(params)
+
+
+@pytest.mark.parametrize("name", [name for name in UPDATES if "plain" not in name])
+def test_parameters_of_16_bits_are_adapted_and_meta_learned(name: str) -> None:
+    """They keep their type, and lead where those of 32 bits lead."""
+    update, kind = UPDATES[name], jnp.float16 if len(name) % 2 else jnp.bfloat16
+
+    def apply(params: Any, inputs: Any, weights: Any) -> Any:
+        return inputs @ params["head"]
+
+    problem = Problem(Model(lambda key: {"head": jnp.ones((3, 1), kind)}, apply), squared_error, mean_squared_error)
+    random = np.random.default_rng(0)
+    x = random.normal(size=(6, 3)).astype(kind)
+    batch = Batch.of(x, (x @ np.array([[1.0], [-1.0], [0.5]])).astype(kind))
+
+    def gradients(kind: Any) -> Any:
+        meta_params = update.init({"head": jnp.ones((3, 1), kind)})
+        return jax.jit(jax.grad(partial(meta_objective, problem, update)))(meta_params, batch, batch)
+
+    for low, high in zip(*map(jax.tree.leaves, (gradients(kind), gradients(jnp.float32))), strict=True):
+        assert low.dtype in (kind, jnp.float32)
+        np.testing.assert_allclose(np.asarray(low, np.float32), high, rtol=0.2, atol=0.1)
+    found = update(problem.objective, update.init({"head": jnp.ones((3, 1), kind)}), batch)
+    assert found["head"].dtype == kind
 
 
 def test_reptile_moves_towards_what_its_steps_find() -> None:

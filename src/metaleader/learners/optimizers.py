@@ -141,5 +141,6 @@ def averaging(transformation: optax.GradientTransformation, decay: float) -> opt
 
 
 def averaged(params: Params, opt_state: Any) -> Params:
-    """The average of the iterates, where the optimiser keeps one, or the last iterate."""
-    return optax.tree.get(opt_state, "average_iterate", default=params)
+    """The average of the iterates, where the optimiser keeps one, or the last iterate; of the parameters' types."""
+    mean = optax.tree.get(opt_state, "average_iterate", default=params)
+    return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), mean, params)

@@ -184,8 +184,11 @@ def _share(batch: Batch, prior_strength: Any) -> Any:
 def _descend(gradient: Gradient, params: Params, step_sizes: Params, batch: Batch, steps: int) -> Params:
     """`v - alpha o grad L(D, v)`, so many times."""
 
+    def moved(p: Array, alpha: Any, g: Array) -> Array:
+        return (p - alpha * g).astype(p.dtype)  # a share of the data may be of higher precision than parameters
+
     def step(v: Params, i: Any) -> tuple[Params, None]:
-        return jax.tree.map(lambda p, alpha, g: p - alpha * g, v, step_sizes, gradient(v, batch.in_step(i))), None
+        return jax.tree.map(moved, v, step_sizes, gradient(v, batch.in_step(i))), None
 
     adapted: Params = jax.lax.scan(step, params, jnp.arange(steps))[0]
     return adapted

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from metaleader.errors import check_positive
@@ -20,18 +21,30 @@ Optimizer: TypeAlias = optax.GradientTransformation | Callable[[], Any]
 
 
 def transformation(optimizer: Optimizer) -> optax.GradientTransformation:
-    """The optax transformation that an optimiser is, or that it gives when it is called.
+    """The optax transformation that an optimiser is, or that it gives when it is called, at 32 bits or more.
+
+    Its state and its updates are at least 32-bit floats also where parameters have 16: there the epsilon of Adam and
+    the square of a small gradient would be 0, and 0 / 0 would be the step.
 
     Raises:
         ValueError: it is neither.
     """
-    found = optimizer if _transforms(optimizer) else optimizer() if callable(optimizer) else None
+    found: Any = optimizer if _transforms(optimizer) else optimizer() if callable(optimizer) else None
     if not _transforms(found):
         raise ValueError(
             f"an optimiser must be an optax transformation such as optax.adam(1e-3), or a function that gives one; got "
             f"{optimizer!r}"
         )
-    return found
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        return found.update(_widened(updates), state, _widened(params))
+
+    return optax.GradientTransformation(lambda params: found.init(_widened(params)), update)
+
+
+def _widened(tree: Any) -> Any:
+    """Floats of at least 32 bits."""
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), tree)
 
 
 def _transforms(value: Any) -> bool:
@@ -102,7 +115,17 @@ class OptimizerSteps(Steps):
     """An optax transformation, or a function that gives one."""
 
     def init(self, params: Params) -> MetaParams:
-        """The parameters themselves."""
+        """The parameters themselves.
+
+        Raises:
+            ValueError: meta-gradients would be NaN, since the optimiser has no derivative at a gradient of 0.
+        """
+        if not self.first_order and not _differentiable_at_zero(transformation(self.optimizer), params):
+            raise ValueError(
+                "the optimiser of OptimizerSteps has no finite derivative where an inner gradient is 0, as that of an "
+                "inactive unit: meta-gradients would be NaN. Use InnerAdam(), set eps_root as in optax.adam(0.01, "
+                "eps_root=1e-6), or set first_order=True"
+            )
         return params
 
     def __call__(self, objective: Objective, meta_params: MetaParams, batch: Batch) -> Params:
@@ -122,3 +145,19 @@ class OptimizerSteps(Steps):
         start = (meta_params, inner.init(meta_params))
         adapted: Params = jax.lax.scan(step, start, jnp.arange(self.steps))[0][0]
         return adapted
+
+
+def _differentiable_at_zero(optimizer: optax.GradientTransformation, params: Params) -> bool:
+    """Whether two steps on gradients of 0 have a finite derivative in these gradients; square roots there have none."""
+
+    def moved(gradients: Params) -> Any:
+        state, total = optimizer.init(zeros), jnp.zeros(())
+        for _ in range(2):
+            changes, state = optimizer.update(gradients, state, zeros)
+            total += sum(jnp.sum(leaf) for leaf in jax.tree.leaves(changes))
+        return total
+
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), params)
+    with jax.ensure_compile_time_eval():  # also where parameters are drawn within a compiled function
+        derivative = jax.jit(jax.grad(moved))(zeros)
+    return all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(derivative))
