@@ -1,6 +1,6 @@
 """The online loop: order, evaluation, leakage, divergence, messages."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from metaleader import (
     OnlineProtocol,
     Problem,
     Record,
+    Stream,
     Task,
     accuracy,
     begin,
@@ -116,11 +117,38 @@ def test_scores_and_losses_are_those_of_the_adapted_model_on_held_out_data() -> 
 
 def test_a_learner_that_diverges_is_recorded_and_stopped() -> None:
     wild = TOE(optimizer=Adam(1e30))
-    records = list(play(CURVES, lines(6), wild, OnlineProtocol(chunk=10)))
+    records = list[Record]()
+    with pytest.warns(
+        RuntimeWarning, match=r"in round (\d) no loss and score was finite.* smaller learning rates"
+    ) as said:
+        records += play(CURVES, lines(6), wild, OnlineProtocol(chunk=10))
+    assert f"in round {records[-1].round} " in str(said[0].message)
+    assert said[0].filename == __file__
     assert records[-1].diverged
     assert records[-1].loss is None
     assert records[-1].score is None
     assert records[-1].round < 6
+
+
+@pytest.mark.parametrize("kind", ["stream", "iterable", "iterator"])
+def test_every_task_is_asked_for_once(kind: str) -> None:
+    asked: list[int] = []
+
+    def make(i: int) -> Task:
+        asked.append(i)
+        return lines(3)[i]
+
+    class Again:
+        def __iter__(self) -> Iterator[Task]:
+            return map(make, range(3))
+
+    streams: dict[str, Iterable[Task]] = {
+        "stream": iter(Stream(make, 3)),
+        "iterable": Again(),
+        "iterator": map(make, range(3)),
+    }
+    assert len(list(play(CURVES, streams[kind], TOE(steps=1), OnlineProtocol(chunk=20)))) == 3
+    assert asked == [0, 1, 2]
 
 
 def unfit(task: Task, **arrays: Any) -> Task:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import statistics
 from pathlib import Path
 
@@ -97,6 +98,8 @@ def test_three_significant_digits(value: float, negative: bool) -> None:
 
 def test_small_numbers_are_not_nothing() -> None:
     assert significant(1e-5) == "1.00e-05"
+    assert [significant(math.inf, True), significant(math.nan)] == ["+inf", "nan"]
+    assert [report.readable(n) for n in (999, 1234, 999_999, 12_345_678)] == ["999", "1.23 k", "1.00 M", "12.3 M"]
     assert with_interval([0.05, 0.00123, 1200]) == "0.0500 [0.00123, 1200]"
     assert with_interval([0.0, None, None], sign=True) == "0"
     assert with_interval([None, None, None]) == "-"

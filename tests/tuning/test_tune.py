@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 import tunable
 from command import Refused, call
 from metaleader import EXPERIMENTS, Experiment, UserError
+from metaleader.results.formats import significant
 from metaleader.runs.folder import RunFolder
 from metaleader.runs.run import RunInterrupted
 from metaleader.tuning import figure as tuning_figure
@@ -223,7 +224,7 @@ def test_the_command_ends_in_a_table_a_page_and_a_figure(tmp_path: Path, capsys:
     assert tuned["learners"]["toe"]["best"]["score"] == min(scores)  # an error: lower is better
     assert [account(out / "toe" / f"trial-{i:03d}")[0] for i in range(2)] == pytest.approx(scores)
     assert " ".join(["metaleader", *command]) in (out / "tune.md").read_text()
-    assert all(f"{score:.3f}" in said.out for score in (scores[0], min(scores)))
+    assert all(significant(score) in said.out for score in (scores[0], min(scores)))
     assert {path.name for path in (out / "figures").iterdir()} == {"tune.png", "tune.svg"}
     assert call(*command) == 2
     assert "exists already: go on with it by --resume" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -124,12 +125,23 @@ def play(
 
     Raises:
         ValueError: the stream is empty, or a task does not fit the problem or the tasks before it.
+
+    Warns:
+        RuntimeWarning: the learner diverged, which ends the play.
     """
     first, tasks = peeked(stream)
     state = begin(problem, learner, first, seed)
-    for _, record in resume(problem, tasks, learner, protocol or OnlineProtocol(), state):
+    for reached, record in resume(problem, tasks, learner, protocol or OnlineProtocol(), state):
+        state = reached
         if record is not None:
             yield record
+    if state.diverged:
+        warnings.warn(
+            f"the learner diverged: in round {state.round} no loss and score was finite, and the stream was left. Try "
+            "smaller learning rates and step sizes, and inputs and targets scaled to about 1",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def peeked(stream: Iterable[Task]) -> tuple[Task, Iterator[Task]]:

@@ -10,16 +10,18 @@ from metaleader.results.statistics import Interval
 def significant(value: float, sign: bool = False) -> str:
     """A number with three significant digits, or as many as its whole part has.
 
-    >>> [significant(x) for x in (0.95, 1e-5, 0.99961, 20, 1234.5, 0)]
-    ['0.950', '1.00e-05', '1.00', '20.0', '1234', '0']
+    >>> [significant(x) for x in (0.95, 1e-5, 0.99961, 20, 1234.5, 0, math.inf)]
+    ['0.950', '1.00e-05', '1.00', '20.0', '1234', '0', 'inf']
 
     Args:
-        value: finite.
+        value: any number.
         sign: put a sign before positive numbers too.
     """
     plus = "+" if sign else ""
     if value == 0:
         return "0"
+    if not math.isfinite(value):
+        return f"{value:{plus}}"
     exponent = math.floor(math.log10(abs(float(f"{value:.2e}"))))  # of the rounded number: 0.9996 is 1.00
     if not -4 <= exponent < 7:
         return f"{value:{plus}.2e}"

@@ -21,6 +21,7 @@ from metaleader.learners import Learner
 from metaleader.problem.batch import Batch
 from metaleader.problem.problem import Problem
 from metaleader.results.figures import RC, style
+from metaleader.results.formats import significant
 from metaleader.streams import ColouredMnist, Sinusoid, Stream
 from metaleader.streams.coloured import recoloured
 from metaleader.streams.rainbow import COLOURS
@@ -155,7 +156,7 @@ def _bars(panel: Axes, values: Mapping[str, np.ndarray], kinds: Sequence[tuple[s
         heights = [each[j] for each in values.values()]
         places_of_kind = places + 0.38 * (j - 0.5)
         bars = panel.bar(places_of_kind, heights, 0.36, color=colour, hatch=hatch, edgecolor="white", label=label)
-        panel.bar_label(bars, fmt="%.2f", fontsize=8)
+        panel.bar_label(bars, fmt=significant, fontsize=8)
     panel.set_xticks(places, [style(name).short for name in values])
     panel.set_ylim(0, 1.08)  # room for the number above a full bar
     panel.legend(loc="lower center", bbox_to_anchor=(0.5, -0.28), ncols=2, fontsize=8)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from metaleader.results.formats import significant
 from metaleader.results.metrics import Run
 
 SETTINGS = {
@@ -39,7 +40,7 @@ def made(runs: Sequence[Run]) -> dict[str, str]:
         "commit of the source": "\n".join(
             commit if len(commits) == 1 else f"{commit}  ({count} runs)" for commit, count in commits.items()
         ),
-        "time": f"{len(runs)} runs, {seconds / 3600:.2g} hours of learning and judging, one after another",
+        "time": f"{len(runs)} runs, {significant(seconds / 3600)} hours of learning and judging, one after another",
         "versions": _pairs(first.versions),
         "machine": "\n\n".join(dict.fromkeys(_pairs(run.about.machine) for run in runs)),
         "data": _pairs(first.data) if first.data else "embedded or generated; no files",

@@ -18,7 +18,7 @@ from rich.table import Table
 from metaleader.files import write_json, write_text, write_whole
 from metaleader.results import figures, illustrations, metrics, overtaking, provenance
 from metaleader.results.figures import style
-from metaleader.results.formats import with_interval
+from metaleader.results.formats import significant, with_interval
 from metaleader.results.metrics import Run
 
 PAGE, SECTION = (Template(Path(__file__).with_name(f"{name}.html").read_text()) for name in ("report", "section"))
@@ -259,10 +259,11 @@ def _between(above: float | None, most: float | None) -> str:
 
 
 def readable(count: int) -> str:
-    """A count in thousands, millions or billions."""
+    """A count in thousands, millions or billions, with three significant digits."""
+    rounded = float(f"{count:.2e}")  # 999,999 is a million
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
+        if rounded >= size:
+            return f"{significant(rounded / size)} {unit}"
     return str(count)
 
 

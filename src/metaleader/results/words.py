@@ -69,7 +69,7 @@ def compute_text(compute: Compute | None, claim: Claim) -> str:
     """Whether the learners are compared at equal compute, and if not, which is favoured and by how much."""
     if compute is None:
         return "unknown"
-    span = f"{compute.least:.2f} to {compute.most:.2f}"
+    span = f"{significant(compute.least)} to {significant(compute.most)}"
     idle = f", none in {compute.idle} round{'s' * (compute.idle > 1)}" if compute.idle else ""
     counted = ", adapting included" if compute.adapting else ""
     return f"{span}{idle}{counted}: {'equal' if compute.equal else _favoured(compute, claim)}"
@@ -81,7 +81,9 @@ def _favoured(compute: Compute, claim: Claim) -> str:
     more, fewer, ratio = claim.better, str(claim.worse), compute.total
     if ratio < 1:
         more, fewer, ratio = fewer, more, 1 / ratio
-    return f"{_name(more)} takes {ratio:.2f} times the gradients of {_name(fewer)}, which favours {_name(more)}"
+    return (
+        f"{_name(more)} takes {significant(ratio)} times the gradients of {_name(fewer)}, which favours {_name(more)}"
+    )
 
 
 def _name(learner: str) -> str:

@@ -18,6 +18,7 @@ from rich.progress import (
 )
 
 from metaleader.online import Record, RunState
+from metaleader.results.formats import significant
 from metaleader.runs.run import Plan
 from metaleader.runs.run import Progress as Callback
 from metaleader.runs.sweep import JobLike, Show
@@ -48,7 +49,7 @@ def live(plan: Plan, quiet: bool = False) -> Iterator[Callback]:
                 display.start_task(bar)
             display.update(bar, total=rounds, completed=state.round)
             if record is not None:
-                score = "not finite" if record.score is None else f"{record.score:.3f}"
+                score = "not finite" if record.score is None else significant(record.score)
                 of = "" if rounds is None else f"/{rounds}"
                 said = f"round {record.round:>3}{of}  {record.datapoints:>4} datapoints  {score_name} {score}"
                 display.update(bar, state=said)

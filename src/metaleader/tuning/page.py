@@ -11,6 +11,7 @@ from metaleader.errors import writing
 from metaleader.files import write_text
 from metaleader.results import report
 from metaleader.results.figures import style
+from metaleader.results.formats import significant
 from metaleader.tuning import figure as tuning_figure
 
 HEADINGS = ("learner", "trials", "preset", "best", "which", "gradients", "time")
@@ -108,8 +109,8 @@ def rows(tuned: Mapping[str, Any]) -> list[list[str]]:
             [
                 style(name).short,
                 f"{len(trials)}" + (f" ({numbers})" if numbers else ""),
-                "-" if preset is None else f"{preset:.3f}",
-                f"{best['score']:.3f}" if best else "-",
+                "-" if preset is None else significant(preset),
+                significant(best["score"]) if best else "-",
                 "-" if not best else f"trial {best['trial']}" if best["trial"] else "the preset",
                 report.readable(of_learner["gradient_evaluations"]),
                 report.minutes(of_learner["seconds"]),
@@ -168,7 +169,7 @@ def around(tuned: Mapping[str, Any]) -> list[list[str]]:
                     style(name).short,
                     f"`--{option}`",
                     " or ".join(entry["choices"]) if "choices" in entry else f"{entry['low']:g} to {entry['high']:g}",
-                    f"{shown(of_learner['best']['settings'][option])}: {of_learner['best']['score']:.3f}",
+                    f"{shown(of_learner['best']['settings'][option])}: {significant(of_learner['best']['score'])}",
                     beside["changed"] or "-",
                     beside["neighbours"] or "-",
                     flags[of_learner["ends"][option]],
@@ -180,11 +181,11 @@ def around(tuned: Mapping[str, Any]) -> list[list[str]]:
 def _against(trial: Mapping[str, Any], best: Mapping[str, Any]) -> str:
     """The score of a trial, with another's; if it was pruned, both at its last rung."""
     if trial["score"] is not None:
-        return f"{trial['score']:.3f} ({best['score']:.3f})"
+        return f"{significant(trial['score'])} ({significant(best['score'])})"
     rung, score = list(trial["rungs"].items())[-1] if trial["rungs"] else ("", None)
     if score is None or not trial["outcome"].startswith("pruned"):
         return str(trial["outcome"]).partition(":")[0]
-    return f"{score:.3f} ({best['rungs'][rung]:.3f}) at round {rung}"
+    return f"{significant(score)} ({significant(best['rungs'][rung])}) at round {rung}"
 
 
 def ranks_note(tuned: Mapping[str, Any]) -> str:
