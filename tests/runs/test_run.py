@@ -3,11 +3,8 @@
 import dataclasses
 import json
 import os
-import random
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -26,11 +23,6 @@ from metaleader.runs import folder, source
 from metaleader.runs.folder import RunFolder
 from metaleader.runs.run import Plan, RunInterrupted, run
 from problems import points
-
-COMMAND = [
-    *(sys.executable, "-m", "metaleader", "run", "sinusoid", "--preset", "smoke"),
-    *("--stream.rounds", "12", "--learner", "ftml", "toe"),
-]
 
 
 def selection(out: Path, **settings: Any) -> Selection:
@@ -112,24 +104,6 @@ def test_records_written_after_the_last_checkpoint_are_made_again(
         file.write('{"round": 3, "torn')
     run(plan(tmp_path), resume=True)
     assert records(tmp_path) == uninterrupted
-
-
-@pytest.mark.slow
-def test_killed_at_ten_random_moments_and_resumed_gives_the_same_records(tmp_path: Path) -> None:
-    whole, killed, moments = tmp_path / "whole", tmp_path / "killed", random.Random(0)
-    began = time.monotonic()
-    subprocess.run([*COMMAND, "--out", str(whole)], check=True, capture_output=True)
-    length = time.monotonic() - began
-    command = [*COMMAND, "--out", str(killed), "--checkpoint-seconds", "0.2"]
-    for _ in range(10):
-        resume = ["--resume"] if killed.exists() else []
-        process = subprocess.Popen([*command, *resume], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(moments.uniform(0.2, 1.0) * length)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    subprocess.run([*command, "--resume"], check=True, capture_output=True)
-    assert records(killed) == records(whole)
-    assert len(records(whole)["ftml"]) > 20
 
 
 def test_results_are_never_overwritten(tmp_path: Path) -> None:
