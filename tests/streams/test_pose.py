@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -139,13 +140,13 @@ def test_targets_point_where_the_front_is(opengl: str, tmp_path: Path) -> None:
     """The nose of an object of azimuth 0 is towards +y; at 90 degrees counter-clockwise, towards -x."""
     code = """
 import numpy as np, mujoco
-from metaleader.streams.rendering import scene, objects
+from metaleader.streams.rendering import scene, off
 context = mujoco.GLContext(64, 64)
 context.make_current()
 back = np.array([0.0, -0.05, 1.0]) / np.linalg.norm([0.0, -0.05, 1.0])
 camera = scene.Camera(2.5 * back, np.array([1.0, 0, 0]), np.cross(back, [1.0, 0, 0]))  # from above; +y is up
 corners = np.array([[-.3, -.3, .1], [.3, -.3, .1], [0, .5, .1], [0, 0, .2]])
-arrow = objects.Mesh(corners, np.array([[0, 1, 2], [0, 1, 3]]))
+arrow = off.Mesh(corners, np.array([[0, 1, 2], [0, 1, 3]]))
 drawn = scene.Scene(arrow, camera, 64, np.random.default_rng(0))
 images = [drawn.image(0, 0, azimuth) for azimuth in (0, np.pi / 2, np.pi)]
 empty = drawn.image(9, 9, 0)
@@ -185,17 +186,40 @@ def test_a_mesh_is_cleaned_and_stood_on_the_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("no mesh", "cannot be read"),
-        ("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n", "has 1 faces"),
+        ("no mesh", "cannot be read: line 1: expected OFF, got 'no mesh'"),
+        ("", "cannot be read: the file ends after line 0: expected OFF"),
+        ("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n", "has 1 non-degenerate faces"),
         ("OFF\n3 1 0\n0 0 0\n0 0 0\n0 0 0\n3 0 1 2\n", "has no extent"),
-        (CUBE.replace("1 1 1\n", "nan 1 1\n"), "not finite"),
+        ("OFF\n3 0 0\n0 0 0\n1 0 0\n0 1 0\n", "has no faces"),
+        (CUBE.replace("9 14 0", "9 14.5 0"), "line 2: expected the numbers of vertices and faces, got '9 14.5 0'"),
+        (CUBE.replace("\n1 1 1\n", "\nnan 1 1\n"), "line 9: expected vertex 7 of 9, got 'nan 1 1'"),
+        (CUBE.replace("\n1 1 1\n", "\n1 1\n"), "line 9: expected vertex 7 of 9, got '1 1'"),
+        (CUBE.replace("3 0 1 2\n", "3 0 1 9\n"), "line 12: expected face 1 of 14, of vertices from 0 to 8"),
+        (CUBE.replace("3 0 1 2\n", "3 0 1 -1\n"), "line 12: expected face 1 of 14, of vertices from 0 to 8"),
+        (CUBE[: CUBE.index("3 8 3 7")], "the file ends after line 21: expected face 11 of 14"),
+        (CUBE.removesuffix("2 1 0\n") + "2 1\n", "line 25: expected face 14 of 14"),
+        (CUBE.replace("9 14 0", "9 13 0"), "line 25: expected the end, after 13 faces"),
+        (CUBE.replace("9 14 0", "8 14 0"), "line 11: expected face 1 of 14"),
     ],
 )
 def test_broken_meshes_are_told(tmp_path: Path, content: str, reason: str) -> None:
     pytest.importorskip("trimesh")
     (tmp_path / "broken.off").write_text(content)
-    with pytest.raises(ValueError, match=reason):
+    with pytest.raises(ValueError, match=re.escape(reason)):
         objects.load_mesh(tmp_path / "broken.off")
+
+
+def test_comments_colours_and_polygons_are_read(tmp_path: Path) -> None:
+    """None of them changes the shape: it is that of the file without."""
+    pytest.importorskip("trimesh")
+    written = CUBE.replace("OFF\n9 14 0", "# a cube\nCOFF 9 13 0  # counts\n")
+    written = written.replace("\n1 1 1\n", "\n1 1 1 255 0 0 255  # 1 of 8\n")
+    written = written.replace("3 0 1 2\n3 0 2 3\n", "\n4 0 1 2 3 0.5 0.5 0.5  # 2 triangles\n")
+    for name, content in (("plain", CUBE), ("rich", written)):
+        (tmp_path / f"{name}.off").write_text(content)
+    plain, rich = (objects.load_mesh(tmp_path / f"{name}.off") for name in ("plain", "rich"))
+    np.testing.assert_array_equal(rich.vertices, plain.vertices)
+    np.testing.assert_array_equal(rich.faces, plain.faces)
 
 
 def test_edges_are_smooth(rendered: Path) -> None:

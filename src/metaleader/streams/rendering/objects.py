@@ -8,28 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from metaleader.errors import UserError
 from metaleader.streams import sources as data
+from metaleader.streams.rendering.off import Mesh, read_off
 
 RADIUS, HEIGHT = 0.48, 0.7
 PUBLISHER = "https://cvgl.stanford.edu/projects/pascal3d.html"
-
-
-class Mesh(NamedTuple):
-    """A triangle mesh.
-
-    Attributes:
-        vertices: positions.
-        faces: three vertices each.
-    """
-
-    vertices: Float[np.ndarray, "n 3"]
-    faces: Int[np.ndarray, "m 3"]
 
 
 def cad_folder(data_dir: Path | None) -> Path:
@@ -74,12 +63,11 @@ def load_mesh(path: Path, cells: int = 96) -> Mesh:
     import trimesh
 
     try:
-        loaded = trimesh.load_mesh(path, process=False)
-        vertices, faces = np.asarray(loaded.vertices, float), np.asarray(loaded.faces)
-    except Exception as error:  # trimesh raises whatever its parser met
-        raise ValueError(f"cannot be read ({type(error).__name__})") from error
-    if vertices.ndim != 2 or len(faces) == 0 or not np.isfinite(vertices).all() or faces.max() >= len(vertices):
-        raise ValueError("has no faces or vertices that are not finite")
+        vertices, faces = read_off(path)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"cannot be read: {error}") from error
+    if len(faces) == 0:
+        raise ValueError("has no faces")
     low, extent = vertices[faces].min(axis=(0, 1)), np.ptp(vertices[faces].reshape(-1, 3), axis=0).max()
     if not extent > 0:
         raise ValueError("has no extent")
@@ -91,7 +79,7 @@ def load_mesh(path: Path, cells: int = 96) -> Mesh:
     mesh.update_faces(mesh.nondegenerate_faces() & mesh.unique_faces())
     mesh.remove_unreferenced_vertices()
     if len(mesh.faces) < 4:
-        raise ValueError(f"has {len(mesh.faces)} faces that are no line or point")
+        raise ValueError(f"has {len(mesh.faces)} non-degenerate faces")
     return Mesh(_placed(np.asarray(mesh.vertices)), np.asarray(mesh.faces, np.int32))
 
 

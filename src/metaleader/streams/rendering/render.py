@@ -141,7 +141,7 @@ def _sound_objects(
                 sound.append(_name(path))
                 bar.advance(line)
             else:
-                bar.console.print(f"{path} is left out: it {reason}", soft_wrap=True)
+                bar.console.print(f"{path} is left out: it {reason}", soft_wrap=True, markup=False, highlight=False)
     return sound
 
 

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from metaleader.streams.rendering.objects import HEIGHT, RADIUS, Mesh, colour, primitives
+from metaleader.streams.rendering.objects import HEIGHT, RADIUS, colour, primitives
+from metaleader.streams.rendering.off import Mesh
 
 REACH = 0.5  # an object's centre is within +- REACH in x and y; the table spans +- 1
 DOT = (0.88, 0.88)
