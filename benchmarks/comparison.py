@@ -120,7 +120,7 @@ def planned(
     folder = options.out.absolute() / f"{experiment.name}-{options.preset}" / ",".join(setting)
     given, data = pickle.dumps(preset), options.data_dir and options.data_dir.absolute()
     return [
-        Job(where, options.preset, (), setting, name, seed, folder, data, command(), given)
+        Job(where, options.preset, setting, name, seed, folder, data, command(), given)
         for name in names
         for seed in range(options.seeds)
     ]

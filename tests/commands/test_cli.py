@@ -81,7 +81,10 @@ def test_hyperparameters_learners_and_seeds_by_name(tmp_path: Path) -> None:
         (["report"], "name at least one folder"),
         (["report", "/nowhere"], "there is no folder /nowhere"),
         (["data", "minst"], "unknown data set 'minst': did you mean mnist"),
-        (["list", "x"], "list takes no arguments"),
+        (["list", "x"], "Unrecognized options: x (`metaleader list --help` lists all options)"),
+        ([*SMOKE, "--preset", "labtop"], "unknown preset 'labtop'"),  # the last one counts, as everywhere
+        ([*SMOKE, "--ftml.meta-steps", "9" * 20], "--ftml.meta-steps: must be at most 9223372036854775807, got 999"),
+        ([*SMOKE, "--seeds", "9" * 20], "--seeds: must be at most 9223372036854775807, got 999"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments: list[str], message: str, refused: Refused) -> None:
@@ -176,6 +179,12 @@ def test_what_there_is(command: str, capsys: pytest.CaptureFixture[str]) -> None
     assert call(command) == 0
     expected = {"list": "rainbow-mnist", "data": "mnist", "--help": "usage: metaleader", "--version": "metaleader 0."}
     assert expected[command] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [["list"], ["data"], ["report"], ["run", "sinusoid"], ["theory"]])
+def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*command, "--help") == 0
+    assert f"usage: metaleader {' '.join(command)}" in capsys.readouterr().out
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

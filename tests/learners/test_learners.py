@@ -475,7 +475,9 @@ def test_one_task_with_one_head_is_gradient_descent_on_all_of_its_data() -> None
 
 
 def test_a_stream_with_more_tasks_than_heads_is_refused() -> None:
-    with pytest.raises(ValueError, match="task 1 is the 2th and has no head, there are 1: set tasks to the most"):
+    with pytest.raises(
+        ValueError, match="task 1 has no head: it is task number 2 and tasks is 1; set tasks to the most"
+    ):
         observe(MultiHeadTOE(steps=1, batch_tasks=1, tasks=1), rounds=2)
 
 

@@ -19,6 +19,7 @@ from test_tune import EXPERIMENT, account, planned, untimed
 import tunable
 from command import call
 from metaleader import EXPERIMENTS, Experiment, UserError
+from metaleader.commands.run import RunOptions
 from metaleader.experiments.parsing import as_arguments, parse_with_settings, with_settings
 from metaleader.experiments.plans import Selection
 from metaleader.runs.run import RunInterrupted, run
@@ -301,7 +302,7 @@ def test_the_command_of_the_page_runs_with_the_best_settings(whole: tuple[dict[s
     words = shlex.split(" ".join(tuned["run"]))
     assert words[:3] == ["metaleader", "run", EXPERIMENT]
     preset = tunable.experiment.presets["smoke"]
-    _, parsed = parse_with_settings(_Options, tunable.experiment, preset, words[5:], "metaleader run")
+    _, parsed = parse_with_settings(RunOptions, tunable.experiment, words[3:], "metaleader run")
     for name, of_learner in tuned["learners"].items():
         settings = {option: str(value) for option, value in of_learner["best"]["settings"].items()}
         assert parsed.learners[name] == with_settings(tunable.experiment, preset, settings).learners[name]
@@ -309,11 +310,6 @@ def test_the_command_of_the_page_runs_with_the_best_settings(whole: tuple[dict[s
     on = with_settings(tunable.experiment, preset, {"guess.helped": "true"})
     assert as_arguments(on, {"guess.helped": "false"}) == ["--guess.no-helped"]
     assert as_arguments(on, {"guess.helped": "True"}) == []
-
-
-@dataclass(frozen=True)
-class _Options:
-    """No options of its own."""
 
 
 def a_trial(number: int, score: float | None, rungs: dict[str, float], **settings: Any) -> dict[str, Any]:

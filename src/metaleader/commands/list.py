@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import shlex
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
 
-from metaleader.errors import UserError
 from metaleader.experiments import EXPERIMENTS
+from metaleader.experiments.parsing import parse
+
+
+@dataclass(frozen=True)
+class ListOptions:
+    """List the experiments, their presets and learners."""
 
 
 def main(arguments: list[str]) -> int:
     """Run the command, and return its exit code."""
-    if arguments:
-        raise UserError(f"list takes no arguments, got {shlex.join(arguments)}")
+    parse(ListOptions, arguments, "metaleader list")
     table = Table("experiment", "presets", "learners", "what it is", box=None, pad_edge=False)
     for experiment in EXPERIMENTS.values():
         learners = dict.fromkeys(name for preset in experiment.presets.values() for name in preset.learners)

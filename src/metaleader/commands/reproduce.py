@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +10,11 @@ from typing import Annotated
 
 import tyro
 
-from metaleader.commands.terminal import chosen, results_in, stopped, table, told
+from metaleader.commands.terminal import results_in, stopped, table, told
 from metaleader.errors import UserError, unknown
 from metaleader.experiments import EXPERIMENTS, sweeps
-from metaleader.experiments.parsing import by_name, parse, values_of
-from metaleader.experiments.plans import Job, perform
+from metaleader.experiments.parsing import by_name, chosen, parse, values_of
+from metaleader.experiments.plans import Job, folder_name, perform
 from metaleader.experiments.settings import has_setting, replaced
 from metaleader.results import verdict_page, words
 from metaleader.results.claims import claimed
@@ -133,9 +132,9 @@ def planned_jobs(
         values = values_of(experiment, began, given)
         if given and replaced(began, values) == began:
             continue
-        where = out.absolute() / name / re.sub(r"[^\w.,=+-]", "_", ",".join(setting))
+        where = out.absolute() / name / folder_name(",".join(setting))
         planned += [
-            Job(name, preset_name, tuple(values.items()), setting, learner, seed, where, data_dir, command)
+            Job(name, preset_name, setting, learner, seed, where, data_dir, command)
             for learner in experiment.compared
             for seed in range(experiment.seeds if seeds is None else seeds)
         ]

@@ -12,10 +12,10 @@ from typing import Annotated
 import tyro
 
 from metaleader import devices
-from metaleader.commands.terminal import chosen, finish, results_in, stopped
+from metaleader.commands.terminal import finish, results_in, stopped
 from metaleader.errors import UserError
 from metaleader.experiments import find
-from metaleader.experiments.parsing import option_of, parse_with_settings
+from metaleader.experiments.parsing import chosen, parse_with_settings
 from metaleader.experiments.plans import Selection
 from metaleader.runs.progress import live
 from metaleader.runs.run import RunInterrupted, run
@@ -54,10 +54,7 @@ def main(arguments: list[str]) -> int:
     """Run the command, and return its exit code."""
     name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else MAIN_JOB
     experiment = find(name)
-    preset_name = option_of("--preset", arguments) or RunOptions.preset
-    options, preset = parse_with_settings(
-        RunOptions, experiment, experiment.preset(preset_name), arguments, f"metaleader run {name}"
-    )
+    options, preset = parse_with_settings(RunOptions, experiment, arguments, f"metaleader run {name}")
     if options.seeds < 1:
         raise UserError(f"--seeds must be at least 1, got {options.seeds}")
     learners = chosen(options.learner) or experiment.compared
@@ -67,11 +64,11 @@ def main(arguments: list[str]) -> int:
     elif options.processes is not None or options.process_id is not None:
         raise UserError("--processes and --process-id need --coordinator HOST:PORT")
     with ExitStack() as ours:
-        folder = results_in(options.out, f"{experiment.name}-{preset_name}", options.resume)
+        folder = results_in(options.out, f"{experiment.name}-{options.preset}", options.resume)
         out = devices.on_first(partial(ours.enter_context, folder))
         selection = Selection(
             experiment,
-            preset_name,
+            options.preset,
             preset,
             learners,
             tuple(range(options.seeds)),

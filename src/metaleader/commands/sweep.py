@@ -9,10 +9,10 @@ from typing import Annotated
 
 import tyro
 
-from metaleader.commands.terminal import chosen, finish, results_in, stopped
+from metaleader.commands.terminal import finish, results_in, stopped
 from metaleader.errors import UserError
 from metaleader.experiments import sweeps
-from metaleader.experiments.parsing import parse
+from metaleader.experiments.parsing import chosen, parse
 from metaleader.experiments.plans import perform
 from metaleader.runs import sweep as pool
 from metaleader.runs.progress import live_sweep

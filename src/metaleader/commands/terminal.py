@@ -14,7 +14,9 @@ from rich.table import Table
 
 from metaleader import devices
 from metaleader.errors import UserError, writing
+from metaleader.experiments.plans import folder_name
 from metaleader.processes import owned
+from metaleader.runs.folder import RunFolder
 
 NOTES = ("by-hand.md", "notes.md")  # what a user may lay into a folder before its results come
 RUNS = ("*/seed-*/config.json", "*/*/seed-*/config.json", "*/*/*/seed-*/config.json", "tune.json")
@@ -46,7 +48,8 @@ def told(tables: Iterable[Table], page: Path, outcomes: Mapping[str, str]) -> in
         console.print(table)
     for folder, outcome in outcomes.items():
         if outcome != "finished":
-            say(f"{folder}: {outcome}")
+            kept = RunFolder(Path(folder)).traceback
+            say(f"{folder}: {outcome}{f'; the traceback is in {kept}' if kept.exists() else ''}")
     console.print(f"report: {page}", soft_wrap=True)
     return int(any(outcome.startswith("failed") for outcome in outcomes.values()))
 
@@ -57,11 +60,6 @@ def stopped(command: list[str], given: Path | None, out: Path) -> int:
     if devices.is_first():
         say(f"stopped; everything is saved in {out}. Go on with: {shlex.join(['metaleader', *again, '--resume'])}")
     return 130
-
-
-def chosen(groups: Iterable[Iterable[str]]) -> tuple[str, ...]:
-    """The names of an option that may be given several times, each once, in order."""
-    return tuple(dict.fromkeys(name for names in groups for name in names))
 
 
 @contextmanager
@@ -91,7 +89,8 @@ def results_in(given: Path | None, name: str, resume: bool, among_others: bool =
 
 
 def _numbered(name: str) -> Iterator[Path]:
-    return (Path("runs") / (f"{name}-{i}" if i > 1 else name) for i in itertools.count(1))
+    folder = Path("runs") / folder_name(name)
+    return (folder.with_name(f"{folder.name}-{i}") if i > 1 else folder for i in itertools.count(1))
 
 
 def _new(name: str, ours: ExitStack) -> Path:
@@ -106,7 +105,7 @@ def _new(name: str, ours: ExitStack) -> Path:
 def _newest(name: str) -> Path:
     there = list(itertools.takewhile(Path.exists, _numbered(name)))
     if not there:
-        raise UserError(f"there is no {Path('runs') / name} to resume: name the folder with --out")
+        raise UserError(f"there is no {next(_numbered(name))} to resume: name the folder with --out")
     return there[-1]
 
 

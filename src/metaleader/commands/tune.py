@@ -10,10 +10,10 @@ from typing import Annotated
 import tyro
 
 from metaleader import devices
-from metaleader.commands.terminal import chosen, results_in, stopped, table, told
+from metaleader.commands.terminal import results_in, stopped, table, told
 from metaleader.errors import UserError
 from metaleader.experiments import Experiment, find
-from metaleader.experiments.parsing import parse
+from metaleader.experiments.parsing import chosen, parse
 from metaleader.runs.progress import steps
 from metaleader.runs.run import RunInterrupted
 from metaleader.runs.workers import LocalWorkers, slots

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 
 from metaleader.errors import UserError, unknown
 from metaleader.experiments.cifar100 import CIFAR100
@@ -38,23 +41,63 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
 def find(name: str) -> Experiment:
     """The experiment of that name, or the value `experiment` of a Python file.
 
+    The file may import others beside it, unless an installed package or a module of Python has their name.
+
     Raises:
-        UserError: there is no such experiment or file, or the file does not define one.
+        UserError: there is no such experiment or file, or the file cannot be run or does not define one.
     """
     if name.endswith(".py"):
-        if not Path(name).is_file():
+        path = Path(name).absolute()
+        if not path.is_file():
             raise UserError(f"there is no file {name}: give the path of a Python file that defines `experiment`")
-        # As a module of its own, so that the types in its annotations are found by name.
-        specification = importlib.util.spec_from_file_location(Path(name).stem, name)
-        assert specification is not None
-        assert specification.loader is not None
-        module = importlib.util.module_from_spec(specification)
-        sys.modules[specification.name] = module
-        specification.loader.exec_module(module)
-        found = getattr(module, "experiment", None)
+        found = getattr(_module(path, path.stat().st_mtime_ns), "experiment", None)
         if not isinstance(found, Experiment):
             raise UserError(f"{name} must define `experiment`, a metaleader.Experiment; found {type(found).__name__}")
         return found
     if name not in EXPERIMENTS:
         raise UserError(unknown("experiment", name, EXPERIMENTS))
     return EXPERIMENTS[name]
+
+
+_FOLDERS: list[str] = []  # from which experiments came
+
+
+@cache
+def _module(path: Path, modified: int) -> ModuleType:  # noqa: ARG001 - a changed file is run again
+    """What the file defines, as a module that is found by its name, as the types in its annotations need.
+
+    Raises:
+        UserError: with file and line where it fails; or a file beside it has the name of another experiment's.
+    """
+    folder = str(path.parent)
+    for neighbour in path.parent.glob("*.py"):
+        there = getattr(sys.modules.get(neighbour.stem), "__file__", None)
+        if there is not None and Path(there) != neighbour and str(Path(there).parent) in _FOLDERS:
+            raise UserError(
+                f"{path} cannot be used together with {there}, as a file beside it has that name: rename one"
+            )
+    if folder not in _FOLDERS:
+        _FOLDERS.append(folder)
+        sys.path.append(folder)  # last: a file called copy.py or optuna.py must not take the place of that module
+    name = f"metaleader_experiment_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    specification = importlib.util.spec_from_file_location(name, path)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[name] = module
+    try:
+        specification.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        said = error.msg if isinstance(error, SyntaxError) else error
+        raise UserError(f"{_place(error, path)}: {type(error).__name__}: {said}") from error
+    return module
+
+
+def _place(error: BaseException, path: Path) -> str:
+    """File and line, the last of the user's own in the traceback."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).parent == path.parent]
+    return f"{own[-1].filename}, line {own[-1].lineno}" if own else str(path)

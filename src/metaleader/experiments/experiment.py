@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
@@ -64,7 +65,9 @@ class Preset:
         own_steps: learners, by name, whose own number of steps holds all the same.
 
     Raises:
-        ValueError: `gradients` is negative.
+        ValueError: `gradients` is negative, or a learner has a name that options and folders cannot have: it is longer
+            than 100 characters, has others than letters, digits, -, _ and + or begins with -; a part of the preset has
+            this name; or two differ in dashes and underscores only.
     """
 
     stream: StreamSettings
@@ -77,11 +80,30 @@ class Preset:
 
     def __post_init__(self) -> None:
         check_not_negative(self, "gradients")
+        _check_learner_names(self.learners)
         learners = dict(self.learners)  # of its own, and ready to travel to another process
         for name, learner in learners.items() if self.gradients else ():
             if isinstance(learner, Spends) and name not in self.own_steps:
                 learners[name] = learner.spending(self.gradients)
         object.__setattr__(self, "learners", learners)
+
+
+def _check_learner_names(names: Iterable[str]) -> None:
+    parts, seen = {field.name for field in fields(Preset)}, dict[str, str]()
+    for name in names:
+        if not re.fullmatch(r"[\w+][\w+-]{,99}", name):
+            raise ValueError(
+                "the name of a learner must be at most 100 letters, digits, -, _ and +, and not begin with -, as its "
+                f"options and folders are called by it; got {name[:120]!r}"
+            )
+        if name in parts:
+            raise ValueError(
+                f"a learner cannot be called {name!r}, which is a part of every preset: choose another name"
+            )
+        if (other := seen.setdefault(name.replace("_", "-"), name)) != name:
+            raise ValueError(
+                f"learners {other!r} and {name!r} would have the same options: choose another name for one"
+            )
 
 
 @dataclass(frozen=True)

@@ -5,78 +5,81 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import itertools
+import os
 import re
 import shlex
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import field
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
 
 from metaleader.errors import UserError, unknown
 from metaleader.experiments.experiment import Experiment, Preset
-from metaleader.experiments.settings import replaced, setting
+from metaleader.experiments.settings import PARTS, replaced, setting
 from metaleader.learners import Learner
 
 FLAGS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
 VALUES = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)  # --flag True, for a grid of settings
+LARGEST = 2**63 - 1  # what NumPy, JAX and Optuna take for an integer
 
 
 def parse_with_settings(
-    base: type[Any],
-    experiment: Experiment,
-    preset: Preset,
-    arguments: list[str],
-    program: str,
+    base: type[Any], experiment: Experiment, arguments: list[str], program: str
 ) -> tuple[Any, Preset]:
     """The options of a command, and the preset with the settings that were given.
 
     Args:
-        base: a frozen dataclass, the options of the command itself; the fields of the preset join them.
+        base: a frozen dataclass, the options of the command itself, `preset` and `learner` among them; the fields of
+            the preset join them.
         experiment: what is run.
-        preset: the settings to begin with.
         arguments: of the command line.
         program: what the command is called.
 
     The learners that have options are those that run: named by `--learner`, or else those that the experiment compares.
 
     Raises:
-        UserError: see `parse`; or a learner is unknown.
+        UserError: see `parse`; or the preset or a learner is unknown.
     """
-    run = _learners(arguments) or experiment.compared
+    # Which options there are depends on two of them.
+    words = [word for word in arguments if word not in ("-h", "--help")]
+    known, _ = parse(base, words, program, return_unknown_args=True)
+    preset, run = experiment.preset(known.preset), chosen(known.learner) or experiment.compared
     for name in run:
         if name not in preset.learners:
             raise UserError(unknown("learner", name, preset.learners))
-    settings: dict[str, Any] = {
-        "stream": preset.stream,
-        "model": preset.model,
-        "loss": preset.loss,
-        "protocol": preset.protocol,
-        **{name.replace("-", "_"): preset.learners[name] for name in run},
-    }
-    settable = {key: value for key, value in settings.items() if dataclasses.is_dataclass(value)}
-    own = {f.name for f in dataclasses.fields(base)}
-    fields: list[Any] = [(key, type(value), field(default=value)) for key, value in settable.items()]
-    fields.append(("gradients", Annotated[int, tyro.conf.arg(help=_GRADIENTS)], field(default=preset.gradients)))
-    options_type = dataclasses.make_dataclass(base.__name__, fields, bases=(base,), frozen=True)
+    settings: dict[str, Any] = {part: getattr(preset, part) for part in PARTS}
+    settings.update({name: preset.learners[name] for name in run})
+    # Fields of these names, as a learner's may be no identifier, or that of an option of the command.
+    fields = {name: f"of_{i}" for i, (name, value) in enumerate(settings.items()) if dataclasses.is_dataclass(value)}
+    made: list[Any] = [
+        (key, Annotated[type(settings[name]), tyro.conf.arg(name=name)], field(default=settings[name]))
+        for name, key in fields.items()
+    ]
+    made.append(("gradients", Annotated[int, tyro.conf.arg(help=_GRADIENTS)], field(default=preset.gradients)))
+    options_type = dataclasses.make_dataclass(base.__name__, made, bases=(base,), frozen=True)
     others = [name for name in preset.learners if name not in run]
     shown = f" Other learners, whose options `--learner NAME --help` shows: {', '.join(others)}." if others else ""
     options_type.__doc__ = f"{base.__doc__}\n\n{experiment.name}: {experiment.summary}.{shown}"
-    given_options = parse(options_type, arguments, program)
-    settings.update({key: getattr(given_options, key) for key in settable})
-    learners = {**preset.learners, **{name: settings[name.replace("-", "_")] for name in run}}
+    options = parse(options_type, arguments, program)
+    settings.update({name: getattr(options, key) for name, key in fields.items()})
+    parts = {part: settings.pop(part) for part in PARTS}
+    learners = {**preset.learners, **settings}
     own_steps = {name for name in learners if _steps(learners[name]) != _steps(preset.learners[name])}
     given = Preset(
-        settings["stream"],
-        settings["model"],
-        settings["loss"],
-        settings["protocol"],
-        learners,
-        given_options.gradients,
-        tuple(sorted(own_steps.union(preset.own_steps))),
+        **parts,
+        learners=learners,
+        gradients=options.gradients,
+        own_steps=tuple(sorted(own_steps.union(preset.own_steps))),
     )
-    return base(**{key: getattr(given_options, key) for key in own}), given
+    return base(**{f.name: getattr(options, f.name) for f in dataclasses.fields(base)}), given
+
+
+def chosen(groups: Iterable[Iterable[str]]) -> tuple[str, ...]:
+    """The names of an option that may be given several times, each once, in order."""
+    return tuple(dict.fromkeys(name for names in groups for name in names))
 
 
 _GRADIENTS = (
@@ -166,7 +169,8 @@ def by_name(texts: Iterable[str], option: str, form: str) -> dict[str, str]:
     values: dict[str, str] = {}
     for text in texts:
         name, _, value = text.partition("=")
-        name = name.strip().removeprefix("--").replace("_", "-")
+        owner, dot, rest = name.strip().removeprefix("--").partition(".")
+        name = f"{owner}.{rest.replace('_', '-')}" if dot else owner.replace("_", "-")  # learners keep their names
         if not name or not value.strip():
             raise UserError(f"{option} takes {form}; got {text!r}")
         if name in values:
@@ -188,8 +192,10 @@ def check_used(names: Iterable[str], option: str, known: Collection[str], chosen
             )
 
 
-def parse(options: type[Any], arguments: list[str], program: str, config: tuple[Any, ...] = FLAGS) -> Any:
-    """`tyro.cli`, with what it refuses in one line.
+def parse(
+    options: type[Any], arguments: list[str], program: str, config: tuple[Any, ...] = FLAGS, **others: Any
+) -> Any:
+    """`tyro.cli`, which takes `others` too, with what it refuses in one line; `~` in a path is the home folder.
 
     Raises:
         UserError: what was refused, and the nearest options.
@@ -197,41 +203,40 @@ def parse(options: type[Any], arguments: list[str], program: str, config: tuple[
     refused = io.StringIO()
     try:
         with contextlib.redirect_stderr(refused):
-            return tyro.cli(options, args=arguments, prog=program, config=config)
+            return tyro.cli(options, args=arguments, prog=program, config=config, registry=_REGISTRY, **others)
     except SystemExit as end:
         if not end.code:
             raise
         raise UserError(_one_line(refused.getvalue(), program)) from None
 
 
+def _integer(words: list[str]) -> int:
+    value = int(words[0])
+    if abs(value) > LARGEST:
+        raise ValueError(f"must be at most {LARGEST}, got {value}")
+    return value
+
+
+def _path(words: list[str]) -> Path:
+    return Path(os.path.expanduser(words[0]))
+
+
+def _constructor(made: type[Any], metavar: str, of_words: Callable[[list[str]], Any]) -> PrimitiveConstructorSpec[Any]:
+    """How tyro makes a value of one word."""
+    return PrimitiveConstructorSpec(1, metavar, of_words, lambda value: isinstance(value, made), lambda v: [str(v)])
+
+
+_CONSTRUCTORS = {int: _constructor(int, "INT", _integer), Path: _constructor(Path, "PATH", _path)}
+_REGISTRY = ConstructorRegistry()
+_REGISTRY.primitive_rule(lambda info: _CONSTRUCTORS.get(info.type) if isinstance(info.type, type) else None)
+
+
 def _one_line(box: str, program: str) -> str:
     """What a framed message says, without the frame, the help of the option and the advice on --help."""
-    text = " ".join(line.strip("│╭╮╰╯─ ") for line in box.splitlines()[1:])
+    lines = [line.strip("│| ") for line in box.splitlines()[1:]]
+    text = " ".join(line for line in lines if line.strip("╭╮╰╯─+-"))  # frames are of - and | where the locale is ASCII
     message, _, rest = re.sub(r"\s+", " ", text).partition(" Perhaps you meant:")
     message = re.split(r" ?(?:Argument helptext|For full helptext|Similar)", message)[0].strip()
     near = list(dict.fromkeys(re.findall(r"(?<=\s)--[\w.-]+", f" {rest.split('For full helptext')[0]}")))
     meant = f"; did you mean {' or '.join(near[:3])}?" if near else ""
     return f"{message}{meant} (`{program} --help` lists all options)"
-
-
-def _learners(arguments: list[str]) -> tuple[str, ...]:
-    """The learners named by `--learner`, which takes several names and may be given several times."""
-    named, within = [], False
-    for word in arguments:
-        if word.startswith("--"):
-            option, _, value = word.partition("=")
-            within = option == "--learner"
-            named += [value] if within and value else []
-        elif within:
-            named.append(word)
-    return tuple(dict.fromkeys(named))
-
-
-def option_of(option: str, arguments: list[str]) -> str | None:
-    """The value of an option that must be known before the others can be parsed."""
-    for given, following in itertools.zip_longest(arguments, arguments[1:]):
-        if given == option:
-            return following
-        if given.startswith(f"{option}="):
-            return given.partition("=")[2]
-    return None

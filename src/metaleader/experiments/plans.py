@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ from metaleader import devices
 from metaleader.errors import UserError, unknown
 from metaleader.experiments import find
 from metaleader.experiments.experiment import Experiment, Preset
-from metaleader.experiments.settings import replaced
+from metaleader.experiments.parsing import with_settings
 from metaleader.learners import Learner
 from metaleader.online.description import RunDescription, described
 from metaleader.runs.folder import RunFolder
@@ -92,7 +94,6 @@ class Job:
     Attributes:
         experiment: its name, or an absolute path to a Python file.
         preset_name: which of its presets the settings began as.
-        values: settings that differ from the preset's, by name.
         setting: what was set for this run, each as `NAME=VALUE`.
         learner: name.
         seed: of stream and learner.
@@ -103,7 +104,6 @@ class Job:
 
     experiment: str
     preset_name: str
-    values: tuple[tuple[str, Any], ...]
     setting: tuple[str, ...]
     learner: str
     seed: int
@@ -119,7 +119,8 @@ class Job:
     def plan(self) -> Plan:
         """The run as a plan of one."""
         experiment, learners, seeds = find(self.experiment), (self.learner,), (self.seed,)
-        preset = replaced(experiment.preset(self.preset_name), dict(self.values))
+        texts = dict(text.split("=", 1) for text in self.setting)
+        preset = with_settings(experiment, experiment.preset(self.preset_name), texts)
         selection = Selection(
             experiment, self.preset_name, preset, learners, seeds, self.out, self.data_dir, self.command, self.setting
         )
@@ -134,4 +135,12 @@ def perform(job: Job, cores: int) -> str:
     except RunInterrupted:
         return "interrupted"
     except Exception as error:
-        return f"failed: {' '.join(str(error).split()) or type(error).__name__}"
+        return job.folder.failed(error)
+
+
+def folder_name(text: str) -> str:
+    """A text as the name of a folder; one that is too long, or has other characters, gets a checksum for the rest."""
+    name = re.sub(r"[^\w.,=+-]", "_", text)
+    if name == text and len(name.encode()) <= 100:  # the system's limit is 255, and a number may follow
+        return name
+    return f"{name[:25]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from metaleader.errors import UserError
 from metaleader.experiments import find
 from metaleader.experiments.parsing import by_name, check_used, values_of
-from metaleader.experiments.plans import Job
+from metaleader.experiments.plans import Job, folder_name
 from metaleader.runs.folder import RunFolder
 from metaleader.runs.run import check
 
@@ -54,7 +53,8 @@ def jobs(
         command: the command that would make the sweep again.
 
     Raises:
-        UserError: an experiment, preset, learner or setting is unknown or impossible, or used by no learner.
+        UserError: an experiment, preset, learner or setting is unknown or impossible, or used by no learner; or two
+            experiments have one name.
     """
     found: dict[tuple[Path, str, int], Job] = {}
     points = grid(settings)
@@ -67,12 +67,17 @@ def jobs(
             others = preset.learners.keys() - {learner}
             own = {key: value for key, value in point.items() if key.partition(".")[0] not in others}
             setting = tuple(f"{key}={value}" for key, value in own.items())
-            folder = out.absolute() / f"{experiment.name}-{preset_name}" / re.sub(r"[^\w.,=+-]", "_", ",".join(setting))
-            values = tuple(values_of(experiment, preset, own).items())
+            folder = out.absolute() / folder_name(f"{experiment.name}-{preset_name}") / folder_name(",".join(setting))
+            values_of(experiment, preset, own)  # refuses what is impossible
             for seed in seeds:
                 where = str(Path(name).absolute()) if name.endswith(".py") else name
-                job = Job(where, preset_name, values, setting, learner, seed, folder, data_dir, command)
-                found.setdefault((folder, learner, seed), job)
+                job = Job(where, preset_name, setting, learner, seed, folder, data_dir, command)
+                same = found.setdefault((folder, learner, seed), job)
+                if same.experiment != where:
+                    raise UserError(
+                        f"the experiments of {same.experiment} and {where} are both named {experiment.name!r}, and so "
+                        "would their folders be: rename one, or give each a sweep of its own"
+                    )
     return list(found.values())
 
 

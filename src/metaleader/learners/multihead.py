@@ -69,8 +69,8 @@ class MultiHead(JointTraining):
         buffer = self.retention.append(state.buffer, task, batch)
         if buffer.rows > self.tasks:
             raise ValueError(
-                f"task {task!r} is the {buffer.rows}th and has no head, there are {self.tasks}: set tasks to the most "
-                "that will come"
+                f"task {task!r} has no head: it is task number {buffer.rows} and tasks is {self.tasks}; set tasks to "
+                "the most that will come"
             )
         return state._replace(buffer=buffer)
 

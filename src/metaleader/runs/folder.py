@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -15,7 +16,17 @@ import numpy as np
 
 from metaleader import devices
 from metaleader.errors import UserError, writing
-from metaleader.files import is_empty, make_folder, read_json, sync, sync_folder, whole_lines, write_json, write_whole
+from metaleader.files import (
+    is_empty,
+    make_folder,
+    read_json,
+    sync,
+    sync_folder,
+    whole_lines,
+    write_json,
+    write_text,
+    write_whole,
+)
 from metaleader.online import Record, RunState
 from metaleader.online.description import RunDescription
 from metaleader.online.record import is_record, read_records
@@ -45,6 +56,7 @@ class RunFolder:
     - `records.jsonl`: one `Record` a line;
     - `checkpoints/`: the newest states from which the run can go on;
     - `outcome.json`: how the run ended, once it did;
+    - `traceback.txt`: of the error that ended the run, if one did;
     - `illustration.npz`: arrays of a picture of what was learned, for experiments that have one.
     """
 
@@ -138,9 +150,23 @@ class RunFolder:
         with (self.path / "records.jsonl").open("a") as file:
             file.write(record.as_line())
 
+    @property
+    def traceback(self) -> Path:
+        """The file that keeps the traceback of a run that failed."""
+        return self.path / "traceback.txt"
+
+    @_writes
+    def failed(self, error: Exception) -> str:
+        """The outcome of a run that ended with this error, in one line; the traceback is kept, if the run has begun."""
+        if self.begun:
+            write_text(self.traceback, "".join(traceback.format_exception(error)))
+        return f"failed: {' '.join(str(error).split()) or type(error).__name__}"
+
     @_writes
     def end(self, outcome: str) -> None:
         """Note how the run ended."""
+        if not outcome.startswith("failed"):
+            self.traceback.unlink(missing_ok=True)  # of an attempt before
         write_json(self.path / "outcome.json", {"outcome": outcome})
 
     @_writes

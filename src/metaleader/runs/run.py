@@ -231,7 +231,7 @@ def _one(
     except (RunInterrupted, WriteError):
         raise
     except Exception as error:
-        outcome = f"failed: {' '.join(str(error).split()) or type(error).__name__}"
+        outcome = folder.failed(error) if first else f"failed: {' '.join(str(error).split())}"
         if not devices.joined():
             return outcome
         # The others may wait for this process within a computation: there is no going on to the next run.
