@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
@@ -106,7 +105,7 @@ def write(results: Sequence[dict[str, Any]], lacking: Sequence[str], page: Path,
         table = curves(whole)
         several = len({result["seed"] for result in whole}) > 1
         name, higher = first["score"]["name"], first["score"]["higher_is_better"]
-        with matplotlib.rc_context(figures.RC):
+        with figures.drawing():
             picture = save(figure(table, first), page, page.stem)
         parts += [
             "## Best of each learner",

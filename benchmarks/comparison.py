@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import tyro
 from matplotlib.figure import Figure
 
@@ -201,7 +200,7 @@ def save(figure: Figure, page: Path, name: str) -> str:
     """Write the figure beside the page, and return its path from there."""
     folder = page.parent / "figures"
     folder.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context(figures.RC):
+    with figures.drawing():
         figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
     return f"figures/{name}.png"
 

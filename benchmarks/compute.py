@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -102,7 +101,7 @@ def parts(cells: Cells, jobs: Sequence[Job], found: Mapping[Job, Run], options: 
     judged = measures(runs)
     first = jobs[0].learner
     decisions = {measure: compare(cells, first, measure) for measure in judged}
-    with matplotlib.rc_context(figures.RC):
+    with figures.drawing():
         picture = save(figure(cells, judged), options.page, options.page.stem)
     score = runs[0].about.score
     better = "higher" if score.higher_is_better else "lower"

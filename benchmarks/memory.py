@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -166,7 +165,7 @@ def parts(
 ) -> list[str]:
     """The page below its title."""
     runs, every, datapoints = by_learner(found), list(found.values()), sum(tasks)
-    with matplotlib.rc_context(figures.RC):
+    with figures.drawing():
         picture = save(figure(runs, options), options.page, options.page.stem)
     # As many images are drawn whatever is kept; who forgets the oldest has drawn from all of them by the end.
     observed = sum(-(-size // preset.protocol.chunk) for size in tasks)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.outcome import Outcome, Panel, as_text, number, verdict
-from metaleader.results.figures import RC
+from metaleader.results.figures import drawing
 
 LOOKS = (("#0072B2", "o", "-"), ("#D55E00", "s", "--"), ("#009E73", "^", "-."), ("#555555", "D", ":"))
 
@@ -22,14 +21,14 @@ def write(outcomes: Sequence[Outcome], page: Path, figures: Path) -> None:
     sections = ["# Benchmarks", _introduction(outcomes), _summary(outcomes)]
     for outcome in outcomes:
         name = str(outcome.context["part"])
-        drawing = figures / f"{name.replace('_', '-')}.png"
-        with matplotlib.rc_context(RC):
-            draw(outcome.panels).savefig(drawing, dpi=120, metadata={"Software": None})
+        file = figures / f"{name.replace('_', '-')}.png"
+        with drawing():
+            draw(outcome.panels).savefig(file, dpi=120, metadata={"Software": None})
         context = outcome.context
         sections += [
             f"## {outcome.title}",
             *(as_text(table).strip() for table in outcome.tables),
-            f"![{outcome.title}]({drawing.relative_to(page.parent).as_posix()})",
+            f"![{outcome.title}]({file.relative_to(page.parent).as_posix()})",
             f"`{context['command']}`, {context['made'][:10]}, {context['seconds']} s, load average "
             f"{context['load']:g} and {context['busy']} cores in use by other programs at the start.",
         ]

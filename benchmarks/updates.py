@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from benchmarks.comparison import (
@@ -117,7 +116,7 @@ def parts(
         )
         for measure in measures(every)
     }
-    with matplotlib.rc_context(figures.RC):
+    with figures.drawing():
         picture = save(figure(runs, list(decisions)), options.page, options.page.stem)
     columns = {"meta-steps": {name: str(getattr(preset.learners[name], "meta_steps", "-")) for name in runs}}
     return [

@@ -50,6 +50,11 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     return f"unknown {kind} {name!r}: {meant}{listed}"
 
 
+def printable(text: str) -> str:
+    """Text whose control characters, which a terminal would obey, are replaced."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def check_positive(settings: object, *names: str) -> None:
     """Refuse a setting that is not a positive, finite number.
 

@@ -1,17 +1,21 @@
 """The command: what it makes, and one line for every mistake."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import jax
 import pytest
 
+import tunable
 from command import Refused, call
-from metaleader import UserError
+from metaleader import UserError, devices
 from metaleader.commands.terminal import results_in
+from metaleader.runs.progress import steps
 
 SMOKE = ["run", "sinusoid", "--preset", "smoke"]
 
@@ -81,6 +85,10 @@ def test_hyperparameters_learners_and_seeds_by_name(tmp_path: Path) -> None:
         (["report"], "name at least one folder"),
         (["report", "/nowhere"], "there is no folder /nowhere"),
         (["data", "minst"], "unknown data set 'minst': did you mean mnist"),
+        ([*SMOKE, "--protocol.threshold", "inf"], "threshold must be a finite number, a score of proficiency, got inf"),
+        ([*SMOKE, "--protocol.threshold", "None"], "--protocol.threshold: "),
+        ([*SMOKE, "--stream.rounds", "-1"], "must be at least 1, got Sinusoid(rounds=-1"),
+        (["data", "pascal3d"], "pascal3d must be fetched by hand"),
         (["list", "x"], "Unrecognized options: x (`metaleader list --help` lists all options)"),
         ([*SMOKE, "--preset", "labtop"], "unknown preset 'labtop'"),  # the last one counts, as everywhere
         ([*SMOKE, "--ftml.meta-steps", "9" * 20], "--ftml.meta-steps: must be at most 9223372036854775807, got 999"),
@@ -185,6 +193,52 @@ def test_what_there_is(command: str, capsys: pytest.CaptureFixture[str]) -> None
 def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert call(*command, "--help") == 0
     assert f"usage: metaleader {' '.join(command)}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["run", "--help"]])
+def test_nobody_needs_to_read_all_of_the_output(arguments: list[str]) -> None:
+    """As in `metaleader list | head -1`."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    command = [sys.executable, "-m", "metaleader", *arguments]
+    done = subprocess.run(command, stdout=writes, stderr=subprocess.PIPE, text=True)
+    os.close(writes)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_nothing_of_the_environment_is_in_the_way(tmp_path: Path) -> None:
+    """A notebook's backend that is not installed, a matplotlibrc that needs LaTeX, colours in a log."""
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
+    theirs = {"MPLBACKEND": "not-installed", "MATPLOTLIBRC": str(tmp_path / "matplotlibrc"), "FORCE_COLOR": "1"}
+    theirs |= {"HOME": str(tmp_path), "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
+    own = Path(tunable.__file__)
+    command = [sys.executable, "-m", "metaleader", "run", str(own), "--preset", "smoke", "--out=~/out"]
+    environment = {**os.environ, **theirs, "PYTHONPATH": os.pathsep.join(map(str, (own.parent, *sys.path[1:])))}
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "out" / "report.html").exists()
+    assert not (tmp_path / "~").exists()
+
+
+def test_compiled_programs_are_kept_where_the_user_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = jax.config.values["jax_compilation_cache_dir"]
+    devices.keep_compiled()
+    assert jax.config.values["jax_compilation_cache_dir"] == before  # tests have a folder of their own
+
+
+def test_bars_are_for_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with steps() as show:
+        show("searching", 1, 2)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_system_that_does_not_tell_its_cores_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MacOS, for one."""
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert devices.available_cores() == os.cpu_count()
+    command = ["run", str(Path(tunable.__file__)), "--preset", "smoke", "--learner", "guess"]
+    assert call(*command, "--out", str(tmp_path / "out")) == 0
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -119,6 +119,17 @@ def test_an_unknown_data_set_is_answered_with_the_nearest() -> None:
         data.find("minst")
 
 
+def test_cad_models_are_fetched_by_hand() -> None:
+    with pytest.raises(UserError, match=r"pascal3d must be fetched by hand: .*unpack its folder CAD to pascal3d/CAD"):
+        data.find("pascal3d")
+
+
+def test_the_home_folder_may_be_named_by_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(data.ENVIRONMENT, "~/sets")
+    assert data.folders(None)[0] == tmp_path / "sets"
+
+
 def test_idx_files_are_read(tmp_path: Path) -> None:
     (tmp_path / "good.gz").write_bytes(CONTENT)
     np.testing.assert_array_equal(data.read_idx(tmp_path / "good.gz"), [[0, 1, 2], [3, 4, 5]])
@@ -156,7 +167,13 @@ def test_the_inventory_tells_present_missing_and_damaged(tmp_path: Path, monkeyp
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "mnist").mkdir()
     (tmp_path / "mnist" / "train-images-idx3-ubyte.gz").write_bytes(b"damaged")
+    models = tmp_path / "pascal3d" / "CAD" / "car"
+    models.mkdir(parents=True)
+    (models / "01.off").touch()
+    assert list(data.inventory(tmp_path))[-1][:4] == ("pascal3d", "CAD/*/*.off", "present", "1 files")
+    (models / "01.off").unlink()
     status = {row[1]: row[2] for row in data.inventory(tmp_path)}
+    assert status["CAD/*/*.off"] == "missing"
     assert status["train-images-idx3-ubyte.gz"] == "damaged"
     assert status["t10k-images-idx3-ubyte.gz"] == "missing"
 

@@ -136,6 +136,18 @@ def test_the_smoke_preset_runs_on_rendered_images(opengl: str, tmp_path: Path) -
         assert 0 < others["angle error (degrees)"][0] <= 180
 
 
+def test_a_script_without_a_guard_renders_once(opengl: str, tmp_path: Path) -> None:
+    """Processes that are spawned would otherwise run it again."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\nfrom metaleader.streams.rendering import Rendering, render\nprint('begun')\n"
+        "render(Rendering('primitives', pixels=16, tasks=1, images=1, held_out=1, objects=1), Path('.'), workers=1)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "begun\n"), done.stderr
+    assert list(tmp_path.rglob("contact-sheet.png"))
+
+
 def test_targets_point_where_the_front_is(opengl: str, tmp_path: Path) -> None:
     """The nose of an object of azimuth 0 is towards +y; at 90 degrees counter-clockwise, towards -x."""
     code = """

@@ -200,3 +200,9 @@ def test_an_unknown_order_is_answered_with_the_nearest() -> None:
 def test_a_task_whose_test_data_has_another_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"task 'a': training inputs have shape \(2,\) an example, test inputs \(3,\)"):
         Task.from_arrays(np.ones((4, 2)), np.ones(4), np.ones((4, 3)), np.ones(4), "a")
+
+
+@pytest.mark.parametrize("rounds", [0, -1])
+def test_a_stream_without_tasks_is_refused(rounds: int) -> None:
+    with pytest.raises(ValueError, match=f"the rounds of a stream must be at least 1, got {rounds}"):
+        Stream(lambda i: None, rounds)  # type: ignore[arg-type, return-value]

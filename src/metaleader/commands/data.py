@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from metaleader.errors import UserError, unknown
 from metaleader.experiments.parsing import parse
@@ -58,6 +59,6 @@ def main(arguments: list[str]) -> int:
         sources.locate(sources.find(options.name), options.data_dir)
     table = Table("data set", "file", "status", "size", "sha256", "where", box=None, pad_edge=False)
     for row in sources.inventory(options.data_dir):
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     Console().print(table)
     return 0

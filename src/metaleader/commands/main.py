@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
 
-from metaleader.errors import RunFailed, UserError, unknown
+from metaleader.errors import RunFailed, UserError, printable, unknown
 
 COMMANDS = ("run", "sweep", "tune", "reproduce", "report", "list", "data", "theory")
 USAGE = """usage: metaleader COMMAND ...
@@ -28,27 +28,23 @@ metaleader COMMAND --help tells more; metaleader run EXPERIMENT --help lists eve
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command and end with its exit code: 0, 1 if a run failed, 2 if the user erred, 130 on Ctrl-C."""
+    """Run the command and end with its exit code.
+
+    0; 1 if a run failed or nobody reads the output; 2 if the user erred; 130 on Ctrl-C.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     warnings.showwarning = lambda message, *_: _say(f"warning: {message}")
+    os.environ["MPLBACKEND"] = "agg"  # figures are files; the user's, a notebook's say, may not be installed here
     try:
-        if not arguments or arguments[0] in ("-h", "--help"):
-            print(USAGE)
-            sys.exit(0)
-        if arguments[0] == "--version":
-            from importlib import metadata
-
-            print(f"metaleader {metadata.version('metaleader')}")
-            sys.exit(0)
-        if arguments[0] not in COMMANDS:
-            raise UserError(unknown("command", arguments[0], COMMANDS))
-        command = import_module(f"metaleader.commands.{arguments[0]}")
-        sys.exit(command.main(arguments[1:]))
+        sys.exit(_perform(arguments))
+    except BrokenPipeError:  # nobody reads on, as in `metaleader list | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _end(1)
     except ValueError as error:  # UserError, and what the library says of settings and data
         _say(f"error: {' '.join(str(error).split())}")
         _end(2)
     except OSError as error:  # a report, say, that cannot be written
-        _say(f"error: {error.filename or 'the system'}: {error.strerror or error}; make room or choose another --out")
+        _say(f"error: {error.filename or 'the system'}: {error.strerror or error}; make room or choose another path")
         _end(2)
     except RunFailed as error:
         _say(str(error))
@@ -56,6 +52,23 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         _say("stopped at once; add --resume to go on from the last checkpoint")
         _end(130)
+
+
+def _perform(arguments: list[str]) -> int:
+    try:
+        if not arguments or arguments[0] in ("-h", "--help"):
+            print(USAGE)
+            return 0
+        if arguments[0] == "--version":
+            from importlib import metadata
+
+            print(f"metaleader {metadata.version('metaleader')}")
+            return 0
+        if arguments[0] not in COMMANDS:
+            raise UserError(unknown("command", arguments[0], COMMANDS))
+        return int(import_module(f"metaleader.commands.{arguments[0]}").main(arguments[1:]))
+    finally:
+        sys.stdout.flush()  # here, where it is noticed if nobody reads on
 
 
 def _end(code: int) -> NoReturn:
@@ -69,4 +82,4 @@ def _end(code: int) -> NoReturn:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(printable(line), file=sys.stderr)

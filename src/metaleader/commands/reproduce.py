@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from metaleader.commands.terminal import results_in, stopped, table, told
+from metaleader.commands.terminal import results_in, stopped, told
 from metaleader.errors import UserError, unknown
 from metaleader.experiments import EXPERIMENTS, sweeps
 from metaleader.experiments.parsing import by_name, chosen, parse, values_of
@@ -18,6 +18,7 @@ from metaleader.experiments.plans import Job, folder_name, perform
 from metaleader.experiments.settings import has_setting, replaced
 from metaleader.results import verdict_page, words
 from metaleader.results.claims import claimed
+from metaleader.results.report import rich_table
 from metaleader.runs import sweep as pool
 from metaleader.runs.progress import live_sweep
 from metaleader.runs.run import RunInterrupted
@@ -83,7 +84,7 @@ def _reproduce(options: ReproduceOptions, out: Path, arguments: list[str]) -> in
     tables = []
     for title, of_section in judged:
         headings, *rows = [[row[i] for i in words.BRIEF] for row in (words.HEADINGS, *words.rows(of_section))]
-        tables.append(table(headings, rows, title))
+        tables.append(rich_table(headings, rows, title))
     return told(tables, page, outcomes)
 
 

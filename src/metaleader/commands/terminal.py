@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from metaleader import devices
-from metaleader.errors import UserError, writing
+from metaleader.errors import UserError, printable, writing
 from metaleader.experiments.plans import folder_name
 from metaleader.processes import owned
 from metaleader.runs.folder import RunFolder
@@ -30,27 +30,15 @@ def finish(out: Path, outcomes: Mapping[str, str]) -> int:
     return told(map(report.terminal_table, summaries), page, outcomes)
 
 
-def table(headings: Iterable[str], rows: Iterable[Iterable[str]], title: str = "", note: str = "") -> Table:
-    """A table for the terminal."""
-    found = Table(*headings, title=title or None, caption=note or None, box=None, pad_edge=False)
-    found.title_justify = found.caption_justify = "left"
-    for column in found.columns:
-        column.overflow = "fold"  # an option is of use only whole
-    for row in rows:
-        found.add_row(*row)
-    return found
-
-
 def told(tables: Iterable[Table], page: Path, outcomes: Mapping[str, str]) -> int:
     """Show the tables, name the runs that did not finish and the page; the exit code: 1 if a run failed."""
-    console = Console()
     for table in tables:
-        console.print(table)
+        Console().print(table)
     for folder, outcome in outcomes.items():
         if outcome != "finished":
             kept = RunFolder(Path(folder)).traceback
             say(f"{folder}: {outcome}{f'; the traceback is in {kept}' if kept.exists() else ''}")
-    console.print(f"report: {page}", soft_wrap=True)
+    print(f"report: {page}")
     return int(any(outcome.startswith("failed") for outcome in outcomes.values()))
 
 
@@ -111,4 +99,4 @@ def _newest(name: str) -> Path:
 
 def say(line: str) -> None:
     """Print a line on standard error."""
-    print(line, file=sys.stderr)
+    print(printable(line), file=sys.stderr)

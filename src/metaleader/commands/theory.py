@@ -24,14 +24,14 @@ def main(arguments: list[str]) -> int:
 def _theory(options: theory.TheoryOptions, out: Path, arguments: list[str]) -> int:
     theory.check_free(out)
     devices.start()
-    began, console = time.monotonic(), Console()
+    began = time.monotonic()
     with steps() as show:
         for step in theory.run_checks(options):
             show(step.name, step.done, step.total)
     command = shlex.join(["metaleader", "theory", *arguments])
     page = theory.write(step.found, options, out, command, time.monotonic() - began)
-    console.print(theory.terminal_table(step.found))
-    console.print(f"page: {page}", soft_wrap=True)
+    Console().print(theory.terminal_table(step.found))
+    print(f"page: {page}")
     for claim in step.found.failed:
         say(f"does not hold: {claim.claim}")
     return int(bool(step.found.failed))

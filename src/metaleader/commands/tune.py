@@ -10,10 +10,11 @@ from typing import Annotated
 import tyro
 
 from metaleader import devices
-from metaleader.commands.terminal import results_in, stopped, table, told
+from metaleader.commands.terminal import results_in, stopped, told
 from metaleader.errors import UserError
 from metaleader.experiments import Experiment, find
 from metaleader.experiments.parsing import chosen, parse
+from metaleader.results.report import rich_table
 from metaleader.runs.progress import steps
 from metaleader.runs.run import RunInterrupted
 from metaleader.runs.workers import LocalWorkers, slots
@@ -112,7 +113,7 @@ def _tune(options: TuneOptions, experiment: Experiment, out: Path, arguments: li
             tuned = tune(planned, options.resume, show, workers)
     except RunInterrupted:
         return stopped(["tune", *arguments], options.out, out)
-    shown = table(page.HEADINGS, page.rows(tuned), page.title(tuned), page.note(tuned))
+    shown = rich_table(page.HEADINGS, page.rows(tuned), page.title(tuned), page.note(tuned))
     exit_code = told([shown], page.write(tuned, out), failures(tuned, out))
     print(f"with the best of every learner:\n{page.run_command(tuned)}")
     return exit_code

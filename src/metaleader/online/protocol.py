@@ -31,7 +31,8 @@ class OnlineProtocol:
     1984): there, |D_t| of a record does not count the datapoints that it was judged on.
 
     Raises:
-        ValueError: `chunk` is not positive, or a size in `evaluate_at` is no multiple of it.
+        ValueError: `chunk` is not positive, a size in `evaluate_at` is no multiple of it, or `threshold` is not a
+            finite number.
     """
 
     chunk: int = 10
@@ -47,6 +48,8 @@ class OnlineProtocol:
     def __post_init__(self) -> None:
         if self.chunk < 1:
             raise ValueError(f"chunk must be at least 1, got {self.chunk}")
+        if not isinstance(self.threshold, (int, float)) or not math.isfinite(self.threshold):
+            raise ValueError(f"threshold must be a finite number, a score of proficiency, got {self.threshold}")
         if odd := [size for size in self.evaluate_at if size < 0 or size % self.chunk]:
             raise ValueError(
                 f"evaluate_at must hold multiples of chunk = {self.chunk}, the sizes that D_t takes, or 0; got {odd}"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import matplotlib
+import matplotlib.style
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
@@ -14,11 +15,13 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from metaleader.errors import printable
 from metaleader.results import metrics
 from metaleader.results.metrics import Run
 from metaleader.results.statistics import t_interval
 
 Runs = Mapping[str, Sequence[Run]]  # by learner
+LONGEST = 60  # characters of a name
 WINDOW = 7  # rounds in a running mean or median
 
 
@@ -59,6 +62,17 @@ RC: Any = {  # matplotlib types the keys one by one
 }
 
 
+def drawing() -> AbstractContextManager[None]:
+    """Draw in this style, whatever the user's matplotlibrc says."""
+    return matplotlib.style.context(RC, after_reset=True)
+
+
+def literal(name: str) -> str:
+    """A name of the user's as a figure shows it: no formula, no control characters, and not longer than it has room."""
+    shown = printable(name if len(name) <= LONGEST else f"{name[: LONGEST - 3]}...")
+    return shown.replace("$", r"\$")
+
+
 def style(learner: str) -> Style:
     """The style of a learner; one that is not known keeps its name and gets a colour by its name's letters.
 
@@ -80,7 +94,7 @@ def all_figures(runs: Runs) -> dict[str, tuple[Figure, str]]:
         return {}
     at = shown_sizes(runs)
     threshold, score = _threshold(runs), _score(runs)
-    with matplotlib.rc_context(RC):
+    with drawing():
         return {
             "learning-curves": (
                 learning_curves(runs),
@@ -118,9 +132,9 @@ def learning_curves(runs: Runs) -> Figure:
                 np.array(at)[seen], curve[seen], color=colours.to_rgba(np.array(t)), lw=0.9, alpha=0.85, marker=marker
             )
         panel.axhline(_threshold(runs), color="black", ls="--", lw=1)
-        panel.set(title=style(learner).name, xlabel="datapoints of the task", xscale="log")
+        panel.set(title=literal(style(learner).name), xlabel="datapoints of the task", xscale="log")
         _plain_ticks(panel, at)
-    panels[0].set_ylabel(f"held-out {_score(runs)}")
+    panels[0].set_ylabel(f"held-out {literal(_score(runs))}")
     _error_axis(runs, panels[0], metrics.scores([each[0] for each in runs.values()], metrics.sizes(_every(runs))))
     figure.colorbar(colours, ax=list(panels), label="round", pad=0.01)
     return figure
@@ -143,11 +157,13 @@ def efficiency(runs: Runs) -> Figure:
         middle = running(values, np.median)
         known = ~np.isnan(middle)
         line = np.where(np.isinf(middle), never, middle)[known]
-        panel.plot(rounds[known], line, color=look.colour, ls=look.dashes, lw=2, label=look.name)
+        panel.plot(rounds[known], line, color=look.colour, ls=look.dashes, lw=2, label=literal(look.name))
         least = np.maximum(running(before, np.median)[known], at[0] / 1.6 if at else 1.0)  # 0 is not on the axis
         panel.fill_between(rounds[known], least, line, np.isfinite(middle[known]), color=look.colour, alpha=0.12, lw=0)
     panel.axhline(never, color="0.8", lw=0.8, zorder=0)
-    panel.set(xlabel="round", ylabel=f"datapoints until {_score(runs)} reaches {_threshold(runs):g}", yscale="log")
+    panel.set(
+        xlabel="round", ylabel=f"datapoints until {literal(_score(runs))} reaches {_threshold(runs):g}", yscale="log"
+    )
     ticks = [*thinned(at, 8), never]
     panel.set_yticks(ticks, [*map(str, ticks[:-1]), "never"])
     panel.minorticks_off()
@@ -173,11 +189,11 @@ def score_at_sizes(runs: Runs) -> Figure:
                 panel.plot(rounds, row, look.marker, color=look.colour, ms=3.5, alpha=0.3, mew=0)
             smooth = np.array([running(row[None], np.mean) for row in values])
             mean, low, high = np.array([t_interval(column) for column in smooth.T], dtype=float).T
-            panel.plot(rounds, mean, color=look.colour, ls=look.dashes, lw=2, label=look.name)
+            panel.plot(rounds, mean, color=look.colour, ls=look.dashes, lw=2, label=literal(look.name))
             panel.fill_between(rounds, low, high, color=look.colour, alpha=0.15, lw=0)
         panel.axhline(_threshold(runs), color="black", ls="--", lw=1, zorder=0)
         panel.set(xlabel="round", title=f"after {size} datapoints")
-    panels[0].set_ylabel(f"held-out {_score(runs)}")
+    panels[0].set_ylabel(f"held-out {literal(_score(runs))}")
     _error_axis(runs, panels[0], metrics.scores(_every(runs), at))
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=_legend_columns(runs))

@@ -12,7 +12,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,7 +19,7 @@ from matplotlib.figure import Figure
 from metaleader.learners import Learner
 from metaleader.problem.batch import Batch
 from metaleader.problem.problem import Problem
-from metaleader.results.figures import RC, style
+from metaleader.results.figures import drawing, literal, style
 from metaleader.results.formats import significant
 from metaleader.streams import ColouredMnist, Sinusoid, Stream
 from metaleader.streams.coloured import recoloured
@@ -78,7 +77,7 @@ class _Curves:
                 panel.plot(
                     arrays["x"], arrays["after"][i], color=colour, ls=dash, lw=1.6, label=f"adapted, task {i + 1}"
                 )
-            panel.set(title=style(learner).name, xlabel="x")
+            panel.set(title=literal(style(learner).name), xlabel="x")
         panels[0].set_ylabel("y")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
         return figure, (
@@ -143,7 +142,9 @@ def _tasks(panel: Axes, arrays: Arrays) -> None:
     rows = np.concatenate([np.concatenate(list(images.transpose(1, 0, 2, 3, 4)), axis=2), space], axis=1)
     panel.imshow(rows.reshape(-1, labels * width, 3)[:-6])
     panel.set_xticks(width * (np.arange(labels) + 0.5), list(map(str, range(labels))))
-    panel.set_yticks((height + 6) * np.arange(tasks) + height / 2, [str(n).split("/")[0] for n in arrays["names"]])
+    panel.set_yticks(
+        (height + 6) * np.arange(tasks) + height / 2, [literal(str(n).split("/")[0]) for n in arrays["names"]]
+    )
     panel.set(xlabel="label", title="three tasks that were met")
     panel.spines[:].set_visible(False)
     panel.tick_params(length=0)
@@ -175,7 +176,7 @@ def draw(name: str, of: Mapping[str, Arrays]) -> tuple[Figure, str] | None:
     shown = {learner: of[learner] for learner in SHOWN if learner in of}
     if not shown:
         return None
-    with matplotlib.rc_context(RC):
+    with drawing():
         return ILLUSTRATIONS[name].draw(shown)
 
 

@@ -67,7 +67,12 @@ class Run:
     @property
     def planned(self) -> int:
         """Rounds in the stream; of one that does not say, those of which there are records."""
-        return self.about.rounds or max((record.round for record in self.records), default=0)
+        return self.about.rounds or self.played
+
+    @property
+    def played(self) -> int:
+        """Rounds of which there are records."""
+        return max((record.round for record in self.records), default=0)
 
     @property
     def diverged(self) -> bool:
@@ -104,13 +109,17 @@ def load(paths: Sequence[Path]) -> list[Run]:
         UserError: a folder does not exist or holds no run.
     """
     runs = []
+    seen = set[Path]()
     for path in paths:
         if not path.is_dir():
             raise UserError(f"there is no folder {path}: name one that `metaleader run` made")
         # In the order in which they were made, which is the order in which the user named the learners.
-        found = [_load(config.parent) for config in path.rglob("config.json")]
-        if not found:
+        configs = list(path.rglob("config.json"))
+        if not configs:
             raise UserError(f"{path} holds no run (no config.json): name a folder that `metaleader run` made")
+        # Each once, though a folder be named twice, or lie in another one.
+        found = [_load(config.parent) for config in configs if config.resolve() not in seen]
+        seen.update(config.resolve() for config in configs)
         runs += sorted(found, key=lambda run: (run.about.made, str(run.folder)))
     return runs
 
@@ -134,7 +143,7 @@ def sizes(runs: Sequence[Run]) -> list[int]:
 
 def scores(runs: Sequence[Run], at: Sequence[int]) -> Float[np.ndarray, "runs rounds sizes"]:
     """The score of every run, round and size; NaN where it was not evaluated or not finite."""
-    array = np.full((len(runs), max(run.planned for run in runs), len(at)), np.nan)
+    array = np.full((len(runs), _rounds(runs), len(at)), np.nan)
     for i, run in enumerate(runs):
         for record in run.records:
             if record.datapoints in at and record.score is not None:
@@ -142,9 +151,14 @@ def scores(runs: Sequence[Run], at: Sequence[int]) -> Float[np.ndarray, "runs ro
     return array
 
 
+def _rounds(runs: Sequence[Run]) -> int:
+    """Rounds of an array of runs: those played; where a learner diverged all planned, as the others count as lost."""
+    return max(run.planned if run.diverged else run.played for run in runs)
+
+
 def final_scores(runs: Sequence[Run]) -> Float[np.ndarray, "runs rounds"]:
     """The score at the end of every round."""
-    array = np.full((len(runs), max(run.planned for run in runs)), np.nan)
+    array = np.full((len(runs), _rounds(runs)), np.nan)
     for i, run in enumerate(runs):
         for record in run.records:  # the last record of a round overwrites those before
             array[i, record.round - 1] = np.nan if record.score is None else record.score
@@ -153,7 +167,7 @@ def final_scores(runs: Sequence[Run]) -> Float[np.ndarray, "runs rounds"]:
 
 def final_others(runs: Sequence[Run], name: str) -> Float[np.ndarray, "runs rounds"]:
     """Another score, by name, at the end of every round; NaN where it was not recorded or not finite."""
-    array = np.full((len(runs), max(run.planned for run in runs)), np.nan)
+    array = np.full((len(runs), _rounds(runs)), np.nan)
     for i, run in enumerate(runs):
         for record in run.records:
             value = record.other_scores.get(name)
@@ -169,7 +183,7 @@ def proficiency(runs: Sequence[Run]) -> Float[np.ndarray, "runs rounds 2"]:
     never got there is censored: more than its last size, and at most infinity; in rounds that a diverged learner did
     not play, the last size is the run's largest. NaN for a round that has not been played to its end.
     """
-    array = np.full((len(runs), max(run.planned for run in runs), 2), np.nan)
+    array = np.full((len(runs), _rounds(runs), 2), np.nan)
     for i, run in enumerate(runs):
         array[i, : run.completed] = max(sizes([run]), default=0), np.inf
         for judged in _by_round(run):
@@ -207,7 +221,7 @@ def judged_by_all(runs: Sequence[Run], at: Sequence[int]) -> Bool[np.ndarray, "r
     Tasks with fewer datapoints than a size, or whose round ended at proficiency, are not judged there; a mean at that
     size compares learners on the same tasks if it counts only those that all of them judged.
     """
-    rounds = max(run.planned for run in runs)
+    rounds = _rounds(runs)
     own, played = np.zeros((len(runs), rounds, len(at)), bool), np.zeros((len(runs), rounds), bool)
     for i, run in enumerate(runs):
         for judged in _by_round(run):
@@ -222,7 +236,7 @@ def judged_by_all(runs: Sequence[Run], at: Sequence[int]) -> Bool[np.ndarray, "r
 
 def last_third(runs: Sequence[Run]) -> Bool[np.ndarray, "runs rounds"]:
     """Which rounds count in a summary: the last third of those completed by each run, at least one."""
-    rounds = np.arange(max(run.planned for run in runs))
+    rounds = np.arange(_rounds(runs))
     return np.array([(rounds >= run.completed - -(-run.completed // 3)) & (rounds < run.completed) for run in runs])
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -68,7 +67,7 @@ def figure(runs: Sequence[Run]) -> tuple[Figure, str] | None:
     first = next(iter(paired.values()))[0][0]
     higher, name = first.higher_is_better, first.about.score.name
     bent = ""
-    with matplotlib.rc_context(figures.RC):
+    with figures.drawing():
         drawn = Figure(figsize=(9.6, 4.0), layout="constrained")
         panels = drawn.subplots(1, 2)
         for panel, measure in zip(panels, MEASURES, strict=True):
@@ -77,7 +76,10 @@ def figure(runs: Sequence[Run]) -> tuple[Figure, str] | None:
                 panel.set_yscale("symlog", linthresh=first.threshold)
                 bent = f" The axis of a panel is linear up to {first.threshold:g} and logarithmic beyond."
         size = advantage.few((first, first))
-        panels[0].set(title=f"after {size} datapoints", ylabel=f"{name} {'gained' if higher else 'avoided'} by FTML")
+        panels[0].set(
+            title=f"after {size} datapoints",
+            ylabel=f"{figures.literal(name)} {'gained' if higher else 'avoided'} by FTML",
+        )
         panels[1].set(title="at the end of a round")
         legend, labels = panels[0].get_legend_handles_labels()
         drawn.legend(legend, labels, loc="outside upper center", ncols=len(labels) if len(labels) <= 4 else 3)
@@ -98,7 +100,14 @@ def _panel(panel: Axes, measure: Measure, paired: Mapping[str, Sequence[Pair]]) 
         look, values = style(other), advantage.running(measure, each)
         t = np.arange(1, values.shape[1] + 1)
         mean, low, high = np.array([t_interval(column) for column in values.T], dtype=float).T
-        panel.plot(t, mean, color=look.colour, ls=look.dashes, lw=2, label=f"over {NAMES.get(other, look.name)}")
+        panel.plot(
+            t,
+            mean,
+            color=look.colour,
+            ls=look.dashes,
+            lw=2,
+            label=f"over {figures.literal(NAMES.get(other, look.name))}",
+        )
         panel.plot(t[:: max(1, len(t) // 8)], mean[:: max(1, len(t) // 8)], look.marker, color=look.colour, ms=6)
         panel.fill_between(t, low, high, color=look.colour, alpha=0.15, lw=0)
         ends += mean[np.isfinite(mean)].tolist()

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, Literal
 
-import matplotlib
 from matplotlib.figure import Figure
 from rich.table import Table
+from rich.text import Text
 
+from metaleader.errors import UserError, printable
 from metaleader.files import write_json, write_text, write_whole
 from metaleader.results import figures, illustrations, metrics, overtaking, provenance
 from metaleader.results.figures import style
@@ -43,14 +45,14 @@ def write(runs: Sequence[Run], out: Path) -> tuple[Path, list[dict[str, Any]]]:
     """The same of runs at hand."""
     sections = sectioned(runs)
     summaries = [metrics.summary(each) for each in sections.values()]
-    (out / "figures").mkdir(parents=True, exist_ok=True)
+    folder = figures_folder(out)
     write_json(out / "summary.json", summaries[0] if len(summaries) == 1 else summaries)
     bodies, texts = [], []
     for (name, each), summary in zip(sections.items(), summaries, strict=True):
         prefix = prefix_of(name, sections)
         shown = []
         for figure_name, (figure, caption) in pictures(each, summary).items():
-            png = save_figure(figure, out / "figures" / f"{prefix}{figure_name}")
+            png = save_figure(figure, folder / f"{prefix}{figure_name}")
             shown.append((f"{prefix}{figure_name}", png, caption))
         bodies.append(_section(each, summary, shown, out))
         texts.append(_markdown(each, summary, shown, out))
@@ -59,6 +61,22 @@ def write(runs: Sequence[Run], out: Path) -> tuple[Path, list[dict[str, Any]]]:
     write_text(page, PAGE.substitute(title=title, sections="\n".join(bodies)))
     write_text(page.with_suffix(".md"), "\n".join(texts))
     return page, summaries
+
+
+def figures_folder(out: Path, *below: str) -> Path:
+    """The folder for figures in `out`, made if it is not there.
+
+    Raises:
+        UserError: it is a link, which may lead anywhere.
+        OSError: it cannot be made.
+    """
+    folder = out
+    for name in ("figures", *below):
+        folder = folder / name
+        if folder.is_symlink():
+            raise UserError(f"{folder} is a link, and figures would be written where it leads: remove it")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def pictures(runs: Sequence[Run], summary: dict[str, Any]) -> dict[str, tuple[Figure, str]]:
@@ -78,7 +96,12 @@ def prefix_of(section: str, sections: Iterable[str]) -> str:
     """What the names of a section's figures begin with: nothing for the first, in which nothing or all else is set."""
     first = next(iter(sections))
     alone = all(other.startswith(first) for other in sections)
-    return "" if alone and section == first else re.sub(r"\W+", "-", f"{section}-")
+    if alone and section == first:
+        return ""
+    prefix = re.sub(r"\W+", "-", f"{section}-")
+    if [re.sub(r"\W+", "-", f"{other}-") for other in sections].count(prefix) == 1 and len(prefix.encode()) <= 100:
+        return prefix
+    return f"{prefix[:25]}-{hashlib.sha256(section.encode()).hexdigest()[:12]}-"
 
 
 def _drawn(runs: Sequence[Run], summary: dict[str, Any]) -> dict[str, list[Run]]:
@@ -133,20 +156,25 @@ def table_rows(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def terminal_table(summary: dict[str, Any]) -> Table:
     """The summary for a terminal of 100 columns."""
-    headings, rows = table_rows(summary)
-    table = Table(
-        title=_title(summary),
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        caption=_note(summary),
-        caption_justify="left",
-    )
+    return rich_table(*table_rows(summary), _title(summary), _note(summary), justify="right")
+
+
+def rich_table(
+    headings: Iterable[str],
+    rows: Iterable[Iterable[str]],
+    title: str = "",
+    note: str = "",
+    justify: Literal["left", "right"] = "left",
+) -> Table:
+    """A table for the terminal, of text as it is: rich would read square brackets in names as markup."""
+    found = Table(box=None, pad_edge=False, title_justify="left", caption_justify="left")
+    found.title = Text(printable(title), "table.title") if title else None
+    found.caption = Text(printable(note), "table.caption") if note else None
     for i, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if i == 0 else "right")
+        found.add_column(Text(printable(heading)), justify=justify if i else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    return table
+        found.add_row(*(Text(printable(cell)) for cell in row))
+    return found
 
 
 def _markdown(
@@ -154,11 +182,11 @@ def _markdown(
 ) -> str:
     return "\n\n".join(
         [
-            f"# {provenance.title(runs[0])}",
+            f"# {markdown(provenance.title(runs[0]))}",
             markdown_table(*table_rows(summary)).rstrip(),
-            _note(summary),
-            *(f"**{name}: {failure}**" for name, failure in _failures(summary)),
-            *(f"![{name}](figures/{name}.png)\n\n{caption}" for name, _, caption in pictures),
+            markdown(_note(summary)),
+            *(f"**{markdown(f'{name}: {failure}')}**" for name, failure in _failures(summary)),
+            *(f"![{name}](figures/{name}.png)\n\n{markdown(caption)}" for name, _, caption in pictures),
             *_overtaken_markdown(runs),
             "## How this was made",
             *(f"{name}:\n\n```\n{text}\n```" for name, text in provenance.made(runs).items()),
@@ -286,8 +314,14 @@ def text_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def markdown_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """A table of text."""
-    headings = list(headings)
-    return "".join(f"| {' | '.join(line)} |\n" for line in (headings, ["---"] * len(headings), *rows))
+    lines = [[markdown(cell) for cell in line] for line in (headings, *rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def markdown(text: str) -> str:
+    """Text on one line of Markdown, in which names make no tags, links, cells or control characters."""
+    return re.sub(r"(?<!\\)([|<]|(?<=\])\()", r"\\\1", printable(text).replace("\n", " "))
 
 
 def _settings_table(settings: dict[str, Any]) -> str:
@@ -303,7 +337,7 @@ def _base64(content: bytes) -> str:
 def save_figure(figure: Figure, path: Path) -> bytes:
     """Write a figure as `path` with `.png` and with `.svg`, each whole or not at all; returns the PNG."""
     png = io.BytesIO()
-    with matplotlib.rc_context(figures.RC):
+    with figures.drawing():
         figure.savefig(png, format="png", dpi=150)
         write_whole(
             path.with_name(f"{path.name}.svg"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -24,20 +25,24 @@ from metaleader.runs.run import Progress as Callback
 from metaleader.runs.sweep import JobLike, Show
 
 
+def _watched() -> bool:
+    """Whether bars are for a person: not by rich's `is_terminal`, which FORCE_COLOR makes true of files."""
+    return sys.stderr.isatty()
+
+
 @contextmanager
 def live(plan: Plan, quiet: bool = False) -> Iterator[Callback]:
     """A bar for each run of the plan, on standard error, with the round and the latest score."""
-    console = Console(stderr=True)
     score_name = plan.about.score.name
     bars: dict[tuple[str, int], TaskID] = {}
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
-        TextColumn("{task.fields[state]}"),
+        TextColumn("{task.fields[state]}", markup=False),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=console,
-        disable=quiet or not console.is_terminal,
+        console=Console(stderr=True),
+        disable=quiet or not _watched(),
     ) as display:
         for learner, seed in plan.runs:
             label = f"{learner} seed {seed}" if len(plan.streams) > 1 else learner
@@ -60,16 +65,15 @@ def live(plan: Plan, quiet: bool = False) -> Iterator[Callback]:
 @contextmanager
 def live_sweep(jobs: Sequence[JobLike]) -> Iterator[Show]:
     """A bar for the sweep and one for each run under way, on standard error."""
-    console = Console(stderr=True)
     bars: dict[Any, TaskID] = {}
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TextColumn("{task.fields[unit]}"),
         TimeElapsedColumn(),
-        console=console,
-        disable=not console.is_terminal,
+        console=Console(stderr=True),
+        disable=not _watched(),
     ) as display:
         whole = display.add_task("sweep", total=len(jobs), unit="runs")
 
@@ -93,13 +97,12 @@ def live_sweep(jobs: Sequence[JobLike]) -> Iterator[Show]:
 @contextmanager
 def steps() -> Iterator[Callable[[str, float, float], None]]:
     """One bar on standard error: what is being done, and how many steps of how many are."""
-    console = Console(stderr=True)
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         TimeElapsedColumn(),
-        console=console,
-        disable=not console.is_terminal,
+        console=Console(stderr=True),
+        disable=not _watched(),
     ) as display:
         bar = display.add_task("", total=None)
         yield lambda name, done, total: display.update(bar, description=name, completed=done, total=total)

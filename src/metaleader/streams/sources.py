@@ -112,6 +112,10 @@ def _by_class(name: str, content: bytes, per_class: int) -> UInt8[np.ndarray, "1
     return np.ascontiguousarray(planes.transpose(0, 1, 3, 4, 2))
 
 
+BY_HAND = (
+    "PASCAL3D+ is one archive of several GB, from https://cvgl.stanford.edu/projects/pascal3d.html; unpack its folder "
+    "CAD to pascal3d/CAD in a folder of data sets"
+)
 DATA_SETS: Mapping[str, DataSet] = MappingProxyType(
     {
         "mnist": DataSet(
@@ -142,8 +146,10 @@ def find(name: str) -> DataSet:
     """The data set of that name.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it cannot be fetched from here.
     """
+    if name == "pascal3d":
+        raise UserError(f"pascal3d must be fetched by hand: {BY_HAND}")
     if name not in DATA_SETS:
         raise UserError(unknown("data set", name, DATA_SETS))
     return DATA_SETS[name]
@@ -157,7 +163,7 @@ def folders(data_dir: Path | None) -> list[Path]:
     """
     if data_dir is not None and not data_dir.is_dir():
         raise UserError(f"--data-dir {data_dir} is no folder: name one that holds data sets, such as mnist/")
-    given = [data_dir, Path(os.environ[ENVIRONMENT]) if os.environ.get(ENVIRONMENT) else None]
+    given = [data_dir, Path(os.path.expanduser(os.environ[ENVIRONMENT])) if os.environ.get(ENVIRONMENT) else None]
     return [folder for folder in given if folder is not None] + [platformdirs.user_cache_path("metaleader") / "data"]
 
 
@@ -178,7 +184,10 @@ def locate(data_set: DataSet, data_dir: Path | None = None) -> dict[str, Path]:
 
 
 def inventory(data_dir: Path | None = None) -> Iterator[tuple[str, str, str, str, str, str]]:
-    """For every file of every data set: data set, file, status, size, the start of its SHA-256, folder."""
+    """For every file of every data set: data set, file, status, size, the start of its SHA-256, folder.
+
+    Of the CAD models of PASCAL3D+, which are fetched by hand, the folder and how many there are.
+    """
     for data_set in DATA_SETS.values():
         for file, expected in data_set.files.items():
             path = _present(data_set, file, data_dir)
@@ -193,6 +202,14 @@ def inventory(data_dir: Path | None = None) -> Iterator[tuple[str, str, str, str
                     sha256(path)[:12],
                     str(path.parent),
                 )
+    cad = next((folder for folder in cad_folders(data_dir) if folder.is_dir()), None)
+    count = 0 if cad is None else sum(1 for _ in cad.glob("*/*.off"))
+    yield "pascal3d", "CAD/*/*.off", "present" if count else "missing", f"{count} files", "", str(cad or "")
+
+
+def cad_folders(data_dir: Path | None) -> list[Path]:
+    """Where the CAD models of PASCAL3D+ are looked for, in order."""
+    return [folder / "pascal3d" / "CAD" for folder in folders(data_dir)]
 
 
 def _admit(data_set: DataSet, path: Path, expected: str) -> str:

@@ -90,11 +90,18 @@ class Stream(Sequence[Task]):
         make: `make(i)` gives the task of round `i + 1`, the same whenever it is asked.
         rounds: how many tasks there are.
         sources: the checksum of every data file read, by file name, for the record of the run.
+
+    Raises:
+        ValueError: there is no task.
     """
 
     make: Callable[[int], Task]
     rounds: int
     sources: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise ValueError(f"the rounds of a stream must be at least 1, got {self.rounds}")
 
     def __len__(self) -> int:
         return self.rounds

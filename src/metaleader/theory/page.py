@@ -17,7 +17,7 @@ from metaleader import devices
 from metaleader.errors import UserError
 from metaleader.files import write_json, write_text
 from metaleader.online.description import described
-from metaleader.results.report import save_figure
+from metaleader.results.report import figures_folder, save_figure
 from metaleader.theory.claims import Claim, Findings, RegretCheck, TheoryOptions
 from metaleader.theory.games import MISTAKES, TRAP_RADIUS, TRAP_ROUNDS
 from metaleader.theory.plots import figures
@@ -44,8 +44,7 @@ def write(found: Findings, options: TheoryOptions, out: Path, command: str, seco
     """
     check_free(out)
     try:
-        folder = out / "figures" / "theory"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = figures_folder(out, "theory")
         shown = []
         for name, (figure, caption) in figures(found).items():
             save_figure(figure, folder / name)

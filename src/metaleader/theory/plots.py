@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from metaleader.results.figures import RC
+from metaleader.results.figures import drawing
 from metaleader.theory.claims import Findings
 from metaleader.theory.games import MISTAKES
 
@@ -34,7 +33,7 @@ SHOWN = ("regression, iid", "regression, adversarial", "logistic, iid")
 
 def figures(found: Findings) -> dict[str, tuple[Figure, str]]:
     """Every figure by name, each with a caption."""
-    with matplotlib.rc_context(RC):
+    with drawing():
         return {
             "eigenvalues": (
                 _eigenvalues(found),

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from metaleader.results.figures import RC, style
+from metaleader.results.figures import drawing, literal, style
 
 COLUMNS = 5
 OFF = 10  # times the best error: off the scale
@@ -24,7 +23,7 @@ def search(tuned: Mapping[str, Any]) -> tuple[Figure, str]:
     higher = score["higher_is_better"]
     columns = min(COLUMNS, max(map(len, spaces.values())))
     lines = {learner: -(-len(space) // columns) for learner, space in spaces.items()}
-    with matplotlib.rc_context(RC):
+    with drawing():
         apart = ConstrainedLayoutEngine(w_pad=0.15)  # the ends of neighbouring axes
         size = (3.0 * columns + 0.8, 2.4 * sum(lines.values()) + 0.7)
         figure = Figure(figsize=size, layout=apart)
@@ -45,8 +44,8 @@ def search(tuned: Mapping[str, Any]) -> tuple[Figure, str]:
             for panel in panels[len(space) :]:
                 panel.set_axis_off()
             for panel in panels[: len(space) : columns]:
-                panel.set_ylabel(f"held-out {score['name']}")
-            panels[0].set_title(style(learner).name)
+                panel.set_ylabel(f"held-out {literal(score['name'])}")
+            panels[0].set_title(literal(style(learner).name))
             scores = [trial["score"] for trial in shown]
             if scores and min(scores) > 0 and not higher:
                 panels[0].set_yscale("log")
@@ -117,7 +116,7 @@ def _searched(
             panel.plot(where(group), [0.0] * len(group), marker, transform=edge, label=label, **looks)
     panel.set_xlabel(option.removeprefix(f"{learner}."))
     if choices:
-        panel.set_xticks(range(len(choices)), choices)
+        panel.set_xticks(range(len(choices)), list(map(literal, choices)))
         panel.set_xlim(-0.5, len(choices) - 0.5)
     else:
         panel.set_xscale("log" if ends["log"] else "linear")

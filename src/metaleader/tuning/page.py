@@ -27,9 +27,8 @@ def write(tuned: Mapping[str, Any], out: Path) -> Path:
         UserError: a file cannot be written.
     """
     with writing(out):
-        (out / "figures").mkdir(exist_ok=True)
         figure, caption = tuning_figure.search(tuned)
-        report.save_figure(figure, out / "figures" / "tune")
+        report.save_figure(figure, report.figures_folder(out) / "tune")
         noted = out / NOTED
         by_hand = noted.read_text().strip() if noted.exists() else f"Nothing was noted in `{NOTED}`."
         parts = [

@@ -18,7 +18,6 @@ from metaleader.streams import sources as data
 from metaleader.streams.rendering.off import Mesh, read_off
 
 RADIUS, HEIGHT = 0.48, 0.7
-PUBLISHER = "https://cvgl.stanford.edu/projects/pascal3d.html"
 
 
 def cad_folder(data_dir: Path | None) -> Path:
@@ -27,14 +26,13 @@ def cad_folder(data_dir: Path | None) -> Path:
     Raises:
         UserError: none has.
     """
-    searched = [folder / "pascal3d" / "CAD" for folder in data.folders(data_dir)]
+    searched = data.cad_folders(data_dir)
     for folder in searched:
         if folder.is_dir():
             return folder
     raise UserError(
-        f"there are no CAD models, none of {', '.join(map(str, searched))} is a folder: PASCAL3D+ is one archive of "
-        f"several GB, from {PUBLISHER}; unpack its folder CAD to one of these, or use pose-primitives, which needs no "
-        "download"
+        f"there are no CAD models, none of {', '.join(map(str, searched))} is a folder: {data.BY_HAND}, or use "
+        "pose-primitives, which needs no download"
     )
 
 

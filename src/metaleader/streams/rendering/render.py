@@ -7,12 +7,14 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing.util import Finalize
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -94,7 +96,7 @@ def _work(settings: Rendering, folder: Path, files: Sequence[Path], missing: Seq
     """Prepare the objects, then render the missing tasks."""
     # Not forked: JAX runs threads.
     spawned = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawned, end_with_parent) as pool, _bar() as bar:
+    with _nothing_to_import(), ProcessPoolExecutor(workers, spawned, end_with_parent) as pool, _bar() as bar:
         try:
             if settings.source == "cad":
                 names = _sound_objects(settings, folder, files, pool, bar)
@@ -111,6 +113,21 @@ def _work(settings: Rendering, folder: Path, files: Sequence[Path], missing: Seq
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+@contextmanager
+def _nothing_to_import() -> Iterator[None]:
+    """Let processes that are spawned leave out the script that spawns them.
+
+    They would run it again to have what it defines, of which they need nothing; without `if __name__ == "__main__"`,
+    a script that renders would render there too.
+    """
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 def _sound_objects(

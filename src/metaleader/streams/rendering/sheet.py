@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from metaleader.files import write_whole
 from metaleader.streams.rendering.scene import Camera
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CONTACT_SHEET = "contact-sheet.png"
 COLUMNS = 10
@@ -20,7 +24,17 @@ def write_contact_sheet(folder: Path, files: Sequence[Path]) -> Path:
 
     The arrow begins at (x, y) on the table and points where the azimuth says that the front is.
     """
-    from matplotlib.figure import Figure  # takes a while, and streams import this module
+    import matplotlib.style  # takes a while, and streams import this module
+
+    path = folder / CONTACT_SHEET
+    with matplotlib.style.context("default"):  # whatever the user's matplotlibrc says
+        figure = _drawn(files)
+        write_whole(path, lambda file: figure.savefig(file, format="png", dpi=130))
+    return path
+
+
+def _drawn(files: Sequence[Path]) -> Figure:
+    from matplotlib.figure import Figure
 
     rows = -(-len(files) // COLUMNS)
     figure = Figure(figsize=(1.15 * COLUMNS, 1.3 * rows + 0.5), layout="constrained")
@@ -36,14 +50,12 @@ def write_contact_sheet(folder: Path, files: Sequence[Path]) -> Path:
         start, end = (camera.project(np.array([[x, y, 0], front])) * [1, -1] + 1) / 2 * pixels - 0.5
         panel.imshow(image)
         panel.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": "black", "lw": 1})
-        panel.set_title(name, fontsize=6, pad=2)
+        panel.set_title(name.replace("$", r"\$"), fontsize=6, pad=2)
     figure.suptitle(
         "first image of every task; arrows: targets, from (x, y) on the table to where the object's front faces",
         fontsize=8,
     )
-    path = folder / CONTACT_SHEET
-    write_whole(path, lambda file: figure.savefig(file, format="png", dpi=130))
-    return path
+    return figure
 
 
 def _first_image(file: Path) -> np.ndarray:
