@@ -21,6 +21,8 @@ from typing import Any
 import jax
 import tyro
 
+from metaleader import devices
+
 PACKAGES = ("metaleader", "jax", "jaxlib", "numpy", "torch", "higher", "torchopt", "parallel-metalearn")
 BUSY = 0.2  # cores in use by other programs from which on it shows
 
@@ -203,7 +205,7 @@ def machine() -> str:
     memory = int(fields["MemTotal"].split()[0]) / 2**20 if "MemTotal" in fields else float("nan")
     processor = fields.get("model name", platform.processor() or platform.machine())
     accelerator = f", {gpu()}" if gpu() else ""
-    return f"{processor}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB, {platform.system()}{accelerator}"
+    return f"{processor}, {devices.available_cores()} cores, {memory:.0f} GiB, {platform.system()}{accelerator}"
 
 
 def gpu() -> str | None:
