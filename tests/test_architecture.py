@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,14 @@ def test_imports_point_one_way() -> None:
     done = subprocess.run(lint, cwd=ROOT.parents[1], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     assert "2 kept, 0 broken" in done.stdout
+
+
+def test_the_table_of_faults_names_tests() -> None:
+    tests = Path(__file__).parent
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", (tests / "faults.md").read_text())
+    assert len(named) > 50
+    missing = [f"{file}::{name}" for file, name in named if f"def {name}(" not in (tests / file).read_text()]
+    assert missing == []
 
 
 def test_every_public_name_is_documented() -> None:
