@@ -3,13 +3,23 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test test-slow bench bench-compile check format clean
+.PHONY: run test test-lowest test-slow bench bench-compile check format clean
 
 run: .venv/installed  ## the main job: four learners on a stream of handwritten digits, then the report
 	$(BIN)/metaleader run
 
 test: .venv/installed-dev  ## the tests, a few minutes
 	$(BIN)/pytest -n auto --dist loadscope
+
+# The lowest versions that pyproject.toml allows, on the part of the tests that touches every dependency: the command
+# (tyro, rich, matplotlib, orbax, platformdirs), models of flax and equinox, data (pooch, trimesh, mujoco), searches
+# (optuna), the theory (scipy, float64), and results from Python (pandas, scikit-learn). Old versions warn of one
+# another, which is no failure of ours.
+LOWEST := tests/commands/test_cli.py tests/experiments tests/models/test_adapters.py tests/streams/test_data.py \
+	tests/streams/test_pose.py tests/theory/test_theory.py tests/tuning/test_tune.py tests/results/test_names.py \
+	tests/test_public.py
+test-lowest: .venv-lowest/installed  ## a part of the tests on the lowest versions of all dependencies
+	.venv-lowest/bin/pytest -n auto --dist loadscope -W default $(LOWEST)
 
 test-slow: .venv/installed-dev  ## the long acceptance runs
 	$(BIN)/pytest -m slow
@@ -31,7 +41,7 @@ format: .venv/installed-dev  ## format, and mend what the linter can
 	$(BIN)/ruff check --fix
 
 clean:  ## remove the environment and all caches
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lowest .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -43,6 +53,12 @@ clean:  ## remove the environment and all caches
 .venv/installed-dev: .venv/bin/python pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@ .venv/installed
+
+.venv-lowest/installed: pyproject.toml
+	$(PYTHON) -m venv --clear .venv-lowest
+	.venv-lowest/bin/pip install --quiet uv
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct --editable '.[dev]'
+	touch $@
 
 .venv/installed-bench: .venv/bin/python pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[bench]'

@@ -31,7 +31,7 @@ def test_a_run_for_every_experiment_learner_and_seed() -> None:
         experiment = EXPERIMENTS[name]
         assert len(own) == len(experiment.compared) * experiment.seeds
         assert {job.out for job in own} == {Path("out").absolute() / name}
-        assert own[0].values == ()
+        assert own[0].setting == ()
     assert len(planned(("sinusoid",), seeds=2)) == 2 * len(LEARNERS)
 
 
@@ -47,7 +47,7 @@ def test_a_setting_has_folders_of_its_own_in_the_experiments_that_it_changes(val
     jobs = planned(settings=(f"model.norm={value}",), seeds=1)
     assert {job.experiment for job in jobs} == differing
     assert {job.out.name for job in jobs} == {f"model.norm={value}"}
-    assert all(job.values == (("model.norm", value),) for job in jobs)
+    assert all(job.setting == (f"model.norm={value}",) for job in jobs)
 
 
 @pytest.mark.parametrize(
