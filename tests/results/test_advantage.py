@@ -63,6 +63,20 @@ def test_few_is_what_the_experiment_shows_first_and_short_tasks_do_not_count_the
     np.testing.assert_allclose(over_rounds(FEW, pair, WHOLE), 0.4)  # rounds 1 and 3
 
 
+def test_how_many_tasks_are_compared_is_counted() -> None:
+    scores: Any = [[0.1, 0.2, 0.3], [0.1], [0.3]]
+    paired = [(made(scores, report_sizes=(20,)), made([[0.0] * 3] * 3, learner="toe"))]
+    assert advantage.compared(FEW, paired, WHOLE) == (1, 3)
+    assert advantage.compared(FEW, paired, LAST_THIRD) == (0, 1)
+    assert advantage.compared(FINAL, paired * 2, WHOLE) == (6, 6)
+
+
+def test_smaller_tasks_at_the_end_are_no_improvement() -> None:
+    """None of the tasks became proficient; the last ones had fewer datapoints."""
+    scores: Any = [NEVER, NEVER, [0.1]]
+    np.testing.assert_array_equal(advantage.with_itself(made(scores)), [0, 0])
+
+
 def test_a_learner_that_diverged_has_no_score_but_tasks_that_it_never_learned() -> None:
     pair = made([FIRST] * 3), made([FIRST], "diverged", rounds=3)
     assert np.isnan(over_rounds(FINAL, pair, WHOLE)).all()

@@ -128,6 +128,33 @@ def test_a_round_that_moved_on_ends_with_its_last_record() -> None:
     np.testing.assert_allclose(metrics.datapoints_to_proficiency([run]), [[10, 20, np.inf]])
 
 
+def test_figures_compare_the_same_tasks_and_draw_short_ones_where_they_end() -> None:
+    """Two of six tasks have 10 datapoints: they say nothing of 40, and need more than 10, not infinitely many."""
+    sizes = [1, 3, 3, 1, 3, 3]
+    runs = {
+        "ftml": [made([[0.1, 0.2, 0.1 * t] for t in range(6)])],
+        "toe": [made([[0.1, 0.2, 0.9][:n] for n in sizes], learner="toe")],
+    }
+    first, last = figures.score_at_sizes(runs).axes
+    assert (first.get_title(), last.get_title()) == ("after 10 datapoints", "after 40 datapoints (n = 4 of 6)")
+    line = {str(line.get_label()): np.asarray(line.get_ydata(), float) for line in last.lines}["FTML"]
+    # Means over the seven rounds around each, of 0.1, 0.2, 0.4 and 0.5.
+    np.testing.assert_allclose(line, [np.nan, 0.7 / 3, 0.3, np.nan, 0.3, 1.1 / 3])
+    panel = figures.efficiency(runs).axes[0]
+    hollow = {
+        line.get_marker(): np.asarray(line.get_ydata(), float).tolist()
+        for line in panel.lines
+        if line.get_markerfacecolor() == "none"
+    }
+    assert hollow == {"o": [40.0] * 5, "^": [10.0, 10.0]}
+
+
+def test_a_learner_with_fewer_seeds_than_others_says_so() -> None:
+    runs = [made([[0.1, 0.2, 0.3]] * 3, seed=seed) for seed in range(2)]
+    _, rows = report.table_rows(metrics.summary([*runs, made([[0.1, 0.2, 0.3]] * 3, learner="toe")]))
+    assert [row[0] for row in rows] == ["FTML", "TOE (1 of 2 seeds)"]
+
+
 def test_running_statistics_skip_what_is_missing() -> None:
     values = np.array([[1.0, np.nan, 3.0, 5.0]])
     np.testing.assert_allclose(figures.running(values, np.mean), [3, np.nan, 3, 3])

@@ -10,7 +10,7 @@ import pytest
 from made_up import made
 from metaleader import EXPERIMENTS
 from metaleader.experiments import find
-from metaleader.results import words
+from metaleader.results import overtaking, words
 from metaleader.results.advantage import LAST_THIRD, WHOLE
 from metaleader.results.claims import CLAIMS, EFFICIENCY, FEW, FINAL, Claim, Kind
 from metaleader.results.metrics import Run
@@ -174,6 +174,19 @@ def test_words_say_what_is_shown_what_is_false_and_at_what_compute() -> None:
     ]
     assert words.rows(verdicts)[1][-1] == "1.00 to 1.00: equal"
     assert [entry["learning_gradients"]["equal"] for entry in words.as_json(verdicts)] == [False, True, True]
+
+
+def test_words_say_how_many_tasks_are_compared() -> None:
+    """Of the last third, one task of two has as many datapoints as few are here."""
+    scores: Any = [[0.1, 0.2, 0.3]] * 5 + [[0.1]]
+    both = [made(scores, learner=name, seed=seed, report_sizes=(20,)) for name in ("ftml", "b") for seed in range(2)]
+    (verdict,) = judge([replace(CLAIM, better="ftml", measure=FEW)], both)
+    assert words.rows([verdict])[0][2] == f"{FEW} (n = 2 of 4 tasks)"
+    assert words.as_json([verdict])[0]["tasks_compared"] == 2
+    assert overtaking.rows(both)[0][1:] == ["never (n = 10 of 12)", "never"]
+    drawn = overtaking.figure(both)
+    assert drawn is not None
+    assert drawn[0].axes[0].get_title() == "after 20 datapoints (n = 10 of 12)"
 
 
 def test_every_claim_is_about_learners_that_its_experiment_compares() -> None:

@@ -48,7 +48,7 @@ def by_round(measure: Measure, pair: Pair) -> tuple[Float[np.ndarray, "rounds 2"
     learner diverged. Rounds whose task has too few datapoints to be judged after few do not compare.
 
     Datapoints saved, min(needed, N) of the one less that of the other, with N the datapoints of the round: a task that
-    never became proficient counts with N, which is the least that it needs. That flatters learners with many such
+    did not become proficient counts with N, which is the least that it needs. That flatters learners with many such
     tasks. What a task needs lies between two sizes (see `metrics.proficiency`), and so does what is saved: least, if
     the first learner needed all of its interval and the other as little as it may.
     """
@@ -84,15 +84,30 @@ def over_rounds(measure: Measure, pair: Pair, span: Span) -> Float[np.ndarray, "
     return gained[counted].mean(axis=0) if counted.any() else np.full(2, np.nan)
 
 
+def compared(measure: Measure, paired: Sequence[Pair], span: Span) -> tuple[int, int]:
+    """How many tasks an advantage is over, and how many there are, over all seeds."""
+    counted = [
+        metrics.last_third(pair[:1])[0] if span == LAST_THIRD else np.ones(pair[0].planned, bool) for pair in paired
+    ]
+    both = [by_round(measure, pair)[1] & of for pair, of in zip(paired, counted, strict=True)]
+    return sum(int(each.sum()) for each in both), sum(int(each.sum()) for each in counted)
+
+
 def with_itself(run: Run) -> Float[np.ndarray, " 2"]:
-    """The least and the most of the datapoints that a learner saves in the last third of the rounds over the first."""
+    """The least and the most of the datapoints that a learner saves in the last third of the rounds over the first.
+
+    These are other tasks. All count up to the size of the smallest task that never became proficient: else larger tasks
+    at the beginning would look as if the learner had needed more.
+    """
     needed, third = _restricted(run), -(-run.planned // 3)
+    never = np.isinf(metrics.datapoints_to_proficiency([run])[0])
+    needed = np.minimum(needed, needed[never, 0].min(initial=np.inf))
     first, last = needed[:third].mean(axis=0), needed[-third:].mean(axis=0)
     return first - last[::-1]
 
 
 def never_proficient(pair: Sequence[Run], span: Span) -> tuple[int, ...]:
-    """How many tasks never became proficient, of each learner."""
+    """How many tasks had not become proficient by their last datapoint, of each learner."""
     counted = metrics.last_third(pair) if span == LAST_THIRD else np.ones((len(pair), pair[0].planned), bool)
     return tuple(int(row.sum()) for row in np.isinf(metrics.datapoints_to_proficiency(pair)) & counted)
 

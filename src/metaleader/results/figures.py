@@ -106,13 +106,15 @@ def all_figures(runs: Runs) -> dict[str, tuple[Figure, str]]:
                 efficiency(runs),
                 f"Learning efficiency: datapoints until held-out {score} was first judged at least as good as "
                 f"{threshold:g}. Points are tasks, lines running medians over {WINDOW} rounds, bands go down to the "
-                "running median of the last sizes judged before: what a task needs lies between. Hollow points on the "
-                "top line are tasks that never got there.",
+                "running median of the last sizes judged before: what a task needs lies between. Hollow points are "
+                "tasks that had not got there by their last datapoint, where they stand: they need more. On the top "
+                "line, the median task had not got there.",
             ),
             "score-after-few-and-all": (
                 score_at_sizes(runs),
                 f"Held-out {score} after {' and after '.join(map(str, at))} datapoints of each task. Points are tasks, "
-                f"lines running means over {WINDOW} rounds; with several seeds, lines are means over seeds and bands "
+                f"lines running means over {WINDOW} rounds, of the tasks that all learners were judged on there, n of "
+                "them where that is not all; with several seeds, lines are means over seeds and bands "
                 "95 % t intervals of the running means, each round by itself.",
             ),
         }
@@ -145,27 +147,28 @@ def efficiency(runs: Runs) -> Figure:
     figure = Figure(figsize=(7.4, 4.2), layout="constrained")
     panel = figure.subplots()
     at = metrics.sizes(_every(runs))
-    never = at[-1] * 1.6 if at else 1.0
+    top = at[-1] * 1.6 if at else 1.0
+    bottom = max(at[0], 1) / 1.6 if at else 1.0  # 0 is not on the axis
     for learner, each in runs.items():
         look, both = style(learner), metrics.proficiency(each)
         before, values = both[:, :, 0], both[:, :, 1]
         rounds = np.arange(1, values.shape[1] + 1)
-        for row in values:
+        for row, last in zip(values, np.maximum(before, bottom), strict=True):
             reached, censored = np.isfinite(row), np.isinf(row)
             panel.plot(rounds[reached], row[reached], look.marker, color=look.colour, ms=4, alpha=0.35, mew=0)
-            panel.plot(rounds[censored], np.full(censored.sum(), never), look.marker, mfc="none", mec=look.colour, ms=4)
+            panel.plot(rounds[censored], last[censored], look.marker, mfc="none", mec=look.colour, ms=4)
         middle = running(values, np.median)
         known = ~np.isnan(middle)
-        line = np.where(np.isinf(middle), never, middle)[known]
+        line = np.where(np.isinf(middle), top, middle)[known]
         panel.plot(rounds[known], line, color=look.colour, ls=look.dashes, lw=2, label=literal(look.name))
-        least = np.maximum(running(before, np.median)[known], at[0] / 1.6 if at else 1.0)  # 0 is not on the axis
+        least = np.maximum(running(before, np.median)[known], bottom)
         panel.fill_between(rounds[known], least, line, np.isfinite(middle[known]), color=look.colour, alpha=0.12, lw=0)
-    panel.axhline(never, color="0.8", lw=0.8, zorder=0)
+    panel.axhline(top, color="0.8", lw=0.8, zorder=0)
     panel.set(
         xlabel="round", ylabel=f"datapoints until {literal(_score(runs))} reaches {_threshold(runs):g}", yscale="log"
     )
-    ticks = [*thinned(at, 8), never]
-    panel.set_yticks(ticks, [*map(str, ticks[:-1]), "never"])
+    ticks = [*thinned([size for size in at if size], 8), top]
+    panel.set_yticks(ticks, [*map(str, ticks[:-1]), "more"])
     panel.minorticks_off()
     figure.legend(loc="outside upper center", ncols=_legend_columns(runs))
     return figure
@@ -178,12 +181,18 @@ def _legend_columns(runs: Runs) -> int:
 
 def score_at_sizes(runs: Runs) -> Figure:
     """Score after few and after many datapoints against round, learners overlaid."""
-    at = shown_sizes(runs)
+    at, every = shown_sizes(runs), _every(runs)
+    shown = np.where(metrics.judged_by_all(every, at), metrics.scores(every, at), np.nan)
+    lines = np.array([learner for learner, each in runs.items() for _ in each])
+    played = max(
+        len({(run.about.seed, record.round) for run in each for record in run.records}) for each in runs.values()
+    )
     figure = Figure(figsize=(4.4 * len(at) + 0.8, 4.0), layout="constrained")
     panels = figure.subplots(1, len(at), sharey=True, squeeze=False)[0]
-    for panel, size in zip(panels, at, strict=True):
-        for learner, each in runs.items():
-            look, values = style(learner), metrics.scores(each, [size])[:, :, 0]
+    for i, (panel, size) in enumerate(zip(panels, at, strict=True)):
+        n = max(int(np.isfinite(shown[lines == learner, :, i]).sum()) for learner in runs)
+        for learner in runs:
+            look, values = style(learner), shown[lines == learner, :, i]
             rounds = np.arange(1, values.shape[1] + 1)
             for row in values:
                 panel.plot(rounds, row, look.marker, color=look.colour, ms=3.5, alpha=0.3, mew=0)
@@ -192,9 +201,10 @@ def score_at_sizes(runs: Runs) -> Figure:
             panel.plot(rounds, mean, color=look.colour, ls=look.dashes, lw=2, label=literal(look.name))
             panel.fill_between(rounds, low, high, color=look.colour, alpha=0.15, lw=0)
         panel.axhline(_threshold(runs), color="black", ls="--", lw=1, zorder=0)
-        panel.set(xlabel="round", title=f"after {size} datapoints")
+        few = f" (n = {n} of {played})" if n < played else ""
+        panel.set(xlabel="round", title=f"after {size} datapoints{few}")
     panels[0].set_ylabel(f"held-out {literal(_score(runs))}")
-    _error_axis(runs, panels[0], metrics.scores(_every(runs), at))
+    _error_axis(runs, panels[0], shown)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=_legend_columns(runs))
     return figure

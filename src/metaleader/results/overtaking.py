@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from metaleader.results import advantage, figures
-from metaleader.results.advantage import WINDOW, Pair
+from metaleader.results.advantage import WHOLE, WINDOW, Pair
 from metaleader.results.claims import FEW, FINAL, NAMES, Measure
 from metaleader.results.figures import style
 from metaleader.results.metrics import Run
@@ -45,7 +45,17 @@ def headings(runs: Sequence[Run]) -> list[str]:
 
 def rows(runs: Sequence[Run]) -> list[list[str]]:
     """A row of text for every other learner."""
-    return [[style(other).name, *map(_when, found.values())] for other, found in rounds(runs).items()]
+    paired = rivals(runs)
+    return [
+        [style(other).name, *(_when(first) + _of(measure, paired[other]) for measure, first in found.items())]
+        for other, found in rounds(runs).items()
+    ]
+
+
+def _of(measure: Measure, *paired: Sequence[Pair]) -> str:
+    """On how many tasks an advantage is, where that is not on all; the fewest, of several rivals."""
+    n, tasks = min(advantage.compared(measure, each, WHOLE) for each in paired)
+    return f" (n = {n} of {tasks})" if n < tasks else ""
 
 
 def _when(first: int | None) -> str:
@@ -77,7 +87,7 @@ def figure(runs: Sequence[Run]) -> tuple[Figure, str] | None:
                 bent = f" The axis of a panel is linear up to {first.threshold:g} and logarithmic beyond."
         size = advantage.few((first, first))
         panels[0].set(
-            title=f"after {size} datapoints",
+            title=f"after {size} datapoints{_of(FEW, *paired.values())}",
             ylabel=f"{figures.literal(name)} {'gained' if higher else 'avoided'} by FTML",
         )
         panels[1].set(title="at the end of a round")

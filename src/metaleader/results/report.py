@@ -136,14 +136,15 @@ def table_rows(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     others = list(dict.fromkeys(name for numbers in summary["learners"].values() for name in numbers["final_others"]))
     counted = {size: summary["tasks_at"][size] for size in at}
     few = {size: f" (n = {n})" if n < summary["tasks"] else "" for size, n in counted.items()}
+    seeds = max(numbers["seeds"] for numbers in summary["learners"].values())
     to = f"to {summary['threshold']:g}"
     headings = ["learner", *(f"at {size}{few[size]}" for size in at), "final", *others, to, "reached"]
     rows = []
     for name, numbers in summary["learners"].items():
         efficiency = numbers["datapoints_to_proficiency"]
-        row = [
-            style(name).short + (" (diverged)" if numbers["diverged"] else " (partial)" if numbers["partial"] else "")
-        ]
+        fewer = f" ({numbers['seeds']} of {seeds} seeds)" if numbers["seeds"] < seeds else ""
+        state = " (diverged)" if numbers["diverged"] else " (partial)" if numbers["partial"] else ""
+        row = [style(name).short + state + fewer]
         row += [with_interval(numbers["score_at"].get(size, [None] * 3)) for size in at]
         row += [with_interval(numbers["final_score"])]
         row += [with_interval(numbers["final_others"].get(name, [None] * 3)) for name in others]

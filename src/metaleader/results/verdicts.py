@@ -65,6 +65,7 @@ class Verdict:
         compute: the gradients of `better` as a multiple of those of `worse`; None for a learner with itself.
         never: how many tasks of the last third never became proficient, of `better` and of `worse`.
         tasks: how many there are, over all seeds.
+        compared: how many of them compare the two: fewer, where the measure is at a size that some do not have.
     """
 
     claim: Claim
@@ -73,6 +74,7 @@ class Verdict:
     compute: Compute | None
     never: tuple[int, int]
     tasks: int
+    compared: int
 
 
 def judge(claims: Sequence[Claim], runs: Sequence[Run]) -> list[Verdict]:
@@ -111,7 +113,7 @@ def _uncorrected(claim: Claim, runs: Sequence[Run]) -> Verdict | None:
         {span: reading(claim, ends[span]) for span in spans},
         None if claim.worse is None else advantage.compute(paired),
         (sum(pair[0] for pair in never), sum(pair[1] for pair in never)),
-        sum(-(-run.planned // 3) for run, _ in paired),
+        *advantage.compared(claim.measure, paired, LAST_THIRD)[::-1],
     )
 
 

@@ -12,7 +12,7 @@ from metaleader.results.verdicts import Reading, Verdict
 
 _OF_SPAN = ("p (Holm)", "p (flips)", "verdict")
 HEADINGS = (
-    "claim", "source", "measure", "last third", *_OF_SPAN, "whole stream", *_OF_SPAN, "never", "gradients",
+    "claim", "source", "measure", "last third", *_OF_SPAN, "whole stream", *_OF_SPAN, "not reached", "gradients",
 )  # fmt: skip
 BRIEF = (0, 3, 6, 7, 10)  # the columns that fit into 80 characters
 
@@ -21,9 +21,10 @@ NOTE = (
     "score gained or error avoided, by the learner named first, mean over seeds with the 95 % t interval, over the "
     "last third of the rounds and over the whole stream. What a task needs to become proficient is known to lie "
     "between two sizes at which it was judged: 'a to b' are the means if every task needed what is least and most "
-    "favourable to the claim, the interval covers both, and a verdict needs both. A task that never became proficient "
-    "counts with all datapoints of its round, the least that it needs; 'never' is how many there were of the two "
-    "learners in the last third. Verdicts: Student's t test at 0.05, corrected by Holm over the claims of the "
+    "favourable to the claim, the interval covers both, and a verdict needs both. A task that did not become "
+    "proficient counts with all datapoints of its round, the least that it needs; 'not reached' is how many there were "
+    "of the two learners in the last third. A measure with n compares the n tasks of the last third on which both "
+    "learners were judged at that size. Verdicts: Student's t test at 0.05, corrected by Holm over the claims of the "
     "experiment. Beside it stands the exact p-value by flips of signs, uncorrected, which n seeds cannot bring below "
     "2 / 2^n (0.25 for three, 0.031 for six) and which stands in for t where all seeds agree to the last digit. Claims "
     "that say 'no better' or 'about equal' name the margin that they mean, in the unit of the measure. Gradients: "
@@ -39,7 +40,7 @@ def rows(verdicts: Sequence[Verdict]) -> list[list[str]]:
         [
             v.claim.text + (f" ({len(v.seeds)} of {most} seeds)" if len(v.seeds) < most else ""),
             v.claim.source,
-            v.claim.measure,
+            v.claim.measure + (f" (n = {v.compared} of {v.tasks} tasks)" if v.compared < v.tasks else ""),
             *_cells(v.readings.get(LAST_THIRD)),
             *_cells(v.readings.get(WHOLE)),
             f"{v.never[0]} : {v.never[1]} of {v.tasks}" if v.claim.measure == EFFICIENCY and v.claim.worse else "",
@@ -135,6 +136,7 @@ def as_json(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
             **{span.replace(" ", "_"): _reading_json(v.readings.get(span)) for span in _SPANS},
             "never_proficient": list(v.never),
             "tasks": v.tasks,
+            "tasks_compared": v.compared,
             "learning_gradients": None
             if v.compute is None
             else {
