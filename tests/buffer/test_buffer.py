@@ -6,6 +6,7 @@ from typing import Any
 import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -236,6 +237,46 @@ def test_a_buffer_grows_and_an_integer_is_no_string() -> None:
     for row in range(2):
         assert held(buffer)[row] == [100 * i + k for i in range(row, 30, 2) for k in range(100)]
     assert buffer.row_of("1") is None
+
+
+def of_many_types(first: int, n: int) -> Batch:
+    """Datapoints whose every part says which they are, as far as its type can."""
+    numbers = first + np.arange(n)
+    parts = {
+        "bool": numbers[:, None] % 2 == 1,
+        "uint8": np.stack([numbers, 255 - numbers], axis=1).astype(np.uint8),
+        "int64": -numbers,
+        "float16": (numbers / 8).astype(np.float16)[:, None, None],
+        "float64": numbers + 0.5,
+    }
+    return Batch.of(parts, numbers.astype(ml_dtypes.bfloat16), weights=1 + numbers)
+
+
+@pytest.mark.parametrize(
+    "retention",
+    [
+        Retention(),
+        *(Retention(policy, 9) for policy in ("last", "reservoir", "balanced")),
+        Retention("last", 2, "tasks"),
+    ],
+    ids=str,
+)
+@settings(max_examples=8)
+@given(arrivals=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 7)), min_size=1, max_size=9))
+def test_what_is_kept_comes_back_as_it_was_and_in_order(retention: Retention, arrivals: list[tuple[int, int]]) -> None:
+    """Of every type, with its weight; the integers are small enough for bfloat16."""
+    buffer = retention.empty(of_many_types(0, 1), jax.random.key(0))
+    for task, n in arrivals:
+        buffer = retention.append(buffer, task, of_many_types(int(buffer.total), n))
+    held = jax.tree.map(np.asarray, store.held(buffer, np.arange(buffer.size)))
+    numbers = buffer.arrivals[: buffer.size]
+    for start, count in zip(buffer.starts, buffer.counts, strict=True):
+        assert (np.diff(numbers[start : start + count]) > 0).all()
+    for number, kept in enumerate(numbers):
+        expected = of_many_types(int(kept), 1)
+        for leaf, like in zip(jax.tree.leaves(held), jax.tree.leaves(expected), strict=True):
+            assert leaf.dtype == jax.dtypes.canonicalize_dtype(like.dtype)
+            np.testing.assert_array_equal(leaf[number : number + 1], like)
 
 
 def test_weights_of_datapoints_are_kept() -> None:

@@ -11,6 +11,7 @@ import optax
 import pytest
 
 from metaleader import (
+    EXPERIMENTS,
     FTL,
     FTML,
     TOE,
@@ -513,6 +514,17 @@ def test_recency_is_not_uniform() -> None:
 def test_impossible_settings_are_refused(build: Any) -> None:
     with pytest.raises(ValueError, match=r"must be positive and finite, got|must be in|must ascend"):
         build()
+
+
+def test_scratch_learns_the_same_in_the_memory_of_one_task_which_is_what_experiments_give_it() -> None:
+    bounded = replace(Scratch(steps=3, batch_size=5), retention=Retention("last", 1, "tasks"))
+    one, all_of_them = observe(bounded, rounds=4), observe(Scratch(steps=3, batch_size=5), rounds=4)
+    np.testing.assert_array_equal(numbers(one.params), numbers(all_of_them.params))
+    assert (one.buffer.size, all_of_them.buffer.size) == (16, 64)
+    for experiment in EXPERIMENTS.values():
+        for preset in experiment.presets.values():
+            scratch = preset.learners.get("scratch")
+            assert scratch is None or getattr(scratch, "retention") == bounded.retention  # noqa: B009
 
 
 def test_streaming_keeps_the_current_round_only_however_many_there_were() -> None:

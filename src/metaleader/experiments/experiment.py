@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
+from metaleader.buffer import Retention
 from metaleader.errors import UserError, check_not_negative, unknown
 from metaleader.learners import FTL, FTML, TOE, Learner, MultiHeadFTL, MultiHeadTOE, OnlineMetaGradient, Scratch, Spends
 from metaleader.online.protocol import OnlineProtocol
@@ -185,7 +186,8 @@ def learners(ftml: FTML, ftl: FTL | MultiHeadFTL, toe: TOE | MultiHeadTOE, scrat
             "ftl-adam": replace(ftl, update=OptimizerSteps(20, InnerAdam(0.003))),
             "ftl-head-first": replace(ftl, update=HeadFirst()),
             "toe": toe,
-            "scratch": scratch,
+            # No task of these streams comes back: the data of the current one are all that it needs.
+            "scratch": replace(scratch, retention=Retention("last", 1, "tasks")),
         }
     )
 
