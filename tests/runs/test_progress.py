@@ -19,6 +19,7 @@ def test_a_score_has_three_significant_digits(
 ) -> None:
     shown, protocol = io.StringIO(), OnlineProtocol()
     monkeypatch.setattr(progress, "Console", lambda stderr: Console(file=shown, force_terminal=True, width=200))
+    monkeypatch.setattr(progress, "_watched", lambda: True)
     about = RunDescription.of("small", "own", CURVES, protocol)
     plan = Plan(CURVES, {0: lines(1)}, {"toe": TOE()}, protocol, tmp_path, about)
     with progress.live(plan) as show:

@@ -188,16 +188,19 @@ def test_what_is_searched_is_learning_rates_and_step_sizes_around_the_preset() -
     sinusoid = unsearched(EXPERIMENTS["sinusoid"])
     preset = sinusoid.presets["laptop"]
     assert spaces(sinusoid, preset, ["ftml", "ftml-momentum"], [], []) == {
-        "ftml": {"ftml.optimizer.learning-rate": Range(0.0003, 0.03), "ftml.update.step-size": Range(0.0006, 0.015)},
+        "ftml": {
+            "ftml.optimizer.learning-rate": Range(0.000501, 0.0501),
+            "ftml.update.step-size": Range(0.000788, 0.0197),
+        },
         "ftml-momentum": {
-            "ftml-momentum.optimizer.learning-rate": Range(0.0003, 0.03),
-            "ftml-momentum.update.optimizer.step-size": Range(0.0003, 0.0075),
+            "ftml-momentum.optimizer.learning-rate": Range(0.000501, 0.0501),
+            "ftml-momentum.update.optimizer.step-size": Range(0.000394, 0.00985),
         },
     }
     search = ["ftml.meta-steps=1:8", "ftml.update.prior-strength=0:10"]
     (space,) = spaces(sinusoid, preset, ["ftml"], search, ["ftml.optimizer.learning-rate"]).values()
     assert space == {
-        "ftml.update.step-size": Range(0.0006, 0.015),
+        "ftml.update.step-size": Range(0.000788, 0.0197),
         "ftml.meta-steps": Range(1, 8),
         "ftml.update.prior-strength": Range(0.0, 10.0),
     }

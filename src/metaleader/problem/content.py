@@ -109,8 +109,10 @@ def _portable(part: Any, met: set[int]) -> Any:
 
 def _portable_object(value: Any, met: set[int]) -> Any:
     named = value if hasattr(value, "__qualname__") else type(value)
-    name = f"{named.__module__}.{named.__qualname__}"
-    if id(value) in met or (named is value and not is_own(value)):
+    own = is_own(named)
+    # A module of the user's own may be called otherwise in another process.
+    name = named.__qualname__ if own else f"{named.__module__}.{named.__qualname__}"
+    if id(value) in met or (named is value and not own):
         return name
     met.add(id(value))
     if isinstance(value, types.ModuleType):
