@@ -197,7 +197,7 @@ def test_data_that_does_not_fit_is_refused_in_words(problem: Problem, task: Task
 def test_a_later_task_of_another_shape_is_refused() -> None:
     other = Task(points(20, dtype=np.float16), points(9))
     with pytest.raises(
-        ValueError, match=r"^round 2, training data: inputs are float16 .* holds float32.*\.astype\(float32"
+        ValueError, match=r"^round 2, training data: inputs are float16 .* holds float32.*\.astype\('float32'"
     ):
         list(play(CURVES, [lines(1)[0], other], TOE(steps=1)))
 

@@ -110,10 +110,12 @@ def check_alike(batch: Batch, other: Batch, holder: str) -> None:
         if structure != expected:
             raise ValueError(f"{name} are {structure}, {holder} {expected}: give every task of a stream the same")
         for leaf, like in zip(jax.tree.leaves(own), jax.tree.leaves(its), strict=True):
-            if leaf.shape[1:] != like.shape[1:] or _in_jax(leaf) != _in_jax(like):
+            another_type = _in_jax(leaf) != _in_jax(like)
+            if another_type or leaf.shape[1:] != like.shape[1:]:
                 raise ValueError(
                     f"{name} are {leaf.dtype} of shape {leaf.shape[1:]} an example; {holder} {like.dtype} of shape "
-                    f"{like.shape[1:]}: give every task of a stream the same, for instance by .astype({_in_jax(like)})"
+                    f"{like.shape[1:]}: give every task of a stream the same"
+                    + (f", for instance by .astype({str(_in_jax(like))!r})" if another_type else "")
                 )
 
 
