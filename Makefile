@@ -13,8 +13,8 @@ test: .venv/installed-dev  ## the tests, a few minutes
 
 # The lowest versions that pyproject.toml allows, on a part of the tests that touches nearly every dependency: the
 # command, reports and searches (tyro, rich, matplotlib, optuna), models of flax and equinox, data (pooch, platformdirs),
-# the theory (scipy, float64) and frames (pandas). Rendering is left out, which takes a minute. Old
-# versions warn of one another, which is no failure of ours.
+# the theory (scipy, float64) and frames (pandas). Rendering is left out, which takes a minute. Old versions warn of one
+# another, which is no failure of ours.
 LOWEST := tests/experiments tests/models/test_adapters.py tests/problem/test_batch.py tests/results/test_names.py \
 	tests/streams/test_data.py tests/theory/test_theory.py tests/tuning/test_tune.py
 test-lowest: .venv-lowest/installed  ## a part of the tests on the lowest versions of all dependencies

@@ -41,6 +41,11 @@ def writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
+def failure(error: Exception) -> str:
+    """The outcome of what ended with this error, in one line."""
+    return f"failed: {' '.join(str(error).split()) or type(error).__name__}"
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """The message for a name that is not among those known, with the nearest ones first."""
     known = list(known)

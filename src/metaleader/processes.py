@@ -13,11 +13,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from metaleader.errors import UserError
+from metaleader.errors import UserError, writing
 from metaleader.files import make_folder
 
 OWNER = ".owner"  # the file in a folder that its owner keeps locked
@@ -54,6 +54,20 @@ def owned(folder: Path, patience: float = 0.0, new: bool = False) -> Iterator[No
             with suppress(OSError):  # they hold something by now
                 for each in made:
                     each.rmdir()
+
+
+@contextmanager
+def owned_for_results(folder: Path, patience: float = 0.0) -> Iterator[None]:
+    """The same, with what the file system refuses in one line; what it refuses in the block itself is not touched.
+
+    Raises:
+        UserError: another process owns the folder; says which.
+        WriteError: the folder cannot be made or written.
+    """
+    with ExitStack() as ours:
+        with writing(folder):
+            ours.enter_context(owned(folder, patience))
+        yield
 
 
 def _locked(path: Path) -> TextIO | None:

@@ -13,8 +13,9 @@ import pytest
 from test_run import plan, records, selection
 
 from metaleader import EXPERIMENTS, Sinusoid, UserError
-from metaleader.files import write_whole
+from metaleader.files import whole_lines, write_whole
 from metaleader.online import RunState
+from metaleader.online.record import records_of
 from metaleader.runs import checkpoint
 from metaleader.runs.folder import RunFolder
 from metaleader.runs.run import RunInterrupted, run
@@ -159,7 +160,7 @@ def test_a_torn_file_is_named(name: str, content: str, tmp_path: Path) -> None:
 def test_a_line_that_is_no_record_is_named(tmp_path: Path) -> None:
     (tmp_path / "records.jsonl").write_bytes(b'{"round": 1}\n')
     with pytest.raises(UserError, match=r"records.jsonl, line 1, is no record .*missing"):
-        _ = RunFolder(tmp_path).records
+        records_of(whole_lines(tmp_path / "records.jsonl"), tmp_path / "records.jsonl")
 
 
 def test_a_run_folder_of_another_process_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

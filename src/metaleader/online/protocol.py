@@ -78,7 +78,7 @@ class RunState:
         diverged: whether the run ended since the learner no longer gives finite losses.
         arrived: how many datapoints arrived in each completed round of a task with a key.
         earlier: those datapoints, of each such task, which may come back: by `task_id`.
-        first: checksum of the first task, so that a run that goes on can tell whether its stream is the same.
+        first: checksum of the first task, of a run that may go on: by it, it can tell whether its stream is the same.
     """
 
     learner: Any
@@ -106,7 +106,7 @@ def begin(problem: Problem, learner: Learner, first: Task, seed: int = 0) -> Run
     """
     check(problem, first.train, "round 1, training data")
     check_blind_to_padding(problem, first.train)
-    return RunState(learner.init(problem, jax.random.key(seed), first.train), first=first.checksum)
+    return RunState(learner.init(problem, jax.random.key(seed), first.train))
 
 
 def play(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from metaleader.errors import UserError
-from metaleader.files import whole_lines
 
 
 @dataclass(frozen=True)
@@ -57,14 +56,14 @@ def is_record(line: bytes) -> bool:
     return True
 
 
-def read_records(path: Path) -> list[Record]:
-    """The records in a file, a line each.
+def records_of(lines: Iterable[bytes], path: Path) -> list[Record]:
+    """The records in the lines of a file.
 
     Raises:
         UserError: a line is no record; names the file and the line.
     """
     records = []
-    for number, line in enumerate(whole_lines(path), 1):
+    for number, line in enumerate(lines, 1):
         try:
             records.append(Record(**json.loads(line)))
         except (ValueError, TypeError) as error:

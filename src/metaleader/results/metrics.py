@@ -17,9 +17,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from metaleader.errors import UserError
-from metaleader.files import read_json
+from metaleader.files import read_json, whole_lines
 from metaleader.online.description import RunDescription
-from metaleader.online.record import Record, read_records
+from metaleader.online.record import Record, records_of
 from metaleader.results.statistics import Interval, t_interval
 
 
@@ -125,14 +125,15 @@ def load(paths: Sequence[Path]) -> list[Run]:
 
 
 def _load(folder: Path) -> Run:
-    outcome, lines, arrays = (folder / name for name in ("outcome.json", "records.jsonl", "illustration.npz"))
+    outcome, records, arrays = (folder / name for name in ("outcome.json", "records.jsonl", "illustration.npz"))
+    lines = whole_lines(records)
     return Run(
         RunDescription.from_json(read_json(folder / "config.json"), str(folder / "config.json")),
-        tuple(read_records(lines)),
+        tuple(records_of(lines, records)),
         read_json(outcome)["outcome"] if outcome.exists() else None,
         dict(np.load(arrays)) if arrays.exists() else None,
         folder,
-        hashlib.sha256(lines.read_bytes() if lines.exists() else b"").hexdigest(),
+        hashlib.sha256(b"".join(lines)).hexdigest(),
     )
 
 

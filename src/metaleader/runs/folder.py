@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import json
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
 from metaleader import devices
-from metaleader.errors import UserError, writing
+from metaleader.errors import UserError, failure, writing
 from metaleader.files import (
     is_empty,
     make_folder,
@@ -29,8 +30,8 @@ from metaleader.files import (
 )
 from metaleader.online import Record, RunState
 from metaleader.online.description import RunDescription
-from metaleader.online.record import is_record, read_records
-from metaleader.processes import owned
+from metaleader.online.record import is_record
+from metaleader.processes import owned_for_results
 from metaleader.runs import checkpoint
 
 P = ParamSpec("P")
@@ -63,18 +64,14 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    @contextmanager
-    def owned(self) -> Iterator[None]:
+    def owned(self) -> AbstractContextManager[None]:
         """Be the only process that writes in this folder.
 
         Raises:
             UserError: another process does; says which.
             WriteError: the file system refuses.
         """
-        with ExitStack() as stack:
-            with writing(self.path):
-                stack.enter_context(owned(self.path, PATIENCE))
-            yield
+        return owned_for_results(self.path, PATIENCE)
 
     @property
     def begun(self) -> bool:
@@ -102,19 +99,10 @@ class RunFolder:
         return RunDescription.from_json(read_json(path), str(path))
 
     @property
-    def records(self) -> list[Record]:
-        """What was recorded so far.
-
-        Raises:
-            UserError: a line is no record.
-        """
-        return read_records(self.path / "records.jsonl")
-
-    @property
     def rounds(self) -> tuple[int, int]:
         """The round of the last record, and how many are planned; 0 before the run began or where nobody knows."""
-        planned, records = (self.description.rounds or 0) if self.begun else 0, self.records
-        return records[-1].round if records else 0, planned
+        planned, lines = (self.description.rounds or 0) if self.begun else 0, whole_lines(self.path / "records.jsonl")
+        return int(json.loads(lines[-1])["round"]) if lines else 0, planned
 
     @_writes
     def create(self, description: RunDescription) -> None:
@@ -160,7 +148,7 @@ class RunFolder:
         """The outcome of a run that ended with this error, in one line; the traceback is kept, if the run has begun."""
         if self.begun:
             write_text(self.traceback, "".join(traceback.format_exception(error)))
-        return f"failed: {' '.join(str(error).split()) or type(error).__name__}"
+        return failure(error)
 
     @_writes
     def end(self, outcome: str) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 
 from metaleader import devices
 from metaleader.buffer.store import task_id
-from metaleader.errors import RunFailed, UserError, WriteError
+from metaleader.errors import RunFailed, UserError, WriteError, failure
 from metaleader.learners import Learner
 from metaleader.online import OnlineProtocol, Record, RunState, begin
 from metaleader.online import resume as go_on
@@ -231,7 +231,7 @@ def _one(
     except (RunInterrupted, WriteError):
         raise
     except Exception as error:
-        outcome = folder.failed(error) if first else f"failed: {' '.join(str(error).split())}"
+        outcome = folder.failed(error) if first else failure(error)
         if not devices.joined():
             return outcome
         # The others may wait for this process within a computation: there is no going on to the next run.
@@ -253,7 +253,7 @@ def _found(
     plan: Plan, folder: RunFolder, learner: Learner, stream: Iterable[Task], seed: int
 ) -> tuple[RunState, Iterable[Task]]:
     task, tasks = peeked(stream)
-    state = begin(plan.problem, learner, task, seed)
+    state = replace(begin(plan.problem, learner, task, seed), first=task.checksum)
     if (saved := folder.restore(state.learner)) is not None:
         if saved.first != state.first:
             raise UserError(

@@ -17,7 +17,7 @@ from metaleader.online import resume as go_on
 from metaleader.online.description import RunDescription
 from metaleader.online.protocol import peeked
 from metaleader.problem import Problem
-from metaleader.processes import owned
+from metaleader.processes import owned_for_results
 from metaleader.results import metrics
 from metaleader.results.metrics import Run
 from metaleader.results.results import Results
@@ -89,7 +89,7 @@ def run(
     with live(plan) if progress else contextlib.nullcontext() as show:
         if out is None:
             return Results(tuple(_in_memory(plan, learner, seed, show) for learner, seed in plan.runs))
-        with owned(plan.out):
+        with owned_for_results(plan.out):
             runs.run(plan, resume, show)
     return Results(tuple(metrics.load([plan.folder(learner, seed).path for learner, seed in plan.runs])))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from metaleader.errors import UserError, writing
+from metaleader.errors import UserError, failure, writing
 from metaleader.files import write_json
 from metaleader.online import Record, RunState
 from metaleader.online.description import differences
@@ -215,7 +215,7 @@ def _begin(
     try:
         selection = trial_of(tuning, turn.learner, turn.number, turn.settings if turn.number else {})
     except ValueError as error:
-        future.set_result(Ended(f"failed: {' '.join(str(error).split())}", None, {}, 0, 0.0))
+        future.set_result(Ended(failure(error), None, {}, 0, 0.0))
         return future
     if workers is not None:
         values = {**tuning.fixed, **(searched(tuning, turn.learner, turn.settings) if turn.number else {})}
