@@ -453,6 +453,14 @@ def test_the_time_to_the_first_answer_is_that_of_processes_which_end_well(tmp_pa
     assert all(float(cpu) > 0 for _, cpu, _ in found.rows)
 
 
+def test_what_a_checkpoint_writes_is_measured(tmp_path: Path) -> None:
+    run_part("saving", "--quick", "--result", str(tmp_path / "found.json"))
+    (table,) = outcome.load(tmp_path / "found.json").tables
+    assert [row[0] for row in table.rows] == ["10", "100"]
+    for _, whole, written, _ in table.rows:
+        assert 0 < float(written) <= float(whole)
+
+
 @pytest.mark.slow
 def test_a_run_compiles_its_programs_once(in_processes: None, tmp_path: Path) -> None:
     run_part("compiling", "--quick", "--learners", "toe", "--result", str(tmp_path / "found.json"))

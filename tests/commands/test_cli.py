@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,9 +13,11 @@ import jax
 import pytest
 
 import tunable
-from command import Refused, call
+from command import Refused, account, call
 from metaleader import UserError, devices
 from metaleader.commands.terminal import results_in
+from metaleader.online import Record
+from metaleader.runs.folder import RunFolder
 from metaleader.runs.progress import steps
 
 SMOKE = ["run", "sinusoid", "--preset", "smoke"]
@@ -264,3 +267,31 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path, capsys: pytest.Captu
     assert call("report", str(out), "--out", str(tmp_path / "file")) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert made > 0
+
+
+ASCII = "".join(character for character in map(chr, range(32, 127)) if character != "/")
+BEYOND = [character for character in map(chr, range(128, 0xFFFF)) if character.isprintable()]
+OTHERS = [*(f"{c} {c}" for c in ASCII), *("".join(BEYOND[i : i + 60]) for i in range(0, len(BEYOND), 3000))]
+
+
+@pytest.mark.parametrize("name", [ASCII, "-x", "~ ", *(pytest.param(each, marks=pytest.mark.slow) for each in OTHERS)])
+def test_a_run_in_a_folder_of_any_name_is_stopped_and_goes_on_by_the_command_that_it_prints(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopping(folder: RunFolder, record: Record) -> None:
+        append(folder, record)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    append = RunFolder.append
+    monkeypatch.chdir(tmp_path)
+    words = ["run", tunable.__file__, "--preset", "smoke", "--learner", "guess", f"--out={name}"]
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "append", stopping)
+        assert call(*words) == 130
+    again = capsys.readouterr().err.rstrip("\n").split("Go on with: ")[1]
+    assert call(*shlex.split(again)[1:]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    here = Path(name) / "guess" / "seed-0"
+    assert call(*words[:-1], "--out", "whole") == 0
+    assert account(here) == account(Path("whole") / "guess" / "seed-0")
+    assert call("report", f"./{name}") == 0

@@ -120,6 +120,17 @@ def test_what_fails_in_a_file_is_told_with_its_line(content: str, message: str, 
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize("words", [["run"], ["sweep", "--set", "guess.steps=1,2"]], ids=["run", "sweep"])
+def test_a_stream_that_fails_to_begin_is_told_with_its_line(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = own(tmp_path, content=OWN.replace("return list(super().stream(seed))", "return {}['sensor']"))
+    out = tmp_path / "out"
+    assert call(words[0], file, *words[1:], "--preset", "smoke", "--out", str(out)) == 2
+    assert capsys.readouterr().err == f"error: {file}, line 12: KeyError: 'sensor'\n"
+    assert not out.exists()
+
+
 def test_the_traceback_of_a_failure_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     command = ["run", own(tmp_path, content=FAILING), "--preset", "smoke", "--out", str(out)]

@@ -6,7 +6,8 @@ import hashlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -19,7 +20,7 @@ from metaleader.experiments.pose import POSE, POSE_PRIMITIVES
 from metaleader.experiments.rainbow import RAINBOW_DIGITS, RAINBOW_MNIST
 from metaleader.experiments.sinusoid import SINUSOID
 
-__all__ = ["EXPERIMENTS", "Experiment", "Preset", "StreamSettings", "find"]
+__all__ = ["EXPERIMENTS", "Experiment", "Preset", "StreamSettings", "find", "telling_where"]
 
 EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
     {
@@ -86,18 +87,32 @@ def _module(path: Path, modified: int) -> ModuleType:  # noqa: ARG001 - a change
     module = importlib.util.module_from_spec(specification)
     sys.modules[name] = module
     try:
-        specification.loader.exec_module(module)
+        with telling_where():
+            specification.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        said = error.msg if isinstance(error, SyntaxError) else error
-        raise UserError(f"{_place(error, path)}: {type(error).__name__}: {said}") from error
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path}: {type(error).__name__}: {error}") from error
     return module
 
 
-def _place(error: BaseException, path: Path) -> str:
-    """File and line, the last of the user's own in the traceback."""
-    if isinstance(error, SyntaxError):
-        return f"{error.filename}, line {error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename).parent == path.parent]
-    return f"{own[-1].filename}, line {own[-1].lineno}" if own else str(path)
+@contextmanager
+def telling_where() -> Iterator[None]:
+    """Tell what fails in a user's own files in one line; what fails elsewhere passes.
+
+    Raises:
+        UserError: with file and line.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        if isinstance(error, SyntaxError):
+            raise UserError(f"{error.filename}, line {error.lineno}: {type(error).__name__}: {error.msg}") from error
+        frames = traceback.extract_tb(error.__traceback__)
+        if own := [frame for frame in frames if str(Path(frame.filename).parent) in _FOLDERS]:
+            where = f"{own[-1].filename}, line {own[-1].lineno}"
+            raise UserError(f"{where}: {type(error).__name__}: {error}") from error
+        raise

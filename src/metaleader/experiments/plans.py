@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from metaleader import devices
-from metaleader.errors import UserError, unknown
-from metaleader.experiments import find
+from metaleader.errors import UserError, failure, unknown
+from metaleader.experiments import find, telling_where
 from metaleader.experiments.experiment import Experiment, Preset
 from metaleader.experiments.parsing import with_settings
 from metaleader.learners import Learner
@@ -53,14 +53,15 @@ class Selection:
         """The runs of these learners on the streams of these seeds; `options` are other fields of `Plan`.
 
         Raises:
-            UserError: a learner is unknown, or data is missing.
+            UserError: a learner is unknown, data is missing, or a user's own file fails.
         """
         experiment, preset = self.experiment, self.preset
         for name in self.learners:
             if name not in preset.learners:
                 raise UserError(unknown("learner", name, preset.learners))
-        streams = devices.on_all(lambda: {seed: preset.stream.stream(seed, self.data_dir) for seed in self.seeds})
-        problem = experiment.problem(preset)
+        with telling_where():
+            streams = devices.on_all(lambda: {seed: preset.stream.stream(seed, self.data_dir) for seed in self.seeds})
+            problem = experiment.problem(preset)
         about = RunDescription.of(
             experiment.name,
             self.preset_name,
@@ -134,6 +135,8 @@ def perform(job: Job, cores: int) -> str:
         return next(iter(run(job.plan(), resume=True, progress=stop_if_asked).values()))
     except RunInterrupted:
         return "interrupted"
+    except UserError as error:  # its message is all that there is to say; the folder may be another process's
+        return failure(error)
     except Exception as error:
         return job.folder.failed(error)
 

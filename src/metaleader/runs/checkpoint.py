@@ -21,7 +21,7 @@ from metaleader import devices
 from metaleader.files import make_folder, write_whole
 from metaleader.online import RunState
 
-CHUNK = 1 << 20  # bytes; smaller arrays are kept whole, in the file of the checkpoint
+CHUNK = 1 << 18  # bytes; smaller arrays are kept whole, in the file of the checkpoint
 KEPT = 2  # checkpoints, so that there is one if the newest is damaged
 DIGITS = 40  # of a checksum
 
@@ -62,7 +62,7 @@ def save(folder: Path, state: RunState) -> None:
     before = _paths(folder)
     number = 1 + (int(before[-1].stem) if before else 0)
     write_whole(folder / f"{number:08d}.state", lambda file: file.write(_checksum(content).encode() + content))
-    _forget(folder)
+    _forget(before, stored, folder / "chunks")
 
 
 def newest_first(folder: Path) -> Iterator[RunState | Damaged]:
@@ -157,16 +157,24 @@ def _loaded(value: Any, chunks: Path) -> Any:
     return np.frombuffer(bytearray(b"".join(parts)), value.dtype).reshape(value.shape)
 
 
-def _forget(folder: Path) -> None:
-    """Remove all but the newest checkpoints, and the chunks that none of these has."""
-    paths, needed = _paths(folder), set[str]()
-    for path in paths[-KEPT:]:
+def _forget(before: list[Path], stored: list[Any], chunks: Path) -> None:
+    """Remove all checkpoints of before but the newest, and the chunks that neither it nor the one just saved has."""
+    for path in before[: 1 - KEPT]:
+        path.unlink()
+    needed = set(_names(stored))
+    for path in before[1 - KEPT :]:
         try:
-            needed.update(name for value in _content(path)[1] if isinstance(value, _Chunks) for name in value.names)
+            needed.update(_names(_content(path)[1]))
         except Damaged:
             path.unlink()
-    for path in [*paths[:-KEPT], *(chunk for chunk in (folder / "chunks").iterdir() if chunk.name not in needed)]:
-        path.unlink(missing_ok=True)
+    for path in chunks.iterdir():
+        if path.name not in needed:
+            path.unlink()
+
+
+def _names(stored: list[Any]) -> Iterator[str]:
+    """The chunks of what was stored."""
+    return (name for value in stored if isinstance(value, _Chunks) for name in value.names)
 
 
 def _checksum(content: Any) -> str:
