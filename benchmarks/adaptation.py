@@ -29,6 +29,7 @@ from metaleader.errors import unknown
 from metaleader.experiments import Experiment, find
 from metaleader.files import write_json
 from metaleader.online.description import described, differences
+from metaleader.online.protocol import key_of
 from metaleader.results import figures
 from metaleader.runs import source
 from metaleader.runs.folder import changed
@@ -205,7 +206,8 @@ def measure(task: Task) -> dict[str, Any]:
             continue
         of_task, cell = stream[record.round - 1], (task.rounds.index(record.round), task.sizes.index(record.datapoints))
         own[cell] = np.nan if record.score is None else record.score
-        params, train = start(learner, state.learner), of_task.train[: record.datapoints]
+        train = of_task.train[: record.datapoints]
+        params = start(problem, learner, state.learner, key_of(of_task, record.round), train)
         for procedure, sizes in task.procedures:
             for i, step_size in enumerate(sizes):
                 judged = scores(problem, procedure, step_size, task.steps, params, train, of_task.held_out)

@@ -14,10 +14,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from metaleader import Batch, Learner, MetaSGD, MultiHeadFTL, Problem, UserError
-from metaleader.learners import Learned
+from metaleader import Batch, Identity, Learner, MetaSGD, Problem, UserError
+from metaleader.buffer.store import TaskKey
 from metaleader.learners.base import State
-from metaleader.learners.multihead import of_task
 from metaleader.problem.content import Static
 from metaleader.problem.model import Params
 from metaleader.update import HeadFirst, InnerAdam, InnerMomentum
@@ -47,20 +46,27 @@ class Procedure:
         return optax.sgd(step_size, InnerMomentum.decay if self.kind == "momentum" else 0.0)
 
 
-def start(learner: Learner, state: State) -> Params:
-    """w_t, from which `learner.adapt` sets out for the task observed last, as the model expects it.
+def start(problem: Problem, learner: Learner, state: State, task: TaskKey, batch: Batch) -> Params:
+    """w_t, from which `learner.adapt` sets out for a task, as the model expects it.
+
+    Args:
+        problem: what is learned.
+        learner: one that has an update procedure.
+        state: of it.
+        task: which.
+        batch: datapoints of the task; they are not looked at.
 
     Raises:
-        UserError: what the learner learned is not known, or is more than parameters.
+        UserError: the learner has no update procedure, or one that learns more than parameters.
     """
-    if not isinstance(state, Learned):
-        raise UserError(f"what {type(learner).__name__} has learned is its own affair: choose learners of metaleader")
-    if isinstance(getattr(learner, "update", None), MetaSGD):
+    update = getattr(learner, "update", None)
+    if update is None:
+        raise UserError(f"{type(learner).__name__} has no update procedure: choose another learner")
+    if isinstance(update, MetaSGD):
         raise UserError("step sizes that are learned cannot be replaced: choose learners with plain parameters")
-    params, buffer = state.leader, state.buffer
-    if isinstance(learner, MultiHeadFTL):
-        params = of_task(params, int(np.argmax((buffer.ages == 0) & (buffer.counts > 0))))
-    return jax.tree.map(lambda leaf: leaf.addressable_data(0), params)
+    settings = {"update": Identity(), **({"adapt_steps": None} if hasattr(learner, "adapt_steps") else {})}
+    params, _ = replace(learner, **settings).adapt(problem, state, task, batch[:0])  # type: ignore[type-var]
+    return params
 
 
 def scores(

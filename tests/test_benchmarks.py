@@ -34,6 +34,7 @@ from made_up import made
 from metaleader import (
     FTML,
     MLP,
+    TOE,
     Adam,
     Batch,
     ConvNet,
@@ -360,14 +361,14 @@ def test_adapting_sets_out_from_what_was_learned_for_the_task_observed_last() ->
     state = own.init(CURVES, jax.random.key(0), points(1))
     for seed, task in enumerate(("a", "b", "a")):
         state, _ = own.observe(CURVES, state, task, points(6, seed))
-    found = start(own, state)
+    found = start(CURVES, own, state, "a", points(6))
     of_a, of_b = (own.adapt(CURVES, state, task, points(6))[0] for task in ("a", "b"))
     assert jax.tree.all(jax.tree.map(np.array_equal, found, of_a))
     assert not np.array_equal(found["head"]["kernel"], of_b["head"]["kernel"])
     with pytest.raises(UserError, match="step sizes that are learned cannot be replaced"):
-        start(FTML(MetaSGD()), state)
-    with pytest.raises(UserError, match="what FTML has learned is its own affair"):
-        start(FTML(), {"w": np.zeros(2)})
+        start(CURVES, FTML(MetaSGD()), state, "a", points(6))
+    with pytest.raises(UserError, match="TOE has no update procedure"):
+        start(CURVES, TOE(), state, "a", points(6))
 
 
 def run_part(part: str, *arguments: str) -> str:

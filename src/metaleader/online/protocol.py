@@ -208,7 +208,7 @@ def _round(
     problem: Problem, task: Task, learner: Learner, protocol: OnlineProtocol, state: RunState
 ) -> Iterator[tuple[RunState, Record | None]]:
     """The rest of a round."""
-    key: TaskKey = f"round {state.round + 1}" if task.key is None else task.key
+    key = key_of(task, state.round + 1)
     earlier = None if task.key is None else state.earlier.get(task_id(key))
 
     def data(arrived: int) -> Batch:
@@ -249,6 +249,11 @@ def _proficient(problem: Problem, protocol: OnlineProtocol, record: Record) -> b
     """Whether the round ends since the learner is proficient."""
     reached = record.score is not None and problem.score.reaches(record.score, protocol.threshold)
     return reached and protocol.move_on
+
+
+def key_of(task: Task, number: int) -> TaskKey:
+    """How learners know the task of a round: by its key, or as another one than those of all other rounds."""
+    return f"round {number}" if task.key is None else task.key
 
 
 def _observed(problem: Problem, learner: Learner, key: TaskKey, arrived: Batch, state: RunState) -> RunState:
