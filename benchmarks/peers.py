@@ -47,7 +47,7 @@ class Flat(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """`nn.BatchNorm2d` without running statistics, written out.
+    """`nn.BatchNorm2d`, or `nn.BatchNorm1d`, without running statistics, written out.
 
     The second derivative of PyTorch's own is wrong within torch.func (2.13: by 0.3 % in a meta-gradient after one
     inner step, in double precision, where higher, without torch.func, gets it right).
@@ -59,9 +59,9 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised by mean and variance over examples and positions."""
-        variance, mean = torch.var_mean(x, (0, 2, 3), correction=0, keepdim=True)
-        scale = self.weight[:, None, None] * torch.rsqrt(variance + self.eps)
-        return (x - mean) * scale + self.bias[:, None, None]
+        variance, mean = torch.var_mean(x, (0, *range(2, x.ndim)), correction=0, keepdim=True)
+        weight, bias = (each.view(-1, *[1] * (x.ndim - 2)) for each in (self.weight, self.bias))
+        return (x - mean) * (weight * torch.rsqrt(variance + self.eps)) + bias
 
 
 class SoftArgmax(nn.Module):
@@ -98,7 +98,7 @@ class Net(nn.Module):
                 body.append(nn.ZeroPad2d((before, after, before, after)))
             body += [
                 nn.Conv2d(channels, filters, size, stride, before if before == after else 0, bias=False),
-                BatchNorm(filters, 1e-3) if transformed else nn.BatchNorm2d(filters, 1e-3, track_running_stats=False),
+                _norm(nn.BatchNorm2d, filters, transformed),
                 nn.ReLU(),
             ]
             self._convolution(f"body.{len(body) - 3}", size, channels, filters)
@@ -107,10 +107,15 @@ class Net(nn.Module):
         flattened = (side, side, channels) if "conv" in params and "hidden" not in params else None
         body.append(SoftArgmax() if "conv" in params and "hidden" in params else Flat())
         for layer in params.get("hidden", ()):
-            body += [nn.Linear(*layer["kernel"].shape), nn.ReLU()]
+            inputs, outputs = layer["kernel"].shape
             # The first layer of an MLP takes pixels whose channels come last there and first here.
-            pixels = (28, 28, 3) if "conv" not in params and len(body) == 3 else None
-            self._linear(f"body.{len(body) - 2}", pixels)
+            pixels = (28, 28, 3) if "conv" not in params and len(body) == 1 else None
+            body.append(nn.Linear(inputs, outputs, bias="bias" in layer))
+            self._linear(f"body.{len(body) - 1}", pixels, "bias" in layer)
+            if "scale" in layer:
+                body.append(_norm(nn.BatchNorm1d, outputs, transformed))
+                self._vector(f"body.{len(body) - 1}.weight", f"body.{len(body) - 1}.bias")
+            body.append(nn.ReLU())
         self.body = nn.Sequential(*body)
         self.head = nn.Linear(*params["head"]["kernel"].shape)
         self._linear("head", flattened)
@@ -141,7 +146,7 @@ class Net(nn.Module):
     def _vector(self, *names: str) -> None:
         self.conversions += [(name, lambda v: v, lambda v: v) for name in names]
 
-    def _linear(self, name: str, pixels: tuple[int, int, int] | None) -> None:
+    def _linear(self, name: str, pixels: tuple[int, int, int] | None, bias: bool = True) -> None:
         """`pixels`: height, width and channels of what is flattened before, which the package has in that order."""
         if pixels is None:
             self.conversions.append((f"{name}.weight", lambda k: k.T, lambda w: w.T))
@@ -154,17 +159,17 @@ class Net(nn.Module):
                     lambda m: m.reshape(-1, c, h, w).transpose(2, 3, 1, 0).reshape(h * w * c, -1),
                 )
             )
-        self._vector(f"{name}.bias")
+        self._vector(*[f"{name}.bias"] * bias)
+
+
+def _norm(kind: Callable[..., nn.Module], channels: int, transformed: bool) -> nn.Module:
+    return BatchNorm(channels, 1e-3) if transformed else kind(channels, 1e-3, track_running_stats=False)
 
 
 def _in_order(params: Mapping[str, Any]) -> list[Any]:
     """The leaves in the order of the layers."""
-    found = []
-    for layer in params.get("conv", ()):
-        found += [layer["kernel"], layer["scale"], layer["offset"]]
-    for layer in (*params.get("hidden", ()), params["head"]):
-        found += [layer["kernel"], layer["bias"]]
-    return found
+    layers = (*params.get("conv", ()), *params.get("hidden", ()), params["head"])
+    return [layer[name] for layer in layers for name in ("kernel", "bias", "scale", "offset") if name in layer]
 
 
 def distance(net: Net, gradient: Mapping[str, Tensor], reference: Any) -> float:

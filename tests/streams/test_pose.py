@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 
 from command import Refused
-from metaleader import Pose, PoseNet, UserError
+from metaleader import Batch, Pose, PoseNet, UserError
 from metaleader.commands import main as cli
 from metaleader.experiments.pose import angle_error, position_error
+from metaleader.models import layers
 from metaleader.models.pose import spatial_soft_argmax
 from metaleader.streams import rendering
 from metaleader.streams.rendering import Rendering, backend, objects, render, room, scene
@@ -339,6 +340,23 @@ def test_the_paper_s_net() -> None:
     assert [layer["kernel"].shape for layer in params["conv"]] == [(75, 16)] + [(400, 16)] * 3
     assert [layer["kernel"].shape for layer in params["hidden"]] == [(32, 200), (200, 200)]
     assert params["head"]["kernel"].shape == (200, 4)
+    assert [set(layer) for layer in (*params["conv"], *params["hidden"])] == [{"kernel", "scale", "offset"}] * 6
+
+
+def test_fully_connected_layers_are_normalised_too() -> None:
+    """By the statistics of the weighted examples, which `calibrate` keeps."""
+    net = PoseNet(depth=1, filters=4, width=16, image=(8, 8, 3), norm="task")
+    images = np.random.default_rng(0).random((30, 8, 8, 3)).astype(np.float32)
+    params, weights = net.init(jax.random.key(0)), (np.arange(30) < 20).astype(np.float32)
+    maps, _ = layers.normalised_convolutions(params["conv"], images, weights, 5, 2)
+    x = np.asarray(spatial_soft_argmax(maps))
+    for layer in params["hidden"]:
+        y = x @ np.asarray(layer["kernel"])
+        x = np.maximum((y - y[:20].mean(0)) / np.sqrt(y[:20].var(0) + 1e-3), 0)
+    expected = x @ params["head"]["kernel"] + params["head"]["bias"]
+    np.testing.assert_allclose(net.apply(params, images, weights)[:20], expected[:20], rtol=1e-3, atol=1e-4)
+    kept = net.calibrate(params, Batch(images, np.zeros((30, 4), np.float32), weights))
+    np.testing.assert_allclose(net.apply(kept, images[:1], weights[:1]), expected[:1], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("norm", ["batch", "task"])

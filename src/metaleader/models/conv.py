@@ -51,8 +51,7 @@ class ConvNet:
         *keys, head_key = jax.random.split(key, self.depth + 1)
         conv = []
         for layer_key in keys:
-            kernel = layers.dense_init(layer_key, 9 * channels, self.filters, gain=2.0)["kernel"]
-            conv.append({"kernel": kernel, **layers.norm_init(self.filters)})
+            conv.append(layers.normalised_init(layer_key, 9 * channels, self.filters))
             height, width, channels = -(-height // self.stride), -(-width // self.stride), self.filters
         return {"conv": conv, "head": layers.dense_init(head_key, height * width * channels, self.classes)}
 

@@ -71,9 +71,10 @@ def patches(x: Float[AnyArray, "n h w c"], size: int = 3, stride: int = 1) -> Fl
     return jnp.concatenate(shifted, axis=-1)
 
 
-def norm_init(channels: int) -> Layer:
-    """Scale of ones and offset of zeros, each `(channels,)`."""
-    return {"scale": jnp.ones(channels), "offset": jnp.zeros(channels)}
+def normalised_init(key: Array, inputs: int, outputs: int) -> Layer:
+    """He-initialised kernel `(inputs, outputs)`, scale of ones and offset of zeros, each `(outputs,)`."""
+    kernel = dense_init(key, inputs, outputs, gain=2.0)["kernel"]  # the offset serves as bias
+    return {"kernel": kernel, "scale": jnp.ones(outputs), "offset": jnp.zeros(outputs)}
 
 
 def moments(
@@ -111,37 +112,45 @@ def _shares(weights: Float[AnyArray, " n"], rows: int) -> Float[Array, " rows"]:
     return jnp.repeat(weights / (jnp.maximum(jnp.sum(weights), 1e-12) * positions), positions)
 
 
-def normalised_convolutions(
-    convolutions: list[Layer],
-    x: Float[AnyArray, "n h w c"],
-    weights: Float[AnyArray, " n"],
-    size: int,
-    stride: int,
-    epsilon: float = 1e-3,
-) -> tuple[Float[Array, "n oh ow filters"], list[Layer]]:
-    """One after another, a `size x size` convolution, batch normalisation and ReLU.
+def normalised(
+    layer: Layer, x: Float[AnyArray, "rows inputs"], weights: Float[AnyArray, " n"], epsilon: float = 1e-3
+) -> tuple[Float[Array, "rows outputs"], Layer]:
+    """A linear map, batch normalisation and ReLU.
 
     Batch normalisation of `y = x W` is `scale (y - mean) / sqrt(variance + epsilon) + offset` with the mean and
     variance of the batch at hand, unless `calibrate` stored those of a task in the layer.
 
     Returns:
-        The feature maps, and the layers with the statistics that were used: stored ones, or those of the batch.
+        The outputs, and the layer with the statistics that were used: stored ones, or those of the batch.
+    """
+    kernel = layer["kernel"]
+    if len(kernel) <= min(kernel.shape[1], len(x)):
+        # Narrow: moments from the covariance, normalising folded into the kernel.
+        mean, variance = _stored(layer) or moments_of_product(x, kernel, weights)
+        factor = layer["scale"] * jax.lax.rsqrt(variance + epsilon)
+        y = x @ (kernel * factor) + (layer["offset"] - mean * factor)
+    else:
+        y = x @ kernel
+        mean, variance = _stored(layer) or moments(y, weights)
+        y = (y - mean) * (layer["scale"] * jax.lax.rsqrt(variance + epsilon)) + layer["offset"]
+    return jax.nn.relu(y), {**layer, "mean": mean, "variance": variance}
+
+
+def normalised_convolutions(
+    convolutions: list[Layer], x: Float[AnyArray, "n h w c"], weights: Float[AnyArray, " n"], size: int, stride: int
+) -> tuple[Float[Array, "n oh ow filters"], list[Layer]]:
+    """One after another, a `size x size` convolution, batch normalisation and ReLU.
+
+    Returns:
+        The feature maps, and the layers with the statistics that were used (see `normalised`).
     """
     x, used = jnp.asarray(x), []
     for layer in convolutions:
         neighbourhoods = patches(x, size, stride)
         # One axis of rows, not three: else the gradient of the kernel copies its operands to transpose them.
-        rows, kernel = neighbourhoods.reshape(-1, neighbourhoods.shape[-1]), layer["kernel"]
-        if len(kernel) <= kernel.shape[1]:  # narrow: moments from the covariance, normalising folded into the kernel
-            mean, variance = _stored(layer) or moments_of_product(rows, kernel, weights)
-            factor = layer["scale"] * jax.lax.rsqrt(variance + epsilon)
-            y = rows @ (kernel * factor) + (layer["offset"] - mean * factor)
-        else:
-            y = rows @ kernel
-            mean, variance = _stored(layer) or moments(y, weights)
-            y = (y - mean) * (layer["scale"] * jax.lax.rsqrt(variance + epsilon)) + layer["offset"]
-        used.append({**layer, "mean": mean, "variance": variance})
-        x = jax.nn.relu(y).reshape(*neighbourhoods.shape[:-1], -1)
+        rows, with_statistics = normalised(layer, neighbourhoods.reshape(-1, neighbourhoods.shape[-1]), weights)
+        used.append(with_statistics)
+        x = rows.reshape(*neighbourhoods.shape[:-1], -1)
     return x, used
 
 

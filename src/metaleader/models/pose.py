@@ -31,11 +31,11 @@ def spatial_soft_argmax(maps: Float[AnyArray, "n h w c"]) -> Float[Array, "n c2"
 
 @dataclass(frozen=True)
 class PoseNet:
-    """Convolutions, spatial soft-argmax, two fully connected layers with ReLU, then a linear layer, the head.
+    """Convolutions, spatial soft-argmax, two fully connected layers, then a linear layer, the head.
 
-    There are `depth` convolutions, 5 x 5 of stride 2, each with batch normalisation and ReLU.
-    Parameters are `{"conv": [{"kernel", "scale", "offset"}, ...], "hidden": [{"kernel", "bias"}, ...], "head":
-    {"kernel", "bias"}}`.
+    There are `depth` convolutions, 5 x 5 of stride 2. They and the fully connected layers each have batch
+    normalisation and ReLU. Parameters are `{"conv": [{"kernel", "scale", "offset"}, ...], "hidden": [{"kernel",
+    "scale", "offset"}, ...], "head": {"kernel", "bias"}}`.
 
     Raises:
         ValueError: a size is not positive.
@@ -63,13 +63,13 @@ class PoseNet:
         """He-initialised kernels (as for ReLU), and a head of variance 1 / inputs."""
         *conv_keys, first, second, head = jax.random.split(key, self.depth + 3)
         channels = [self.image[2]] + [self.filters] * self.depth
-        conv = []
-        for layer_key, inputs in zip(conv_keys, channels[:-1], strict=True):
-            kernel = layers.dense_init(layer_key, SIZE * SIZE * inputs, self.filters, gain=2.0)["kernel"]
-            conv.append({"kernel": kernel, **layers.norm_init(self.filters)})
+        conv = [
+            layers.normalised_init(layer_key, SIZE * SIZE * inputs, self.filters)
+            for layer_key, inputs in zip(conv_keys, channels[:-1], strict=True)
+        ]
         hidden = [
-            layers.dense_init(first, 2 * self.filters, self.width, gain=2.0),
-            layers.dense_init(second, self.width, self.width, gain=2.0),
+            layers.normalised_init(first, 2 * self.filters, self.width),
+            layers.normalised_init(second, self.width, self.width),
         ]
         return {"conv": conv, "hidden": hidden, "head": layers.dense_init(head, self.width, self.outputs)}
 
@@ -91,8 +91,9 @@ class PoseNet:
     def _forward(self, params: Params, inputs: Any, weights: Any) -> tuple[Any, Params]:
         """The predictions, and the parameters with the statistics that were used."""
         x = layers.as_images(inputs, self.image)
-        x, used = layers.normalised_convolutions(params["conv"], x, weights, SIZE, STRIDE)
-        x = spatial_soft_argmax(x)
+        x, conv = layers.normalised_convolutions(params["conv"], x, weights, SIZE, STRIDE)
+        x, hidden = spatial_soft_argmax(x), []
         for layer in params["hidden"]:
-            x = jax.nn.relu(layers.dense(layer, x))
-        return layers.dense(params["head"], x), {**params, "conv": used}
+            x, used = layers.normalised(layer, x, weights)
+            hidden.append(used)
+        return layers.dense(params["head"], x), {**params, "conv": conv, "hidden": hidden}
