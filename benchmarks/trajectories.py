@@ -113,7 +113,7 @@ def _begun(
     """The parameters before the first step, and the state of the optimiser."""
     problem, procedure = static.value
     if procedure.head is not None:
-        params = replace(procedure.head, steps=0)(problem.objective, params, train)
+        params = replace(procedure.head, steps=0)(problem, params, train)
     return params, procedure.optimizer(step_size).init(params)
 
 

@@ -33,6 +33,7 @@ from metaleader import (
     Recency,
     Reptile,
     Retention,
+    Ridge,
     Scratch,
     Sinusoid,
     Task,
@@ -65,6 +66,7 @@ UPDATES: dict[str, UpdateProcedure] = {
     "imaml, newton": Proximal(steps=12, strength=4.0, solver="newton", cg_steps=30, tolerance=1e-12),
     "imaml, gradient": Proximal(steps=200, strength=2.0, cg_steps=30, tolerance=1e-12),
     "reptile": Reptile(),
+    "ridge": Ridge(),
 }
 HEAD_FIRST = HeadFirst(20, 0.05, 5, 0.03)
 LEARNERS: dict[str, Learner] = {
@@ -88,6 +90,7 @@ LEARNERS: dict[str, Learner] = {
     "ftml-adapts-further": FTML(adapt_steps=9, meta_steps=2, meta_batch=2, train_size=3, validation_size=4),
     "streaming": OnlineMetaGradient(meta_steps=2, meta_batch=2, train_size=3, validation_size=4),
     "ftml-averaged": FTML(meta_steps=2, meta_batch=2, train_size=3, validation_size=4, optimizer=Adam(average=0.5)),
+    "ftml-ridge": FTML(Ridge(), meta_steps=2, meta_batch=2, train_size=3, validation_size=4),
     "toe-averaged": TOE(steps=3, batch_size=8, optimizer=Adam(average=0.5)),
 }
 STREAMS: dict[str, Any] = {

@@ -147,7 +147,7 @@ def test_a_fresh_head_forgets_the_old_one_and_moves_alone_at_first() -> None:
     other = {**params, "head": jax.tree.map(lambda leaf: leaf + 3, params["head"])}
     data = points(12)
     update = HeadFirst(head_steps=7, head_step_size=0.1, steps=0)
-    one, two = (update(CURVES.objective, w, data) for w in (params, other))
+    one, two = (update(CURVES, w, data) for w in (params, other))
     jax.tree.map(np.testing.assert_array_equal, one, two)
     jax.tree.map(np.testing.assert_array_equal, one["hidden"], params["hidden"])
     # A linear regression on fixed features, by hand.
@@ -160,11 +160,11 @@ def test_a_fresh_head_forgets_the_old_one_and_moves_alone_at_first() -> None:
         kernel, bias = kernel - 0.2 * features.T @ error / 12, bias - 0.2 * error.mean(axis=0)
     np.testing.assert_allclose(one["head"]["kernel"], kernel, rtol=1e-4, atol=1e-5)
     then = HeadFirst(head_steps=7, head_step_size=0.1, steps=3, step_size=0.05, decay=0.0)
-    expected = OptimizerSteps(3, InnerMomentum(0.05, 0.0))(CURVES.objective, one, data)
-    for a, b in zip(jax.tree.leaves(then(CURVES.objective, params, data)), jax.tree.leaves(expected), strict=True):
+    expected = OptimizerSteps(3, InnerMomentum(0.05, 0.0))(CURVES, one, data)
+    for a, b in zip(jax.tree.leaves(then(CURVES, params, data)), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     nothing = replace(data, weights=np.zeros(12, np.float32))
-    jax.tree.map(np.testing.assert_array_equal, then(CURVES.objective, params, nothing), params)
+    jax.tree.map(np.testing.assert_array_equal, then(CURVES, params, nothing), params)
 
 
 SPENDING: dict[str, Any] = {
@@ -204,7 +204,7 @@ def test_from_scratch_few_datapoints_make_cheaper_steps_and_more_of_them() -> No
     start = one.init(CURVES, jax.random.key(0), points(1))
     after, _ = one.observe(CURVES, start, 0, points(8))
     fresh = jax.random.split(start.key)[1]
-    expected = GradientDescent(1, 0.01)(CURVES.objective, CURVES.net.init(fresh), points(8))
+    expected = GradientDescent(1, 0.01)(CURVES, CURVES.net.init(fresh), points(8))
     for a, b in zip(jax.tree.leaves(after.params), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
@@ -261,7 +261,7 @@ def test_every_option_that_is_searched_exists() -> None:
 def test_adapting_further_than_meta_training_takes_more_of_the_same_steps() -> None:
     learner = FTML(GradientDescent(2, 0.05), adapt_steps=6)
     state = learner.init(CURVES, jax.random.key(0), points(1))
-    expected = GradientDescent(6, 0.05)(CURVES.objective, state.params, points(10))
+    expected = GradientDescent(6, 0.05)(CURVES, state.params, points(10))
     adapted, cost = learner.adapt(CURVES, state, 0, points(10))
     for a, b in zip(jax.tree.leaves(adapted), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)

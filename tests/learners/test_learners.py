@@ -223,7 +223,7 @@ def test_scratch_learns_from_a_task_alone_and_from_all_of_it_when_it_comes_back(
     state = after(one, state, 1, points(8, 2))
     fresh = CURVES.init(jax.random.split(state.key)[1])
     both = Batch.of(*(np.concatenate([getattr(points(8, i), kind) for i in (1, 3)]) for kind in ("inputs", "targets")))
-    expected = GradientDescent(1, 0.1)(CURVES.objective, fresh, both)
+    expected = GradientDescent(1, 0.1)(CURVES, fresh, both)
     for a, b in zip(jax.tree.leaves(after(one, state, 0, points(8, 3)).params), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
@@ -469,7 +469,7 @@ def test_one_task_with_one_head_is_gradient_descent_on_all_of_its_data() -> None
     batch = points(8, 3)
     shared, heads = start.params
     first = {"hidden": shared["hidden"], "head": jax.tree.map(lambda leaf: leaf[0], heads["head"])}
-    expected = GradientDescent(steps=2, step_size=0.1)(CURVES.objective, first, batch)
+    expected = GradientDescent(steps=2, step_size=0.1)(CURVES, first, batch)
     got, _ = learner.adapt(CURVES, after(learner, start, 0, batch), 0, batch)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)

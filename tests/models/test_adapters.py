@@ -302,7 +302,7 @@ def test_parameters_are_floating_arrays_found_by_the_names_of_layers(name: str) 
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
     other = model.init(jax.random.key(1))
     assert (arrays(params)[0] != arrays(other)[0]).any()
-    adapted = GradientDescent(1, adapt_only=("head",))(problem_of(model).objective, params, batch(6))
+    adapted = GradientDescent(1, adapt_only=("head",))(problem_of(model), params, batch(6))
     for layer, moves in (("body", False), ("norm", False), ("head", True)):
         same = [bool((a == b).all()) for a, b in zip(adapted[layer].values(), params[layer].values(), strict=True)]
         assert all(same) is not moves, layer

@@ -86,7 +86,7 @@ DESCENTS: dict[str, UpdateProcedure] = {
 def test_every_step_of_an_adaptation_has_a_mask_of_its_own(name: str) -> None:
     """From 0, three steps of 0.5 lead to -0.5 times the sum of the three masks."""
     update, batch = DESCENTS[name], with_key(0)
-    found = update(MASKED.objective, update.init({"w": jnp.zeros(SIZE)}), batch)["w"]
+    found = update(MASKED, update.init({"w": jnp.zeros(SIZE)}), batch)["w"]
     masks = [np.asarray(coins(jax.random.fold_in(batch.key, i))) for i in range(3)]
     np.testing.assert_allclose(found, -0.5 * np.sum(masks, axis=0), atol=1e-6)
     assert {tuple(mask) for mask in map(np.ndarray.tolist, masks)} == {tuple(mask.tolist()) for mask in masks}
@@ -247,14 +247,19 @@ def test_predictions_of_dicts_are_those_of_numpy() -> None:
 
 def plain_numbers() -> Any:
     """Parameters as one writes them down: arrays of NumPy, of twice the precision, and Python's numbers."""
-    return {"w": np.array([0.5, -0.25]), "head": {"scale": 1.5, "offset": np.float32(0.25)}}
+    head = {"kernel": np.array([[0.5]]), "bias": np.array([-0.25])}
+    return {"scale": 1.5, "offset": np.float32(0.25), "head": head}
+
+
+def _features(params: Any, inputs: Any, weights: Any) -> Any:
+    return params["scale"] * inputs + params["offset"]
 
 
 def _plain(params: Any, inputs: Any, weights: Any) -> Any:
-    return params["head"]["scale"] * inputs @ params["w"][:1, None] + params["head"]["offset"] + params["w"][1]
+    return _features(params, inputs, weights) @ params["head"]["kernel"] + params["head"]["bias"]
 
 
-PLAIN = Problem(Model(lambda key: plain_numbers(), _plain), squared_error, mean_squared_error)
+PLAIN = Problem(Model(lambda key: plain_numbers(), _plain, features=_features), squared_error, mean_squared_error)
 
 
 def test_initial_parameters_become_arrays() -> None:
@@ -290,7 +295,7 @@ def test_every_learner_takes_parameters_that_were_plain_numbers(name: str) -> No
 
     found = []
     for init in (PLAIN.net.init, arrays):
-        problem = replace(PLAIN, model=Model(init, _plain))
+        problem = replace(PLAIN, model=Model(init, _plain, features=_features))
         state = learner.init(problem, jax.random.key(0), points(1))
         for task in (0, 1, 0):
             state, _ = learner.observe(problem, state, task, points(6, task))

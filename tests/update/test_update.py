@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from sklearn.linear_model import Ridge as SklearnRidge
 
 from metaleader import (
     MLP,
@@ -25,6 +26,7 @@ from metaleader import (
     Problem,
     Proximal,
     Reptile,
+    Ridge,
     UpdateProcedure,
     accuracy,
     mean_squared_error,
@@ -39,16 +41,19 @@ from problems import CURVES, DIGITS, UPDATES, images, points, quadratic
 def smooth_problem() -> Problem:
     """A net without kinks, so that finite differences converge."""
 
+    def features(params: Any, inputs: Any, weights: Any) -> Any:
+        return jnp.tanh(inputs @ params["hidden"]["kernel"] + params["hidden"]["bias"])
+
     def apply(params: Any, inputs: Any, weights: Any) -> Any:
-        hidden = jnp.tanh(inputs @ params["hidden"]["kernel"] + params["hidden"]["bias"])
-        return hidden @ params["head"]["kernel"]
+        return features(params, inputs, weights) @ params["head"]["kernel"] + params["head"]["bias"]
 
     def init(key: Any) -> Any:
         first, second = jax.random.split(key)
         hidden = {"kernel": jax.random.normal(first, (1, 5), float), "bias": jnp.ones(5, float) / 7}
-        return {"hidden": hidden, "head": {"kernel": jax.random.normal(second, (5, 1), float)}}
+        head = {"kernel": jax.random.normal(second, (5, 1), float), "bias": jnp.ones(1, float) / 3}
+        return {"hidden": hidden, "head": head}
 
-    return replace(CURVES, model=Model(init, apply))
+    return replace(CURVES, model=Model(init, apply, features=features))
 
 
 @pytest.mark.parametrize("name", UPDATES)
@@ -135,7 +140,7 @@ def test_what_is_stored_for_the_derivative_keeps_its_bound(monkeypatch: pytest.M
     def stored(steps: int, kept: int) -> int:
         monkeypatch.setattr("metaleader.update.steps.KEPT", kept)
         update = GradientDescent(steps)
-        return _bytes(jax.vjp(lambda w: update(DIGITS.objective, w, images(9, 1)), params)[1])
+        return _bytes(jax.vjp(lambda w: update(DIGITS, w, images(9, 1)), params)[1])
 
     one = stored(1, 1 << 24)
     assert one > 2 * _bytes(params)
@@ -186,7 +191,7 @@ class Quadratic:
         """`U(w) = w* + contraction (w - w*)`, with derivative `contraction`."""
 
         def adapted(w: Any) -> Any:
-            return update(quadratic().objective, {"w": w}, self.batch)["w"]
+            return update(quadratic(), {"w": w}, self.batch)["w"]
 
         np.testing.assert_allclose(adapted(self.w), self.optimum + contraction @ (self.w - self.optimum), atol=1e-10)
         np.testing.assert_allclose(jax.jacrev(adapted)(self.w), contraction, atol=1e-10)
@@ -230,7 +235,7 @@ def test_meta_sgd_on_a_quadratic_has_the_closed_form() -> None:
 
         def adapted(w: Any, alpha: Any) -> Any:
             start = update.init({"w": w})._replace(step_sizes={"w": alpha})
-            return update(quadratic().objective, start, problem.batch)["w"]
+            return update(quadratic(), start, problem.batch)["w"]
 
         slope = problem.hessian @ (problem.w - problem.optimum)
         np.testing.assert_allclose(adapted(problem.w, alpha), problem.w - alpha * slope, atol=1e-12)
@@ -248,8 +253,8 @@ def test_meta_sgd_with_its_first_step_sizes_is_gradient_descent() -> None:
         )
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
-            learned(CURVES.objective, learned.init(params), batch),
-            given(CURVES.objective, params, batch),
+            learned(CURVES, learned.init(params), batch),
+            given(CURVES, params, batch),
         )
 
 
@@ -262,7 +267,7 @@ def test_adam_inside_is_adam() -> None:
             g = problem.hessian @ (v - problem.optimum)
             m, s = 0.9 * m + 0.1 * g, 0.999 * s + 0.001 * g**2
             v = v - 0.1 * (m / (1 - 0.9**i)) / np.sqrt(s / (1 - 0.999**i) + epsilon**2)
-        adapted = OptimizerSteps(2, InnerAdam(0.1, epsilon))(quadratic().objective, {"w": problem.w}, problem.batch)
+        adapted = OptimizerSteps(2, InnerAdam(0.1, epsilon))(quadratic(), {"w": problem.w}, problem.batch)
         np.testing.assert_allclose(adapted["w"], v, atol=1e-12)
 
 
@@ -294,23 +299,104 @@ def test_parameters_of_16_bits_are_adapted_and_meta_learned(name: str) -> None:
     """They keep their type, and lead where those of 32 bits lead."""
     update, kind = UPDATES[name], jnp.float16 if len(name) % 2 else jnp.bfloat16
 
-    def apply(params: Any, inputs: Any, weights: Any) -> Any:
-        return inputs @ params["head"]
+    def init(kind: Any) -> Any:
+        return {"head": {"kernel": jnp.ones((3, 1), kind), "bias": jnp.zeros(1, kind)}}
 
-    problem = Problem(Model(lambda key: {"head": jnp.ones((3, 1), kind)}, apply), squared_error, mean_squared_error)
+    def apply(params: Any, inputs: Any, weights: Any) -> Any:
+        return inputs @ params["head"]["kernel"] + params["head"]["bias"]
+
+    model = Model(lambda key: init(kind), apply, features=lambda params, inputs, weights: inputs)
+    problem = Problem(model, squared_error, mean_squared_error)
     random = np.random.default_rng(0)
     x = random.normal(size=(6, 3)).astype(kind)
     batch = Batch.of(x, (x @ np.array([[1.0], [-1.0], [0.5]])).astype(kind))
 
     def gradients(kind: Any) -> Any:
-        meta_params = update.init({"head": jnp.ones((3, 1), kind)})
+        meta_params = update.init(init(kind))
         return jax.jit(jax.grad(partial(meta_objective, problem, update)))(meta_params, batch, batch)
 
     for low, high in zip(*map(jax.tree.leaves, (gradients(kind), gradients(jnp.float32))), strict=True):
         assert low.dtype in (kind, jnp.float32)
         np.testing.assert_allclose(np.asarray(low, np.float32), high, rtol=0.2, atol=0.1)
-    found = update(problem.objective, update.init({"head": jnp.ones((3, 1), kind)}), batch)
-    assert found["head"].dtype == kind
+    found = update(problem, update.init(init(kind)), batch)
+    assert found["head"]["kernel"].dtype == found["head"]["bias"].dtype == kind
+
+
+RIDGE = Ridge(regulariser=0.3)
+
+
+def on_features(outputs: int, loss: Any = squared_error) -> Problem:
+    """A model whose features are its inputs."""
+
+    def init(key: Any) -> Any:
+        return {"head": {"kernel": jnp.zeros((4, outputs)), "bias": jnp.zeros(outputs)}}
+
+    def apply(params: Any, inputs: Any, weights: Any) -> Any:
+        return inputs @ params["head"]["kernel"] + params["head"]["bias"]
+
+    score = mean_squared_error if loss is squared_error else accuracy
+    return Problem(Model(init, apply, features=lambda params, inputs, weights: inputs), loss, score)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 30])
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_ridge_is_scikit_learn_s(n: int, outputs: int) -> None:
+    """With a prior head of zeros and without; by the system of examples and that of features; with weights."""
+    random = np.random.default_rng(n)
+    with jax.enable_x64(True):
+        problem = on_features(outputs)
+        x, y, a = random.normal(size=(n, 4)), random.normal(size=(n, outputs)), random.uniform(0.5, 2, n)
+        a[-1] = 0
+        prior = random.normal(size=(5, outputs))
+        extended = np.concatenate([x, np.ones((n, 1))], axis=1)
+        for start in (np.zeros_like(prior), prior):
+            params = {"head": {"kernel": jnp.asarray(start[:4]), "bias": jnp.asarray(start[4])}}
+            found = RIDGE(problem, RIDGE.init(params), Batch(x, y, a))["head"]
+            theirs = SklearnRidge(alpha=0.3, fit_intercept=False).fit(extended, y - extended @ start, sample_weight=a)
+            expected = start + theirs.coef_.reshape(outputs, 5).T
+            np.testing.assert_allclose(np.vstack([found["kernel"], found["bias"]]), expected, rtol=1e-5, atol=1e-9)
+        free = RIDGE.init(problem.init(None))._replace(log_regulariser=jnp.log(jnp.array([0.3, 1e-9])))
+        found = RIDGE(problem, free, Batch(x, y, a))["head"]
+        theirs = SklearnRidge(alpha=0.3).fit(x, y, sample_weight=a)
+        np.testing.assert_allclose(found["kernel"], theirs.coef_.reshape(outputs, 4).T, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found["bias"], np.ravel(theirs.intercept_), rtol=1e-5, atol=1e-6)
+
+
+def test_ridge_on_labels_is_one_on_centred_one_hot_targets_times_the_scale() -> None:
+    random = np.random.default_rng(0)
+    x, labels = random.normal(size=(9, 4)).astype(np.float32), random.integers(0, 3, 9).astype(np.int32)
+    update, start = Ridge(regulariser=0.3, scale=7.0), on_features(3).init(None)
+    of_labels = update(on_features(3, CrossEntropy()), update.init(start), Batch.of(x, labels))
+    of_numbers = update(on_features(3), update.init(start), Batch.of(x, (np.eye(3)[labels] - 1 / 3).astype(np.float32)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, 7 * b, rtol=1e-4, atol=1e-5), of_labels, of_numbers)
+
+
+def test_before_data_ridge_has_its_prior() -> None:
+    params = CURVES.init(jax.random.key(0))
+    nothing = Batch(np.ones((2, 1), np.float32), np.ones((2, 1), np.float32), np.zeros(2, np.float32))
+    found = Ridge()(CURVES, Ridge().init(params), nothing)
+    jax.tree.map(lambda ours, w: np.testing.assert_allclose(ours, w, atol=1e-6), found, params)
+
+
+@pytest.mark.parametrize(
+    ("problem", "batch", "message"),
+    [
+        (quadratic(), points(3), "Model has no features: give it a function features"),
+        (on_features(3), Batch.of(np.ones((2, 4)), np.ones((2, 2))), r"fits targets of shape \(3,\) an example, got"),
+        (
+            on_features(3),
+            Batch.of(np.ones((2, 5)), np.ones((2, 3))),
+            r"features of shape \(5,\), and a head for \(4, 3",
+        ),
+        (on_features(3), Batch.of(np.ones((2, 4)), np.ones((2, 3), int)), "takes one label an example"),
+    ],
+)
+def test_ridge_says_what_it_needs(problem: Problem, batch: Batch, message: str) -> None:
+    params = {"head": {"kernel": jnp.zeros((4, 3)), "bias": jnp.zeros(3)}}
+    with pytest.raises(ValueError, match=message):
+        Ridge()(problem, Ridge().init(params), batch)
+    with pytest.raises(ValueError, match="needs a linear head"):
+        Ridge()(problem, Ridge().init({"w": jnp.zeros(3)}), batch)
 
 
 def test_reptile_moves_towards_what_its_steps_find() -> None:
@@ -322,7 +408,7 @@ def test_reptile_moves_towards_what_its_steps_find() -> None:
     for train, validation in tasks:
         v = params
         for batch in (train, train, train, validation):
-            v = GradientDescent(1, alpha)(CURVES.objective, v, batch)
+            v = GradientDescent(1, alpha)(CURVES, v, batch)
         expected.append(jax.flatten_util.ravel_pytree(jax.tree.map(lambda w, v: (w - v) / alpha, params, v))[0])
     train, validation = (
         jax.tree.map(lambda *leaves: np.stack(leaves), *batches) for batches in zip(*tasks, strict=True)
@@ -339,15 +425,13 @@ def test_padding_does_not_change_what_is_adapted_to() -> None:
     padded = Batch(np.full((4, 3), 1.0, np.float32), np.array([1, 1, 9, 9], np.float32), np.array([1.0, 1, 0, 0]))
     params = problem.net.init(jax.random.key(0))
     update = GradientDescent()
-    np.testing.assert_allclose(
-        update(problem.objective, params, data)["w"], update(problem.objective, params, padded)["w"], rtol=1e-6
-    )
+    np.testing.assert_allclose(update(problem, params, data)["w"], update(problem, params, padded)["w"], rtol=1e-6)
 
 
 def test_only_the_named_parameters_move_and_the_others_are_still_meta_learned() -> None:
     update = GradientDescent(adapt_only=("head",))
     params = CURVES.net.init(jax.random.key(0))
-    adapted = update(CURVES.objective, params, points(5))
+    adapted = update(CURVES, params, points(5))
     np.testing.assert_array_equal(adapted["hidden"][0]["kernel"], params["hidden"][0]["kernel"])
     assert np.abs(adapted["head"]["kernel"] - params["head"]["kernel"]).max() > 1e-5
     gradient = jax.grad(lambda p: meta_objective(CURVES, update, p, points(5), points(5, 1)))(params)
@@ -392,7 +476,7 @@ COSTS = {
     "adam, one step": (1, 2), "adam": (5, 10), "adam, plain": (5, 10),
     # Conjugate gradients take a product for the first residual and one a step, at most 30.
     "imaml, newton": (12 * (1 + 2 * 31), 2 * 31), "imaml, gradient": (200, 2 * 31),
-    "reptile": (5, 0),
+    "reptile": (5, 0), "ridge": (1, 0),
 }  # fmt: skip
 
 

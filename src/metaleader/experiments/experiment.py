@@ -27,6 +27,7 @@ from metaleader.update import (
     OptimizerSteps,
     Proximal,
     Reptile,
+    Ridge,
     UpdateProcedure,
 )
 
@@ -172,6 +173,7 @@ def learners(ftml: FTML, ftl: FTL | MultiHeadFTL, toe: TOE | MultiHeadTOE, scrat
         "ftml-adam": OptimizerSteps(steps, InnerAdam(step_size / 10)),
         "ftml-imaml": Proximal(2 * steps, step_size),
     }
+    ridge = replace(ftml, update=Ridge(), adapt_steps=None)
     data_steps = replace(ftml, update=MetaSGD(steps, 2 * step_size, prior_strength=10.0), vary_train_size=True)
     streaming = OnlineMetaGradient(
         descent, ftml.meta_steps, ftml.meta_batch, ftml.train_size, ftml.validation_size, ftml.optimizer
@@ -181,6 +183,7 @@ def learners(ftml: FTML, ftl: FTL | MultiHeadFTL, toe: TOE | MultiHeadTOE, scrat
             "ftml": ftml,
             **{name: replace(ftml, update=update) for name, update in others.items()},
             "ftml-data-steps": data_steps,
+            "ftml-ridge": ridge,
             "streaming": streaming,
             "ftl": ftl,
             "ftl-adam": replace(ftl, update=OptimizerSteps(20, InnerAdam(0.003))),

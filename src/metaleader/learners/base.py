@@ -141,13 +141,21 @@ def _adapted(
     problem, update, no_data = static.value
     if population is None and not no_data:
         return adapt(problem, update, params, batch)
-    found = update(_loss_of_nothing if no_data else problem.objective, params, batch)
+    if no_data:
+        problem = _WithoutData(problem.model, problem.loss, problem.scores)
+    found = update(problem, params, batch)
     return found if population is None else problem.net.calibrate(found, population)
 
 
-def _loss_of_nothing(params: Params, batch: Batch) -> Array:  # noqa: ARG001
-    """0: padding without an example to repeat is zeros, of which a model need not have a derivative."""
-    return jnp.zeros(())
+class _WithoutData(Problem):
+    """A problem before the first datapoint: padding without an example to repeat is zeros.
+
+    A model need not have a derivative there.
+    """
+
+    def objective(self, params: Params, batch: Batch) -> Array:  # noqa: ARG002
+        """0."""
+        return jnp.zeros(())
 
 
 def random_keys(problem: Problem, key: Array, shape: tuple[int, ...]) -> Array | None:

@@ -59,6 +59,12 @@ class ConvNet:
         self, params: Params, inputs: Shaped[AnyArray, "n h w c"], weights: Float[AnyArray, " n"]
     ) -> Float[Array, "n classes"]:
         """Logits. Without stored statistics, those of the weighted examples normalise all of them."""
+        return layers.dense(params["head"], self.features(params, inputs, weights))
+
+    def features(
+        self, params: Params, inputs: Shaped[AnyArray, "n h w c"], weights: Float[AnyArray, " n"]
+    ) -> Float[Array, "n d"]:
+        """What the head takes, normalised likewise."""
         return self._forward(params, inputs, weights)[0]
 
     def calibrate(self, params: Params, batch: Batch) -> Params:
@@ -71,8 +77,7 @@ class ConvNet:
         return self.norm == "running"
 
     def _forward(self, params: Params, inputs: Any, weights: Any) -> tuple[Any, Params]:
-        """The logits, and the parameters with the statistics that were used."""
+        """The features, and the parameters with the statistics that were used."""
         x = layers.as_images(inputs, self.image)
         x, used = layers.normalised_convolutions(params["conv"], x, weights, 3, self.stride)
-        logits = layers.dense(params["head"], x.reshape(x.shape[0], -1))
-        return logits, {**params, "conv": used}
+        return x.reshape(x.shape[0], -1), {**params, "conv": used}

@@ -48,15 +48,24 @@ class MLP:
         self,
         params: Params,
         inputs: Shaped[AnyArray, "n ..."],
-        weights: Float[AnyArray, " n"],  # noqa: ARG002
+        weights: Float[AnyArray, " n"],
     ) -> Float[Array, "n outputs"]:
         """The outputs of the last layer, without an activation."""
+        return layers.dense(params["head"], self.features(params, inputs, weights))
+
+    def features(
+        self,
+        params: Params,
+        inputs: Shaped[AnyArray, "n ..."],
+        weights: Float[AnyArray, " n"],  # noqa: ARG002
+    ) -> Float[Array, "n width"]:
+        """What the head takes."""
         x = layers.as_float(inputs).reshape(len(inputs), -1)
         if x.shape[1] != self.inputs:
             raise ValueError(f"inputs have {x.shape[1]} numbers an example, the net expects {self.inputs}")
         for layer in params["hidden"]:
             x = jax.nn.relu(layers.dense(layer, x))
-        return layers.dense(params["head"], x)
+        return x
 
     def calibrate(self, params: Params, batch: Batch) -> Params:  # noqa: ARG002
         """The parameters as they are."""

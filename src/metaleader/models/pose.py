@@ -77,6 +77,12 @@ class PoseNet:
         self, params: Params, inputs: Shaped[AnyArray, "n h w c"], weights: Float[AnyArray, " n"]
     ) -> Float[Array, "n outputs"]:
         """Predictions. Without stored statistics, those of the weighted examples normalise all of them."""
+        return layers.dense(params["head"], self.features(params, inputs, weights))
+
+    def features(
+        self, params: Params, inputs: Shaped[AnyArray, "n h w c"], weights: Float[AnyArray, " n"]
+    ) -> Float[Array, "n d"]:
+        """What the head takes, normalised likewise."""
         return self._forward(params, inputs, weights)[0]
 
     def calibrate(self, params: Params, batch: Batch) -> Params:
@@ -89,11 +95,11 @@ class PoseNet:
         return self.norm == "running"
 
     def _forward(self, params: Params, inputs: Any, weights: Any) -> tuple[Any, Params]:
-        """The predictions, and the parameters with the statistics that were used."""
+        """The features, and the parameters with the statistics that were used."""
         x = layers.as_images(inputs, self.image)
         x, conv = layers.normalised_convolutions(params["conv"], x, weights, SIZE, STRIDE)
         x, hidden = spatial_soft_argmax(x), []
         for layer in params["hidden"]:
             x, used = layers.normalised(layer, x, weights)
             hidden.append(used)
-        return layers.dense(params["head"], x), {**params, "conv": conv, "hidden": hidden}
+        return x, {**params, "conv": conv, "hidden": hidden}

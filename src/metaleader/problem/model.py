@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from metaleader.problem.batch import Batch
@@ -25,6 +26,9 @@ class ModelLike(Protocol):
             predicting (dropout); one with a parameter `training` is given whether it trains.
         calibrate: `calibrate(params, batch) -> params`, called once at the end of adapting to `batch`; the
             identity for most models.
+
+    A model may have a fourth, `features(params, inputs, weights) -> (n, d)`: what its linear head takes. `update.Ridge`
+    needs it.
     """
 
     @property
@@ -46,6 +50,7 @@ class Model(NamedTuple):
     init: Callable[[Any], Params]
     apply: Callable[..., Any]
     calibrate: Callable[[Params, Batch], Params] = keep
+    features: Callable[..., Any] | None = None
 
 
 def asks_for(model: ModelLike, name: str) -> bool:
@@ -60,3 +65,18 @@ def applied(model: ModelLike, params: Params, inputs: Any, weights: Any, key: An
     """The outputs of the model, given what it asks for."""
     asked = {name: value for name, value in (("key", key), ("training", training)) if asks_for(model, name)}
     return model.apply(params, inputs, weights, **asked)
+
+
+def features(model: ModelLike, params: Params, inputs: Any, weights: Any) -> Float[Array, "n d"]:
+    """What the linear head of the model takes.
+
+    Raises:
+        ValueError: the model does not tell.
+    """
+    found = getattr(model, "features", None)
+    if found is None:
+        raise ValueError(
+            f"{type(model).__name__} has no features: give it a function features(params, inputs, weights) -> (n, d) "
+            "of what its linear head takes"
+        )
+    return jnp.asarray(found(params, inputs, weights))

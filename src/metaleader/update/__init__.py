@@ -6,6 +6,7 @@ from metaleader.update.meta import adapt, meta_gradient, meta_objective
 from metaleader.update.optimizer import InnerAdam, InnerMomentum, Optimizer, OptimizerSteps
 from metaleader.update.procedure import Identity, MetaParams, PullsBack, UpdateProcedure
 from metaleader.update.proximal import Proximal
+from metaleader.update.ridge import Ridge, RidgeParams
 from metaleader.update.steps import Steps, mask
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "Proximal",
     "PullsBack",
     "Reptile",
+    "Ridge",
+    "RidgeParams",
     "Steps",
     "UpdateProcedure",
     "adapt",

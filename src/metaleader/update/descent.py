@@ -11,7 +11,8 @@ from jaxtyping import Array, Float
 
 from metaleader.errors import check_positive
 from metaleader.problem.batch import Batch
-from metaleader.problem.model import Objective, Params
+from metaleader.problem.model import Params
+from metaleader.problem.problem import Problem
 from metaleader.update.procedure import MetaParams
 from metaleader.update.steps import Gradient, Steps
 
@@ -47,14 +48,14 @@ class GradientDescent(Steps):
         """The parameters themselves."""
         return params
 
-    def __call__(self, objective: Objective, meta_params: MetaParams, batch: Batch) -> Params:
+    def __call__(self, problem: Problem, meta_params: MetaParams, batch: Batch) -> Params:
         """U(w), with the derivative that `first_order` and `derivative` ask for.
 
         Raises:
             ValueError: no parameter bears a name in `adapt_only`.
         """
         alpha = self.step_size if self.prior_strength == 0 else self.step_size * _share(batch, self.prior_strength)
-        gradient = self.inner_gradient(objective, meta_params)
+        gradient = self.inner_gradient(problem.objective, meta_params)
         return _descend(gradient, meta_params, jax.tree.map(lambda _: alpha, meta_params), batch, self.steps)
 
 
@@ -103,7 +104,7 @@ class MetaSGD(Steps):
         log_prior_strength = None if self.prior_strength == 0 else jnp.log(self.prior_strength)
         return MetaSGDParams(params, step_sizes, log_prior_strength)
 
-    def __call__(self, objective: Objective, meta_params: MetaParams, batch: Batch) -> Params:
+    def __call__(self, problem: Problem, meta_params: MetaParams, batch: Batch) -> Params:
         """U(w, alpha), differentiable in both.
 
         Raises:
@@ -113,7 +114,7 @@ class MetaSGD(Steps):
         if log_prior_strength is not None:
             share = _share(batch, jnp.exp(log_prior_strength))
             step_sizes = jax.tree.map(lambda alpha: alpha * share, step_sizes)
-        return _descend(self.inner_gradient(objective, params), params, step_sizes, batch, self.steps)
+        return _descend(self.inner_gradient(problem.objective, params), params, step_sizes, batch, self.steps)
 
 
 @dataclass(frozen=True)
@@ -152,9 +153,9 @@ class Reptile:
         """The parameters themselves."""
         return params
 
-    def __call__(self, objective: Objective, meta_params: MetaParams, batch: Batch) -> Params:
+    def __call__(self, problem: Problem, meta_params: MetaParams, batch: Batch) -> Params:
         """U(w), with dU/dw = I."""
-        return self.descent(objective, meta_params, batch)
+        return self.descent(problem, meta_params, batch)
 
     def pull(self, meta_params: MetaParams, adapted: Params) -> Float[Array, ""]:
         """`|w - U(w)|^2 / (2 alpha)`, U(w) a constant."""

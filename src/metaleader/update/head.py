@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from metaleader.errors import check_not_negative, check_positive
 from metaleader.problem.batch import Batch
-from metaleader.problem.model import Objective, Params
+from metaleader.problem.model import Params
+from metaleader.problem.problem import Problem
 from metaleader.update.optimizer import InnerMomentum, OptimizerSteps
 from metaleader.update.procedure import MetaParams
 from metaleader.update.steps import mask
@@ -50,7 +51,7 @@ class HeadFirst:
         """The parameters themselves."""
         return params
 
-    def __call__(self, objective: Objective, meta_params: MetaParams, batch: Batch) -> Params:
+    def __call__(self, problem: Problem, meta_params: MetaParams, batch: Batch) -> Params:
         """U(w), differentiable in b.
 
         Raises:
@@ -60,7 +61,7 @@ class HeadFirst:
         keeps = jnp.sum(batch.weights) == 0
         params = jax.tree.map(lambda its, leaf: jnp.where(keeps, leaf, 0) if its else leaf, is_head, meta_params)
         for part in self._parts():
-            params = part(objective, params, batch)
+            params = part(problem, params, batch)
         return params
 
     def gradient_evaluations(self, examples: int) -> int:

@@ -17,14 +17,14 @@ from metaleader.update.procedure import MetaParams, PullsBack, UpdateProcedure
 
 def adapt(problem: Problem, update: UpdateProcedure, meta_params: MetaParams, batch: Batch) -> Params:
     """The task's parameters: U(w) on `batch`, with the model's statistics of that task, where it keeps any."""
-    return problem.net.calibrate(update(problem.objective, meta_params, batch), batch)
+    return problem.net.calibrate(update(problem, meta_params, batch), batch)
 
 
 def meta_objective(
     problem: Problem, update: UpdateProcedure, meta_params: MetaParams, train: Batch, validation: Batch
 ) -> Float[Array, ""]:
     """L(D_val, U(w)) with U(w) on D_tr: one task's term in Eq. 5, and what a procedure like Reptile adds to it."""
-    updated = update(problem.objective, meta_params, train)
+    updated = update(problem, meta_params, train)
     loss = problem.objective(problem.net.calibrate(updated, train), validation)
     return loss + update.pull(meta_params, updated) if isinstance(update, PullsBack) else loss
 

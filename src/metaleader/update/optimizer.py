@@ -13,7 +13,8 @@ import optax
 
 from metaleader.errors import check_positive
 from metaleader.problem.batch import Batch
-from metaleader.problem.model import Objective, Params
+from metaleader.problem.model import Params
+from metaleader.problem.problem import Problem
 from metaleader.update.procedure import MetaParams
 from metaleader.update.steps import Steps
 
@@ -128,14 +129,14 @@ class OptimizerSteps(Steps):
             )
         return params
 
-    def __call__(self, objective: Objective, meta_params: MetaParams, batch: Batch) -> Params:
+    def __call__(self, problem: Problem, meta_params: MetaParams, batch: Batch) -> Params:
         """U(w).
 
         Raises:
             ValueError: no parameter bears a name in `adapt_only`.
         """
         inner = transformation(self.optimizer)
-        gradient = self.inner_gradient(objective, meta_params)
+        gradient = self.inner_gradient(problem.objective, meta_params)
 
         def step(carry: tuple[Params, Any], i: Any) -> tuple[tuple[Params, Any], None]:
             params, state = carry

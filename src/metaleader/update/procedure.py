@@ -8,7 +8,8 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 from jaxtyping import Array, Float
 
 from metaleader.problem.batch import Batch
-from metaleader.problem.model import Objective, Params
+from metaleader.problem.model import Params
+from metaleader.problem.problem import Problem
 
 MetaParams: TypeAlias = Any  # what is meta-learned: the parameters, for some procedures more
 
@@ -21,7 +22,7 @@ class UpdateProcedure(Protocol):
         """What is meta-learned, from freshly drawn parameters."""
         ...
 
-    def __call__(self, objective: Objective, meta_params: MetaParams, batch: Batch) -> Params:
+    def __call__(self, problem: Problem, meta_params: MetaParams, batch: Batch) -> Params:
         """U(w) on the data `batch`; differentiable in `meta_params`."""
         ...
 
@@ -54,7 +55,7 @@ class Identity:
         """The parameters themselves."""
         return params
 
-    def __call__(self, objective: Objective, meta_params: MetaParams, batch: Batch) -> Params:  # noqa: ARG002
+    def __call__(self, problem: Problem, meta_params: MetaParams, batch: Batch) -> Params:  # noqa: ARG002
         """`meta_params`, whatever the data."""
         return meta_params
 

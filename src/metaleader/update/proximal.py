@@ -12,6 +12,7 @@ from jax.scipy.sparse.linalg import cg
 from metaleader.errors import check_positive
 from metaleader.problem.batch import Batch
 from metaleader.problem.model import Objective, Params
+from metaleader.problem.problem import Problem
 from metaleader.update.procedure import MetaParams
 from metaleader.update.steps import hessian_vector_product
 
@@ -54,19 +55,19 @@ class Proximal:
         """The parameters themselves."""
         return params
 
-    def __call__(self, objective: Objective, meta_params: MetaParams, batch: Batch) -> Params:
+    def __call__(self, problem: Problem, meta_params: MetaParams, batch: Batch) -> Params:
         """U(w), with the implicit derivative."""
 
         @jax.custom_vjp
         def solve(w: Params, batch: Batch) -> Params:
-            return self._minimise(objective, w, batch)
+            return self._minimise(problem.objective, w, batch)
 
         def forward(w: Params, batch: Batch) -> tuple[Params, tuple[Params, Batch]]:
             v = solve(w, batch)
             return v, (v, batch)
 
         def backward(saved: tuple[Params, Batch], cotangent: Params) -> tuple[Params, None]:
-            scaled = self._solve(objective, *saved, cotangent)
+            scaled = self._solve(problem.objective, *saved, cotangent)
             return jax.tree.map(lambda x: self.strength * x, scaled), None
 
         solve.defvjp(forward, backward)
