@@ -183,7 +183,7 @@ def test_what_is_searched_is_learning_rates_and_step_sizes_around_the_preset() -
             for name, space in spaces(experiment, preset, list(preset.learners), [], []).items():
                 first, *others = [option.removeprefix(f"{name}.") for option in space]
                 assert first == "optimizer.learning-rate"
-                assert set(others) <= {"update.step-size", "update.optimizer.step-size"}
+                assert set(others) <= {"update.step-size", "update.optimizer.step-size", "update.regulariser"}
                 assert len(others) == (0 if name in ("toe", "scratch") else 1), name
     sinusoid = unsearched(EXPERIMENTS["sinusoid"])
     preset = sinusoid.presets["laptop"]

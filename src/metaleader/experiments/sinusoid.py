@@ -35,7 +35,7 @@ _LAPTOP = replace(
     learners=learners(
         FTML(
             GradientDescent(steps=2, step_size=0.00394),
-            adapt_steps=9,
+            adapt_steps=27,
             meta_batch=10,
             train_size=7,
             validation_size=6,
@@ -46,10 +46,10 @@ _LAPTOP = replace(
             batch_tasks=22,
             batch_size=42,
             optimizer=Adam(0.0046, average=0.98),
-            update=OptimizerSteps(1287, InnerMomentum(0.00736, decay=0.0)),
+            update=OptimizerSteps(3861, InnerMomentum(0.00736, decay=0.0)),
         ),
-        TOE(batch_tasks=3, batch_size=31, optimizer=Adam(0.000313, average=0.98)),
-        Scratch(batch_size=14, optimizer=Adam(0.0133, average=0.9)),
+        TOE(batch_tasks=3, batch_size=12, optimizer=Adam(0.000175, average=0.995)),
+        Scratch(batch_size=12, optimizer=Adam(0.0101, average=0.9)),
     ),
     gradients=32_000,
 )

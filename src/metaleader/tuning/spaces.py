@@ -16,7 +16,12 @@ from metaleader.experiments.settings import setting
 from metaleader.learners import Learner
 
 # Searched by default, where a learner has it: this factor either side of the preset.
-FACTORS = {"optimizer.learning_rate": 10, "update.step_size": 5, "update.optimizer.step_size": 5}
+FACTORS = {
+    "optimizer.learning_rate": 10,
+    "update.step_size": 5,
+    "update.optimizer.step_size": 5,
+    "update.regulariser": 30,
+}
 FORM = "NAME=LOW:HIGH such as ftml.meta-steps=1:8, or NAME=A|B|... such as 'ftml.update.first-order=false|true'"
 FACTOR = 3  # by which a single number is changed around the best
 NEAR_END = 0.05  # of the width of a range: so near, and the best may lie beyond
