@@ -120,7 +120,7 @@ def _targets(targets: Any, prior: Float[Array, "d o"]) -> tuple[Float[Array, "n 
     outputs = prior.shape[1]
     targets = jnp.asarray(targets)
     if jnp.issubdtype(targets.dtype, jnp.floating):
-        if targets.shape[1:] not in ((outputs,), () if outputs == 1 else (outputs,)):
+        if targets.shape[1:] != (outputs,) and (targets.shape[1:], outputs) != ((), 1):
             raise ValueError(f"Ridge fits targets of shape ({outputs},) an example, got {targets.shape[1:]}")
         return targets.reshape(-1, outputs).astype(prior.dtype), False
     if targets.ndim != 1:
