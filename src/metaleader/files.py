@@ -101,6 +101,10 @@ def sync_folder(path: Path) -> None:
         os.close(number)
 
 
-def is_empty(folder: Path) -> bool:
-    """Whether a folder does not exist or holds nothing but what a killed process may leave before it began."""
-    return not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir())
+def contents(folder: Path) -> list[Path]:
+    """What is in a folder, without what a process that was killed may leave before it began.
+
+    That is hidden files, and folders without any contents. A folder that does not exist has none.
+    """
+    there = sorted(path for path in folder.iterdir() if path.name[0] != ".") if folder.exists() else []
+    return [path for path in there if path.is_symlink() or not path.is_dir() or contents(path)]

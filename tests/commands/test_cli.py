@@ -162,6 +162,16 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path: Path, capsys: pytest.C
     assert (tmp_path / "report.md").read_text() == "mine"
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_what_a_kill_leaves_before_the_first_run_began_is_in_nobodys_way(resume: bool, tmp_path: Path) -> None:
+    (tmp_path / "toe" / "seed-0").mkdir(parents=True)
+    for folder in (tmp_path, tmp_path / "toe" / "seed-0"):
+        (folder / ".owner").touch()
+    (tmp_path / "toe" / "seed-0" / ".0123456789abcdef.tmp").write_text('{"experi')
+    assert call(*SMOKE, "--learner", "toe", "--out", str(tmp_path), *["--resume"] * resume) == 0
+    assert (tmp_path / "report.html").exists()
+
+
 def test_two_commands_that_begin_together_have_folders_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

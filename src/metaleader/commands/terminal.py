@@ -15,6 +15,7 @@ from rich.table import Table
 from metaleader import devices
 from metaleader.errors import UserError, printable, writing
 from metaleader.experiments.plans import folder_name
+from metaleader.files import contents
 from metaleader.processes import owned
 from metaleader.runs.folder import RunFolder
 
@@ -70,7 +71,7 @@ def results_in(given: Path | None, name: str, resume: bool, among_others: bool =
             else:
                 out = given or _newest(name)
                 ours.enter_context(owned(out))
-            others = sorted(path.name for path in out.iterdir() if path.name[0] != "." and path.name not in NOTES)
+            others = [path.name for path in contents(out) if path.name not in NOTES]
             if others and not among_others and not any(next(out.glob(pattern), None) for pattern in RUNS):
                 raise UserError(f"{out} holds no results but {', '.join(others[:3])}: choose a new folder with --out")
         yield out

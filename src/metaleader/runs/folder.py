@@ -18,7 +18,7 @@ import numpy as np
 from metaleader import devices
 from metaleader.errors import UserError, failure, writing
 from metaleader.files import (
-    is_empty,
+    contents,
     make_folder,
     read_json,
     sync,
@@ -118,7 +118,7 @@ class RunFolder:
         Raises:
             UserError: the folder exists and is not empty.
         """
-        if not is_empty(self.path):
+        if contents(self.path):
             raise UserError(
                 f"{self.path} exists already: go on with it by --resume, or choose another folder with --out"
             )
