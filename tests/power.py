@@ -1,9 +1,11 @@
-"""A file system under a power cut, as tests simulate it: what was synced is there, and of the rest anything may be."""
+"""File systems under a power cut: simulated, where of what was not synced anything may be left; and a real one."""
 
 import os
 import random
 import shutil
-from contextlib import ExitStack
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -77,3 +79,51 @@ def emptied(folder: Path) -> Path:
     """The folder, without anything in it."""
     shutil.rmtree(folder, ignore_errors=True)
     return folder
+
+
+class Image:
+    """An ext4 file system in a file: the file is the disk, which holds what has left the caches of the file system."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def made(cls, path: Path) -> "Image":
+        """A new one, empty; what `mkfs` would otherwise leave to be written later is written now."""
+        with path.open("xb") as file:
+            file.truncate(256 << 20)
+        _done("mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(path))
+        return cls(path)
+
+    @contextmanager
+    def mounted(self, at: Path) -> Iterator[Path]:
+        """The folder `at`, where the file system is mounted; replays its journal if need be."""
+        at.mkdir(exist_ok=True)
+        _done("mount", "-o", "loop,noatime", str(self.path), str(at))
+        try:
+            yield at
+        finally:
+            _done("umount", str(at))
+
+    def cut(self, to: Path) -> "Image":
+        """What a power cut at this moment leaves of the mounted file system.
+
+        Nothing is asked to sync. The copy is of one moment: while it is made, nothing is written to the disk, or it is
+        made again.
+        """
+        device = Path("/sys/block") / Path(_done("losetup", "-n", "-O", "NAME", "-j", str(self.path))).name
+        while True:
+            before = self._writes(device)
+            _done("cp", "--sparse=always", str(self.path), str(to))
+            if before == self._writes(device) and before[1] == 0:
+                return Image(to)
+
+    @staticmethod
+    def _writes(device: Path) -> tuple[int, int]:
+        """How many writes the disk has done, and how many it is doing."""
+        done = int((device / "stat").read_text().split()[4])
+        return done, int((device / "inflight").read_text().split()[1])
+
+
+def _done(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
