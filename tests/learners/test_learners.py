@@ -228,6 +228,18 @@ def test_scratch_learns_from_a_task_alone_and_from_all_of_it_when_it_comes_back(
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+def test_scratch_knows_nothing_of_a_task_before_its_first_datapoint() -> None:
+    """What it learned of the task before is no part of what it predicts."""
+    learner = Scratch(steps=20, batch_size=8, retention=Retention("last", 80, "bytes"))
+    others = [
+        after(learner, learner.init(CURVES, jax.random.key(0), points(1)), 0, points(8, slope=slope))
+        for slope in (1.0, -5.0)
+    ]
+    first, second = (numbers(learner.adapt(CURVES, other, 1, points(8)[:0])[0]) for other in others)
+    np.testing.assert_array_equal(first, second)
+    assert np.abs(first - numbers(others[0].params)).max() > 0.1
+
+
 @pytest.mark.parametrize("name", LEARNERS)
 def test_tasks_may_interleave_come_back_and_be_asked_for_out_of_turn(name: str) -> None:
     learner = LEARNERS[name]

@@ -69,11 +69,14 @@ class Scratch(PredictsByModel):
 
     def adapt(self, problem: Problem, state: Learned, task: TaskKey, batch: Batch) -> tuple[Params, int]:
         """The parameters trained on this task's data; for another than the current task, by training new ones."""
-        cost = 0
-        if len(batch) and not state.buffer.is_current(task):
-            fresh = self.init(problem, jax.random.fold_in(state.key, len(batch)), batch)
-            state, cost = self.observe(problem, fresh, task, batch)
-        params, _ = base.adapted(problem, Identity(), state.leader, state.buffer, state.key, batch)
+        cost, trained = 0, state
+        if not state.buffer.is_current(task):
+            trained = self.init(problem, jax.random.fold_in(state.key, len(batch)), state.buffer.data)
+            if len(batch):
+                trained, cost = self.observe(problem, trained, task, batch)
+        # Without datapoints of the task, the statistics of a model are those of the tasks before.
+        buffer = trained.buffer if len(batch) else state.buffer
+        params, _ = base.adapted(problem, Identity(), trained.leader, buffer, trained.key, batch)
         return params, cost
 
     def spending(self, gradients: int) -> Scratch:
