@@ -13,6 +13,7 @@ from metaleader import (
     TOE,
     Adam,
     Batch,
+    CrossEntropy,
     Model,
     OnlineProtocol,
     Problem,
@@ -90,6 +91,55 @@ def test_moving_on_at_proficiency() -> None:
     assert [(r.round, r.datapoints) for r in play(CURVES, lines(3), TOE(), easy)] == [(1, 5), (2, 5), (3, 5)]
     never = replace(easy, threshold=-1.0)
     assert [r.datapoints for r in play(CURVES, lines(2, 10), TOE(), never)] == [5, 10, 5, 10]
+
+
+class NineOfTen:
+    """A learner that takes everything for class 0."""
+
+    def init(self, problem: Problem, key: Any, example: Batch) -> Any:
+        return None
+
+    def observe(self, problem: Problem, state: Any, task: int | str, batch: Batch) -> tuple[Any, int]:
+        return None, 0
+
+    def adapt(self, problem: Problem, state: Any, task: int | str, batch: Batch) -> tuple[Any, int]:
+        return None, 0
+
+    def predict(self, problem: Problem, adapted: Any, inputs: Any) -> Any:
+        return np.tile(np.array([1, 0], np.float32), (len(inputs), 1))
+
+
+def test_nine_of_ten_are_as_good_as_0_9() -> None:
+    """Though in 32 bits they are 0.89999998."""
+    ten = Batch.of(np.zeros((10, 1), np.float32), np.array([1] + [0] * 9))
+    problem, protocol = Problem(None, CrossEntropy(), accuracy), OnlineProtocol(chunk=5, threshold=0.9, move_on=True)
+    assert [record.datapoints for record in play(problem, [Task(ten, ten)], NineOfTen(), protocol)] == [5]
+    stricter = replace(protocol, threshold=0.901)
+    assert [record.datapoints for record in play(problem, [Task(ten, ten)], NineOfTen(), stricter)] == [5, 10]
+
+
+def test_a_round_in_which_the_learner_is_not_judged_is_no_sign_of_divergence() -> None:
+    """Without held-out data, one with too few datapoints for any size in `evaluate_at`."""
+    tasks = [Task(points(n, n)) for n in (10, 4, 12)]
+    records = list(play(CURVES, tasks, TOE(steps=1), OnlineProtocol(chunk=5, evaluate_at=(5,))))
+    assert [(record.round, record.datapoints) for record in records] == [(1, 5), (3, 5)]
+
+
+def test_the_end_of_a_round_is_judged_where_the_learner_was_proficient_before_it() -> None:
+    easy = OnlineProtocol(chunk=5, evaluate_at=(0, 15), threshold=1e9, move_on=True)
+    assert [record.datapoints for record in play(CURVES, lines(2), TOE(steps=1), easy)] == [0, 5, 0, 5]
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+def test_a_stop_between_proficiency_and_the_next_datapoints_changes_nothing(held_out: bool) -> None:
+    tasks = lines(3) if held_out else [replace(task, test=None) for task in lines(3)]
+    protocol, learner = OnlineProtocol(chunk=5, evaluate_at=(0, 15), threshold=1e9, move_on=True), TOE(steps=1)
+    whole = without_times(list(play(CURVES, tasks, learner, protocol)))
+    state, records = begin(CURVES, learner, tasks[0]), list[Record]()
+    while state.round < len(tasks):  # stopped after every step
+        state, record = next(iter(resume(CURVES, tasks[state.round :], learner, protocol, state)))
+        records += [] if record is None else [record]
+    assert without_times(records) == whole
 
 
 @pytest.mark.parametrize("name", STREAMS)

@@ -69,7 +69,8 @@ class RunState:
         round: the rounds completed.
         datapoints: how many arrived in the round under way.
         records: how many were made.
-        finite: whether any record of this round had a finite loss.
+        finite: whether any record of this round had a finite loss; None: there is no record yet.
+        proficient: whether the learner became so in this round, which ends with the datapoints that arrive next.
         learning_evaluations: per-example gradients taken by `observe`.
         adapting_evaluations: per-example gradients taken by `adapt`.
         train_seconds: wall time in `observe`.
@@ -85,7 +86,8 @@ class RunState:
     round: int = 0
     datapoints: int = 0
     records: int = 0
-    finite: bool = False
+    finite: bool | None = None
+    proficient: bool = False
     learning_evaluations: int = 0
     adapting_evaluations: int = 0
     train_seconds: float = 0.0
@@ -164,7 +166,8 @@ def resume(
 ) -> Iterator[tuple[RunState, Record | None]]:
     """Go on from `state`, chunk by chunk, with a record where the learner was judged.
 
-    A learner whose losses were not finite for a whole round is stopped: its last record says `diverged`.
+    A learner whose losses were not finite for a whole round is stopped: its last record says `diverged`. A round in
+    which it was not judged says nothing.
 
     Args:
         problem: see `play`.
@@ -228,17 +231,17 @@ def _round(
             and not state.judged
         ):
             state, record = _judged(problem, learner, task, key, data(arrived), judged_on, state)
-            over = _proficient(problem, protocol, record)
+            state = replace(state, proficient=_proficient(problem, protocol, record))
             yield state, record
         state = _observed(problem, learner, key, upcoming, state)
         arrived += len(upcoming)
-        over, made = over or arrived == end, None
-        if task.test is not None and (arrived == end or protocol.judges_at(before + arrived)):
+        over, made = state.proficient or arrived == end, None
+        if task.test is not None and (over or protocol.judges_at(before + arrived)):
             state, made = _judged(problem, learner, task, key, data(arrived), task.test, state)
             over = over or _proficient(problem, protocol, made)
         if over:
-            state = replace(state, diverged=not state.finite)
-            state = replace(state, round=state.round + 1, datapoints=0, judged=False, finite=False)
+            state = replace(state, diverged=state.finite is False)
+            state = replace(state, round=state.round + 1, datapoints=0, judged=False, finite=None, proficient=False)
             if task.key is not None:
                 kept = {**state.earlier, task_id(key): data(arrived)}
                 state = replace(state, arrived=(*state.arrived, arrived), earlier=kept)
@@ -287,7 +290,7 @@ def _judged(
     state = replace(
         state,
         records=state.records + 1,
-        finite=state.finite or finite,
+        finite=bool(state.finite) or finite,
         judged=True,
         adapting_evaluations=state.adapting_evaluations + cost,
         evaluation_seconds=state.evaluation_seconds + time.perf_counter() - began,
