@@ -13,7 +13,7 @@ from hypothesis import given, settings
 
 from made_up import SIZES, folder, made
 from metaleader import UserError
-from metaleader.results import figures, metrics, report
+from metaleader.results import advantage, claims, figures, metrics, report
 from metaleader.results.formats import significant, with_interval
 
 
@@ -153,6 +153,31 @@ def test_a_learner_with_fewer_seeds_than_others_says_so() -> None:
     runs = [made([[0.1, 0.2, 0.3]] * 3, seed=seed) for seed in range(2)]
     _, rows = report.table_rows(metrics.summary([*runs, made([[0.1, 0.2, 0.3]] * 3, learner="toe")]))
     assert [row[0] for row in rows] == ["FTML", "TOE (1 of 2 seeds)"]
+
+
+def test_nine_of_ten_reach_0_9() -> None:
+    """As the mean of ten numbers in 32 bits."""
+    score = float(np.float32(9) / np.float32(10))
+    assert score < 0.9
+    assert metrics.datapoints_to_proficiency([made([[0.5, score, 0.5]], threshold=0.9)]).tolist() == [[20.0]]
+    run = made([[0.5, float(np.float32(0.7)), 0.9]], threshold=0.7, higher=False)
+    assert metrics.datapoints_to_proficiency([run]).tolist() == [[10.0]]
+
+
+def test_rounds_in_which_the_learner_was_not_judged_count_nowhere() -> None:
+    """Such as those of tasks without held-out data that are smaller than all sizes to be judged at."""
+    run = made([[0.1, 0.2, 0.7]] * 3 + [[], [0.2, 0.6, 0.8], []], rounds=6)
+    assert metrics.datapoints_to_proficiency([run])[0].tolist() == pytest.approx(
+        [40, 40, 40, math.nan, 20], nan_ok=True
+    )
+    numbers = metrics.summary([run])["learners"]["ftml"]
+    assert numbers["final_score"] == [pytest.approx(0.8), None, None]
+    assert numbers["datapoints_to_proficiency"] == {"above": 10, "median": 20, "reached": 1, "tasks": 1}
+    better = made([[0.2, 0.6, 0.7]] * 3 + [[], [0.6, 0.6, 0.9], []], rounds=6)
+    assert advantage.over_rounds(claims.FINAL, (better, run), advantage.WHOLE)[0] == pytest.approx(0.1 / 4)
+    assert advantage.over_rounds(claims.EFFICIENCY, (better, run), advantage.WHOLE).tolist() == [0, 27.5]
+    assert advantage.compared(claims.FINAL, [(better, run)], advantage.WHOLE) == (4, 5)
+    assert np.isfinite(advantage.with_itself(run)).all()
 
 
 def test_running_statistics_skip_what_is_missing() -> None:

@@ -53,43 +53,45 @@ def by_round(measure: Measure, pair: Pair) -> tuple[Float[np.ndarray, "rounds 2"
     the first learner needed all of its interval and the other as little as it may.
     """
     if measure == EFFICIENCY:
-        own, other = (_restricted(run) for run in pair)
-        return other - own[:, ::-1], np.ones(len(own), bool)
+        own, other = _restricted(pair)
+        saved = other - own[:, ::-1]
+        return saved, ~np.isnan(saved).any(axis=1)
     if measure == FEW:
         size = few(pair)
         at = [] if size is None else [size]
-        values = [metrics.scores([run], at)[0].sum(axis=1) for run in pair]
+        values = metrics.scores(pair, at).sum(axis=2)
         comparable = metrics.judged_by_all(pair, at)[0].any(axis=1) if at else np.zeros(len(values[0]), bool)
     else:
-        values = [metrics.final_scores([run])[0] for run in pair]
-        comparable = np.ones(len(values[0]), bool)
+        values = metrics.final_scores(pair)
+        comparable = (metrics.judged(pair) | np.array([[run.diverged] for run in pair])).all(axis=0)
     gained = values[0] - values[1] if pair[0].higher_is_better else values[1] - values[0]
     if any(run.diverged for run in pair):
         gained = np.full_like(gained, np.nan)
     return np.stack([gained, gained], axis=1), comparable
 
 
-def _restricted(run: Run) -> Float[np.ndarray, "rounds 2"]:
+def _restricted(runs: Sequence[Run]) -> Float[np.ndarray, "runs rounds 2"]:
     """Both ends of the datapoints that a task needs, counting no more than those of its round."""
-    needed = metrics.proficiency([run])[0]
-    never = np.isinf(needed[:, 1])
-    needed[never, 1] = needed[never, 0]
+    needed = metrics.proficiency(runs)
+    needed[:, :, 1] = np.where(np.isinf(needed[:, :, 1]), needed[:, :, 0], needed[:, :, 1])
     return needed
 
 
 def over_rounds(measure: Measure, pair: Pair, span: Span) -> Float[np.ndarray, " 2"]:
     """The least and the most by which the first learner is better, mean over rounds; NaN where no round compares."""
     gained, comparable = by_round(measure, pair)
-    counted = comparable & (metrics.last_third(pair[:1])[0] if span == LAST_THIRD else True)
+    counted = comparable & (metrics.last_third(pair)[0] if span == LAST_THIRD else True)
     return gained[counted].mean(axis=0) if counted.any() else np.full(2, np.nan)
 
 
 def compared(measure: Measure, paired: Sequence[Pair], span: Span) -> tuple[int, int]:
     """How many tasks an advantage is over, and how many there are, over all seeds."""
+    comparable = [by_round(measure, pair)[1] for pair in paired]
     counted = [
-        metrics.last_third(pair[:1])[0] if span == LAST_THIRD else np.ones(pair[0].planned, bool) for pair in paired
+        metrics.last_third(pair)[0] if span == LAST_THIRD else np.ones(len(each), bool)
+        for pair, each in zip(paired, comparable, strict=True)
     ]
-    both = [by_round(measure, pair)[1] & of for pair, of in zip(paired, counted, strict=True)]
+    both = [each & of for each, of in zip(comparable, counted, strict=True)]
     return sum(int(each.sum()) for each in both), sum(int(each.sum()) for each in counted)
 
 
@@ -99,16 +101,17 @@ def with_itself(run: Run) -> Float[np.ndarray, " 2"]:
     These are other tasks. All count up to the size of the smallest task that never became proficient: else larger tasks
     at the beginning would look as if the learner had needed more.
     """
-    needed, third = _restricted(run), -(-run.planned // 3)
-    never = np.isinf(metrics.datapoints_to_proficiency([run])[0])
+    needed, never = _restricted([run])[0], np.isinf(metrics.datapoints_to_proficiency([run])[0])
     needed = np.minimum(needed, needed[never, 0].min(initial=np.inf))
+    needed = needed[~np.isnan(needed[:, 1])]
+    third = -(-len(needed) // 3)
     first, last = needed[:third].mean(axis=0), needed[-third:].mean(axis=0)
     return first - last[::-1]
 
 
 def never_proficient(pair: Sequence[Run], span: Span) -> tuple[int, ...]:
     """How many tasks had not become proficient by their last datapoint, of each learner."""
-    counted = metrics.last_third(pair) if span == LAST_THIRD else np.ones((len(pair), pair[0].planned), bool)
+    counted = metrics.last_third(pair) if span == LAST_THIRD else True
     return tuple(int(row.sum()) for row in np.isinf(metrics.datapoints_to_proficiency(pair)) & counted)
 
 

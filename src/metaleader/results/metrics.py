@@ -20,6 +20,7 @@ from metaleader.errors import UserError
 from metaleader.files import read_json, whole_lines
 from metaleader.online.description import RunDescription
 from metaleader.online.record import Record, records_of
+from metaleader.problem.scores import reaches
 from metaleader.results.statistics import Interval, t_interval
 
 
@@ -182,11 +183,13 @@ def proficiency(runs: Sequence[Run]) -> Float[np.ndarray, "runs rounds 2"]:
     A task is judged at some sizes only. What it needs to become proficient lies between the last size judged before it
     was, or 0, and the first size at which its score was at least as good as the threshold (Algorithm 1). A task that
     never got there is censored: more than its last size, and at most infinity; in rounds that a diverged learner did
-    not play, the last size is the run's largest. NaN for a round that has not been played to its end.
+    not play, the last size is the run's largest. NaN for a round that has not been played to its end, or in which the
+    learner was not judged.
     """
     array = np.full((len(runs), _rounds(runs), 2), np.nan)
     for i, run in enumerate(runs):
-        array[i, : run.completed] = max(sizes([run]), default=0), np.inf
+        if run.diverged:
+            array[i, run.played : run.completed] = max(sizes([run]), default=0), np.inf
         for judged in _by_round(run):
             array[i, judged[0].round - 1] = _needed(judged, run.threshold, run.higher_is_better)
     return array
@@ -205,7 +208,7 @@ def _by_round(run: Run) -> list[list[Record]]:
 def _needed(judged: Sequence[Record], threshold: float, higher: bool) -> tuple[float, float]:
     before = 0
     for record in judged:
-        if record.score is not None and (record.score >= threshold if higher else record.score <= threshold):
+        if record.score is not None and reaches(record.score, threshold, higher):
             return before, record.datapoints
         before = record.datapoints
     return before, np.inf
@@ -214,6 +217,14 @@ def _needed(judged: Sequence[Record], threshold: float, higher: bool) -> tuple[f
 def datapoints_to_proficiency(runs: Sequence[Run]) -> Float[np.ndarray, "runs rounds"]:
     """The upper ends of `proficiency`: |D_t| when the score was first judged as good as the threshold, or infinity."""
     return proficiency(runs)[:, :, 1]
+
+
+def judged(runs: Sequence[Run]) -> Bool[np.ndarray, "runs rounds"]:
+    """In which rounds each learner was judged; one without held-out data may be too short for any size."""
+    array = np.zeros((len(runs), _rounds(runs)), bool)
+    for i, run in enumerate(runs):
+        array[i, [record.round - 1 for record in run.records]] = True
+    return array
 
 
 def judged_by_all(runs: Sequence[Run], at: Sequence[int]) -> Bool[np.ndarray, "runs rounds sizes"]:
@@ -273,7 +284,9 @@ def _of_learner(
     runs: Sequence[Run], at: Sequence[int], comparable: Bool[np.ndarray, "runs rounds sizes"]
 ) -> dict[str, Any]:
     counted, diverged = last_third(runs), any(run.diverged for run in runs)
+    ends_judged = counted & judged(runs)
     needed = proficiency(runs)[counted]
+    needed = needed[~np.isnan(needed[:, 1])]
     above, most = (float(np.median(ends)) if len(needed) else np.nan for ends in needed.T)
 
     def over_rounds(values: Float[np.ndarray, "runs own"], mask: Bool[np.ndarray, "runs all"]) -> Interval:
@@ -296,9 +309,9 @@ def _of_learner(
             "reached": int(np.isfinite(needed[:, 1]).sum()),
             "tasks": len(needed),
         },
-        "final_score": over_rounds(final_scores(runs), counted),
+        "final_score": over_rounds(final_scores(runs), ends_judged),
         "final_others": {
-            name: over_rounds(final_others(runs, name), counted)
+            name: over_rounds(final_others(runs, name), ends_judged)
             for name in dict.fromkeys(
                 name for run in runs for record in run.records[:1] for name in record.other_scores
             )
