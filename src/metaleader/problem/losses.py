@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from metaleader.problem.batch import AnyArray
 
@@ -70,7 +70,7 @@ class CrossEntropy:
         return losses
 
 
-def squared_error(outputs: Float[AnyArray, "n ..."], targets: Float[AnyArray, "n ..."]) -> Float[Array, " n"]:
+def squared_error(outputs: Float[AnyArray, "n ..."], targets: Shaped[AnyArray, "n ..."]) -> Float[Array, " n"]:
     """The mean over output dimensions of `(output - target)^2`.
 
     Raises:
