@@ -22,7 +22,7 @@ PROGRAM = Path(one_of_several.__file__)
 def begin(*arguments: str, cpu_devices: int = 1) -> "subprocess.Popen[str]":
     """A process of its own, with so many CPU devices."""
     source = str(Path(devices.__file__).parents[1])
-    flags = f"--xla_force_host_platform_device_count={cpu_devices} --xla_backend_optimization_level=0"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={cpu_devices}"  # the last one counts
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": source}
     return subprocess.Popen(
         [sys.executable, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
