@@ -43,7 +43,7 @@ from metaleader.runs.sweep import Workers
 
 COMPARED = (
     "ftml-second-order", "ftml-first-order", "ftml-reptile", "ftml-meta-sgd", "ftml-data-steps", "ftml-momentum",
-    "ftml-adam", "ftml-imaml",
+    "ftml-adam", "ftml-imaml", "ftml-ridge",
 )  # fmt: skip
 TUNED = Path("docs/tuning/rainbow-mnist-updates/tune.json")
 

@@ -47,6 +47,7 @@ STYLES = {
     "ftml-adam": Style("FTML, Adam inside", "FTML Adam", "#117733", "<", (0, (2, 2))),
     "ftml-imaml": Style("FTML, proximal (iMAML)", "FTML iMAML", "#AA4499", ">", (0, (6, 2, 2, 2))),
     "ftml-data-steps": Style("FTML, steps by datapoints", "FTML data steps", "#44AA99", "p", (0, (3, 3))),
+    "ftml-ridge": Style("FTML, closed-form head", "FTML ridge", "#999933", "H", (0, (8, 2, 1, 2))),
     "ftl": Style("FTL (joint + fine-tuning)", "FTL", "#009E73", "s", "--"),
     "toe": Style("TOE (train on everything)", "TOE", "#D55E00", "^", "-."),
     "scratch": Style("from scratch", "scratch", "#555555", "D", ":"),
