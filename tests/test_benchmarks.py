@@ -445,6 +445,7 @@ def in_processes(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(benchmarks.__path__[0]).parent))
 
 
+@pytest.mark.slow
 def test_the_time_to_the_first_answer_is_that_of_processes_which_end_well(tmp_path: Path) -> None:
     run_part("starting", "--quick", "--result", str(tmp_path / "found.json"))
     (found,) = outcome.load(tmp_path / "found.json").tables

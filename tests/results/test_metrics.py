@@ -224,8 +224,7 @@ def test_a_report_has_a_section_for_each_experiment_and_a_line_for_each_setting(
     assert drawn, sorted((tmp_path / "figures").iterdir())
 
 
-@pytest.mark.parametrize("higher", [True, False])
-@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize(("seeds", "higher"), [(1, True), (3, False)])
 def test_a_report_is_whole_and_needs_no_other_file(tmp_path: Path, seeds: int, higher: bool) -> None:
     random = np.random.default_rng(0)
     for learner in ("ftml", "scratch", "my-own"):
