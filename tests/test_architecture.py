@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import metaleader
+from command import call
 
 ROOT = Path(metaleader.__file__).parent
 SHOWN = sorted(
@@ -47,12 +48,27 @@ def test_what_docstrings_show_is_true(module: str) -> None:
     assert failed == 0
 
 
-def test_help_needs_no_jax() -> None:
-    watched = "import sys; from metaleader.commands.main import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
-    done = subprocess.run(
-        [sys.executable, "-c", f"{watched}assert not {{'jax', 'matplotlib', 'scipy'}} & sys.modules.keys()"],
-        capture_output=True,
-        text=True,
-    )
+DESCRIBED = (["--help"], ["list"], ["run", "--help"])
+DESCRIBE = """
+import sys
+from metaleader.commands.main import main
+for arguments in ARGUMENTS:
+    try: main(arguments)
+    except SystemExit as end: assert not end.code
+assert not {"jaxlib", "matplotlib", "scipy"} & sys.modules.keys()
+import jax, metaleader as ml
+problem, one = ml.Problem(ml.MLP(), ml.squared_error, ml.mean_squared_error), jax.numpy.ones((1, 1))
+ml.FTML().init(problem, jax.random.key(0), ml.Batch.of(one, one))
+"""
+
+
+def test_help_needs_no_jax_says_the_same_and_leaves_nothing_behind(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in DESCRIBED:  # here, where JAX is there
+        assert call(*arguments) == 0
+    expected = capsys.readouterr().out
+    program = DESCRIBE.replace("ARGUMENTS", repr(DESCRIBED))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "reproduce" in done.stdout
+    said, expected = ("".join(re.findall(r"\w", text)) for text in (done.stdout, expected))  # without frames and wraps
+    assert said == expected
+    assert "ftmlmetasteps" in said

@@ -6,9 +6,11 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from typing import NoReturn
 
+from metaleader.commands.standing_in import without_jax
 from metaleader.errors import RunFailed, UserError, printable, unknown
 
 COMMANDS = ("run", "sweep", "tune", "reproduce", "report", "list", "data", "theory")
@@ -66,9 +68,16 @@ def _perform(arguments: list[str]) -> int:
             return 0
         if arguments[0] not in COMMANDS:
             raise UserError(unknown("command", arguments[0], COMMANDS))
-        return int(import_module(f"metaleader.commands.{arguments[0]}").main(arguments[1:]))
+        with without_jax() if _describes(arguments) else nullcontext():
+            return int(import_module(f"metaleader.commands.{arguments[0]}").main(arguments[1:]))
     finally:
         sys.stdout.flush()  # here, where it is noticed if nobody reads on
+
+
+def _describes(arguments: list[str]) -> bool:
+    """Whether the command only tells what there is, in the package itself: a user's own file may need JAX to say so."""
+    asks = arguments[0] == "list" or not {"-h", "--help"}.isdisjoint(arguments)
+    return asks and not any(word.endswith(".py") for word in arguments)
 
 
 def _end(code: int) -> NoReturn:

@@ -21,7 +21,7 @@ from metaleader.experiments.experiment import Experiment, Preset
 from metaleader.experiments.settings import PARTS, replaced, setting
 from metaleader.learners import Learner
 
-FLAGS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
+FLAGS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff)
 VALUES = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)  # --flag True, for a grid of settings
 LARGEST = 2**63 - 1  # what NumPy, JAX and Optuna take for an integer
 

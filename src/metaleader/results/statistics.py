@@ -11,7 +11,6 @@ from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Shaped
-from scipy import special
 
 Interval: TypeAlias = list[float | None]  # mean, low, high
 
@@ -36,6 +35,8 @@ def t_interval(values: Float[np.ndarray, " n"], level: float = 0.95) -> Interval
     mean = float(values.mean())
     if len(values) == 1 or _equal(values):
         return [mean, None, None]
+    from scipy import special  # takes longer to import than this package's own modules, and `--help` needs none of it
+
     half = float(special.stdtrit(len(values) - 1, (1 + level) / 2)) * _standard_error(values)
     return [mean, mean - half, mean + half]
 
@@ -57,6 +58,8 @@ def t_test(values: Float[np.ndarray, " n"], against: float = 0.0) -> float | Non
         return None
     if _equal(values):
         return sign_flip(values, against)
+    from scipy import special
+
     return float(2 * special.stdtr(len(values) - 1, -abs(float(values.mean()) - against) / _standard_error(values)))
 
 
