@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import jax
+import matplotlib
 import pytest
 
 import tunable
@@ -224,6 +225,7 @@ def test_nothing_of_the_environment_is_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
     theirs = {"MPLBACKEND": "not-installed", "MATPLOTLIBRC": str(tmp_path / "matplotlibrc"), "FORCE_COLOR": "1"}
     theirs |= {"HOME": str(tmp_path), "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
+    theirs |= {"MPLCONFIGDIR": matplotlib.get_cachedir()}  # otherwise its list of fonts is made anew, for seconds
     own = Path(tunable.__file__)
     command = [sys.executable, "-m", "metaleader", "run", str(own), "--preset", "smoke", "--out=~/out"]
     environment = {**os.environ, **theirs, "PYTHONPATH": os.pathsep.join(map(str, (own.parent, *sys.path[1:])))}
