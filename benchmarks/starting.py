@@ -78,6 +78,7 @@ def _run(arguments: list[str], environment: dict[str, str] | None = None) -> tup
     """The CPU and wall time of a Python process."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     given = {**os.environ, **(environment or {})}
+    given.pop("PYTHONDONTWRITEBYTECODE", None)  # Python keeps bytecode unless told otherwise
     subprocess.run([sys.executable, *arguments], check=True, capture_output=True, env=given)
     wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall
