@@ -14,7 +14,6 @@ from rich.progress import track
 
 import metaleader as ml
 from benchmarks.outcome import Outcome, Panel, PartOptions, Table, main
-from metaleader import Batch
 from metaleader.runs import checkpoint
 
 TITLE = "What a checkpoint writes"
@@ -36,9 +35,9 @@ def measure(options: Options) -> Outcome:
     learner = ml.FTML(ml.GradientDescent(steps=1, step_size=0.05), optimizer=ml.Adam(3e-3), meta_batch=5)
     random, console = np.random.default_rng(0), Console(stderr=True)
 
-    def datapoints() -> Batch:
+    def datapoints() -> ml.Batch:
         x = random.normal(size=(DATAPOINTS, FEATURES)).astype(np.float32)
-        return Batch(x, x.sum(axis=1, keepdims=True), np.ones(DATAPOINTS, np.float32))
+        return ml.Batch.of(x, x.sum(axis=1, keepdims=True))
 
     state, found = learner.init(problem, jax.random.key(0), datapoints()), []
     for i in track(range(marks[-1]), "tasks", console=console, disable=not console.is_terminal, transient=True):

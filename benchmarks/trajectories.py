@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from metaleader import Batch, Identity, Learner, MetaSGD, Problem, UserError
+from metaleader import Batch, Identity, Learner, MetaSGD, Problem, Ridge, UserError
 from metaleader.buffer.store import TaskKey
 from metaleader.learners.base import State
 from metaleader.problem.content import Static
@@ -62,8 +62,11 @@ def start(problem: Problem, learner: Learner, state: State, task: TaskKey, batch
     update = getattr(learner, "update", None)
     if update is None:
         raise UserError(f"{type(learner).__name__} has no update procedure: choose another learner")
-    if isinstance(update, MetaSGD):
-        raise UserError("step sizes that are learned cannot be replaced: choose learners with plain parameters")
+    if isinstance(update, MetaSGD | Ridge):
+        raise UserError(
+            f"{type(update).__name__} learns more than parameters, and step sizes that are learned cannot be replaced: "
+            "choose learners with plain parameters"
+        )
     settings = {"update": Identity(), **({"adapt_steps": None} if hasattr(learner, "adapt_steps") else {})}
     params, _ = replace(learner, **settings).adapt(problem, state, task, batch[:0])  # type: ignore[type-var]
     return params

@@ -378,6 +378,22 @@ def test_before_data_ridge_has_its_prior() -> None:
     jax.tree.map(lambda ours, w: np.testing.assert_allclose(ours, w, atol=1e-6), found, params)
 
 
+def test_ridge_does_not_look_at_padding() -> None:
+    """Which is zeros where there is no example to repeat, and features of zeros need not be finite."""
+    given = on_features(3)
+    model = Model(given.net.init, given.net.apply, features=lambda params, inputs, weights: jnp.divide(inputs, inputs))
+    problem = replace(given, model=model)
+    nothing = Batch(np.zeros((2, 4), np.float32), np.zeros((2, 3), np.float32), np.zeros(2, np.float32))
+    found = Ridge()(problem, Ridge().init(problem.init(jax.random.key(0))), nothing)
+    jax.tree.map(lambda leaf: np.testing.assert_array_equal(leaf, 0), found)
+
+
+def test_ridge_takes_whole_numbers_for_labels_of_two_outputs_or_more() -> None:
+    problem = on_features(1)
+    with pytest.raises(ValueError, match=r"for two outputs or more, got targets of shape \(\) for 1: give numbers as"):
+        Ridge()(problem, Ridge().init(problem.init(jax.random.key(0))), Batch.of(np.ones((2, 4)), np.ones(2, int)))
+
+
 @pytest.mark.parametrize(
     ("problem", "batch", "message"),
     [

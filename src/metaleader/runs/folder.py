@@ -100,9 +100,10 @@ class RunFolder:
 
     @property
     def rounds(self) -> tuple[int, int]:
-        """The round of the last record, and how many are planned; 0 before the run began or where nobody knows."""
+        """The round of the last sound record, and how many are planned; 0 before the run began or if nobody knows."""
         planned, lines = (self.description.rounds or 0) if self.begun else 0, whole_lines(self.path / "records.jsonl")
-        return int(json.loads(lines[-1])["round"]) if lines else 0, planned
+        last = next(filter(is_record, reversed(lines)), None)
+        return int(json.loads(last)["round"]) if last else 0, planned
 
     @_writes
     def create(self, description: RunDescription) -> None:

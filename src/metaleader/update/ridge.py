@@ -74,7 +74,8 @@ class Ridge:
         params, log_regulariser, log_scale = meta_params
         head = _head(params, self.head)
         kind = head["kernel"].dtype
-        phi = features(problem.net, params, batch.inputs, batch.weights)
+        weights = jnp.asarray(batch.weights)
+        phi = features(problem.net, params, batch.inputs, weights)
         if phi.shape[1:] != head["kernel"].shape[:1]:
             raise ValueError(f"the model has features of shape {phi.shape[1:]}, and a head for {head['kernel'].shape}")
         # Solving takes 32 bits at least, and there is none for 16.
@@ -84,10 +85,12 @@ class Ridge:
         )
         targets, labels = _targets(batch.targets, prior)
         of_weights, of_bias = jnp.exp(log_regulariser)
+        # Padding without an example to repeat is zeros, of which features need not be finite.
+        phi = jnp.where(weights[:, None] > 0, phi, 0)
         phi = jnp.concatenate([phi, jnp.ones_like(phi[:, :1])], axis=1)
         prior = jnp.concatenate([prior, bias[None]])
         regulariser = jnp.append(jnp.full(len(prior) - 1, of_weights), of_bias)
-        solved = prior + _solved(phi, targets - phi @ prior, jnp.asarray(batch.weights), regulariser)
+        solved = prior + _solved(phi, targets - phi @ prior, weights, regulariser)
         if labels:
             solved = solved * jnp.exp(log_scale)
         solved = solved.astype(kind)
@@ -123,8 +126,11 @@ def _targets(targets: Any, prior: Float[Array, "d o"]) -> tuple[Float[Array, "n 
         if targets.shape[1:] != (outputs,) and (targets.shape[1:], outputs) != ((), 1):
             raise ValueError(f"Ridge fits targets of shape ({outputs},) an example, got {targets.shape[1:]}")
         return targets.reshape(-1, outputs).astype(prior.dtype), False
-    if targets.ndim != 1:
-        raise ValueError(f"Ridge takes one label an example, got targets of shape {targets.shape[1:]}")
+    if targets.ndim != 1 or outputs == 1:
+        raise ValueError(
+            f"Ridge takes one label an example, for two outputs or more, got targets of shape {targets.shape[1:]} for "
+            f"{outputs}: give numbers as floats"
+        )
     return jax.nn.one_hot(targets, outputs, dtype=prior.dtype) - 1 / outputs, True
 
 
@@ -138,7 +144,7 @@ def _solved(
 
     With `P = A^(1/2) phi Lambda^(-1/2)` it is `Lambda^(-1/2) P' (P P' + I)^-1 A^(1/2) residual`.
     """
-    half = jnp.where(weights > 0, jnp.sqrt(jnp.where(weights > 0, weights, 1)), 0).astype(phi.dtype)[:, None]
+    half = jnp.sqrt(weights).astype(phi.dtype)[:, None]
     scaled, right = half * phi * jax.lax.rsqrt(regulariser), half * residual
     n, d = phi.shape
     if n < d:
