@@ -1,9 +1,8 @@
-"""The command, called in this process, and the records it makes."""
+"""The command, called in this process."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import pytest
 
@@ -15,17 +14,6 @@ def call(*arguments: str) -> int:
     with pytest.raises(SystemExit) as end:
         cli.main(arguments)
     return int(end.value.code or 0)
-
-
-def account(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """All records below a folder, timings aside, by their file."""
-    return {
-        str(path.relative_to(folder)): [
-            {key: value for key, value in json.loads(line).items() if not key.endswith("_seconds")}
-            for line in path.read_text().splitlines()
-        ]
-        for path in folder.rglob("records.jsonl")
-    }
 
 
 Refused: TypeAlias = Callable[..., None]  # what the fixture `refused` gives

@@ -14,7 +14,8 @@ import matplotlib
 import pytest
 
 import tunable
-from command import Refused, account, call
+from accounts import account
+from command import Refused, call
 from metaleader import UserError, devices
 from metaleader.commands.terminal import results_in
 from metaleader.online import Record

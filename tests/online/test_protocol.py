@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from accounts import without_times
 from metaleader import (
     FTML,
     TOE,
@@ -27,10 +28,6 @@ from metaleader import (
     squared_error,
 )
 from problems import CURVES, DIGITS, LEARNERS, STREAMS, images, lines, points
-
-
-def without_times(records: Sequence[Record]) -> list[Record]:
-    return [replace(record, train_seconds=0.0, evaluation_seconds=0.0) for record in records]
 
 
 @pytest.mark.parametrize("name", LEARNERS)

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 import reference
+from accounts import without_times
 from metaleader import (
     FTL,
     FTML,
@@ -193,10 +194,6 @@ def needed(run: metrics.Run) -> list[float | None]:
     found = metrics.datapoints_to_proficiency([run])[0]  # up to the last record
     known = [None if math.isnan(n) else float(n) for n in found]
     return known + [None] * (run.planned - len(known))
-
-
-def without_times(records: Sequence[Record]) -> list[Record]:
-    return [replace(record, train_seconds=0.0, evaluation_seconds=0.0) for record in records]
 
 
 def go_on(

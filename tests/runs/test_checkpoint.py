@@ -1,6 +1,7 @@
 """Checkpoints and records that were damaged, and what is written of a state that grows."""
 
 import dataclasses
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -10,8 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from test_run import plan, records, selection
+from test_run import plan, selection
 
+from accounts import account
 from metaleader import EXPERIMENTS, Sinusoid, UserError
 from metaleader.files import whole_lines, write_whole
 from metaleader.online import RunState
@@ -102,7 +104,7 @@ def stopped(out: Path) -> Path:
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
     out = tmp_path_factory.mktemp("whole")
     run(plan(out))
-    return records(out)
+    return account(out)
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
@@ -114,7 +116,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     damage(states(folder)[-1])
     with pytest.warns(UserWarning, match=r"\.state is damaged \(\d+ bytes\); going on from what was saved before"):
         run(plan(tmp_path), resume=True)
-    assert records(tmp_path) == uninterrupted
+    assert account(tmp_path) == uninterrupted
 
 
 def test_a_damaged_chunk_is_met_likewise_and_written_again(tmp_path: Path) -> None:
@@ -132,9 +134,10 @@ def test_lost_records_are_made_again(kept: int, tmp_path: Path, uninterrupted: d
     lines = stopped(tmp_path) / "records.jsonl"
     whole = lines.read_bytes().splitlines(keepends=True)
     lines.write_bytes(b"".join(whole[:kept]) + b"\xff\xfe\n")
+    assert RunFolder(lines.parent).rounds[0] == (json.loads(whole[kept - 1])["round"] if kept else 0)
     with pytest.warns(UserWarning, match=rf"records.jsonl: line {kept + 1} is missing or damaged; going on from"):
         run(plan(tmp_path), resume=True)
-    assert records(tmp_path) == uninterrupted
+    assert account(tmp_path) == uninterrupted
 
 
 def test_what_a_stop_leaves_before_a_run_began_is_no_run(
@@ -144,7 +147,7 @@ def test_what_a_stop_leaves_before_a_run_began_is_no_run(
     folder.mkdir(parents=True)
     (folder / ".0123456789abcdef.tmp").write_text('{"experi')
     run(plan(tmp_path), resume=True)
-    assert records(tmp_path) == uninterrupted
+    assert account(tmp_path) == uninterrupted
 
 
 @pytest.mark.parametrize(("name", "content"), [("config.json", ""), ("config.json", '{"experi'), ("outcome.json", "")])

@@ -1,6 +1,5 @@
 """Killed at random moments, every command goes on to the same records, and a rendering to the same images."""
 
-import json
 import random
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from accounts import account
 from metaleader.processes import OWNER
 
 KILLS = 20  # of each command
@@ -34,17 +34,10 @@ def arguments(command: str, out: Path) -> list[str]:
     return [sys.executable, "-m", "metaleader", *command.split(), str(out), *["--resume"] * begun]
 
 
-def account(out: Path) -> dict[str, Any]:
+def results(out: Path) -> dict[str, Any]:
     """All records, timings aside, and all that was rendered, by their file."""
-    records = {
-        str(path.relative_to(out)): [
-            {key: value for key, value in json.loads(line).items() if not key.endswith("_seconds")}
-            for line in path.read_text().splitlines()
-        ]
-        for path in out.rglob("records.jsonl")
-    }
     rendered = {path.name: path.read_bytes() for path in out.glob("pose/*/*") if path.name[0] != "."}
-    return {**records, **rendered}
+    return {**account(out), **rendered}
 
 
 def found(out: Path, pattern: str) -> set[Path]:
@@ -88,7 +81,7 @@ def test_killed_at_random_moments_and_resumed_gives_the_same_records(name: str, 
     length, reporting = ended - began, ended - moments[-1]
     again = reporting + moments[0] - began  # what it takes where there is nothing but a report to make
     assert process.returncode == 0
-    assert len(account(whole)) >= 2
+    assert len(results(whole)) >= 2
     print(f"{name}: {planned} records or tasks in {length:.1f} s, the last {reporting:.1f} s of it to report")
     while kills < KILLS:
         before, torn, began = reached(out), found(out, ".*.tmp"), time.monotonic()
@@ -113,9 +106,9 @@ def test_killed_at_random_moments_and_resumed_gives_the_same_records(name: str, 
                 print(f"kill {kills}: {before} before, {reached(out)} of {planned} after", flush=True)
             else:
                 assert process.returncode == 0, process.stderr and process.stderr.read()
-                assert account(out) == account(whole)
+                assert results(out) == results(whole)
                 shutil.rmtree(out)
                 if before == 0:  # on a machine that is less busy by now, say
                     length = time.monotonic() - began
     subprocess.run(arguments(COMMANDS[name], out), check=True, capture_output=True)
-    assert account(out) == account(whole)
+    assert results(out) == results(whole)

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_kills import account, arguments, found, until
-from test_run import plan, records
+from test_kills import arguments, found, until
+from test_run import plan
 
+from accounts import account
 from metaleader.commands import main as cli
 from metaleader.commands import run as run_command
 from metaleader.files import write_whole
@@ -44,7 +45,7 @@ def test_a_run_goes_on_after_a_cut_at_any_moment(seed: int, tmp_path: Path, monk
     with monkeypatch.context() as patch, PowerCuts(out, patch) as disk:
         patch.setattr(RunFolder, "save", save)
         run(plan(out, checkpoint_seconds=0.0), progress=cut)
-    whole = records(out)
+    whole = account(out)
     assert len(cuts) == 12
     for left, promised in cuts:
         folder = RunFolder(left / "ftml" / "seed-0")
@@ -55,7 +56,7 @@ def test_a_run_goes_on_after_a_cut_at_any_moment(seed: int, tmp_path: Path, monk
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             run(plan(left), resume=True)
-        assert records(left) == whole
+        assert account(left) == whole
 
 
 def test_a_file_that_was_written_whole_outlives_a_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

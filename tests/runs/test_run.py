@@ -16,6 +16,7 @@ import optax
 import pytest
 
 import metaleader
+from accounts import account
 from metaleader import EXPERIMENTS, TOE, Adam, Model, Problem, Score, Task, UserError
 from metaleader.experiments.plans import Selection
 from metaleader.online.description import described
@@ -35,22 +36,11 @@ def plan(out: Path, **options: Any) -> Plan:
     return selection(out).plan(**options)
 
 
-def records(out: Path) -> dict[str, list[dict[str, Any]]]:
-    """All records by learner, timings aside."""
-    return {
-        path.parent.parent.name: [
-            {key: value for key, value in json.loads(line).items() if not key.endswith("_seconds")}
-            for line in path.read_text().splitlines()
-        ]
-        for path in sorted(out.rglob("records.jsonl"))
-    }
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
     out = tmp_path_factory.mktemp("whole")
     assert set(run(plan(out)).values()) == {"finished"}
-    return records(out)
+    return account(out)
 
 
 def test_a_run_folder_says_how_it_was_made(tmp_path: Path) -> None:
@@ -81,7 +71,7 @@ def test_stopped_and_resumed_gives_the_same_records(
     with pytest.raises(RunInterrupted):
         run(plan(tmp_path), progress=interrupt)
     assert run(plan(tmp_path), resume=True)
-    assert records(tmp_path) == uninterrupted
+    assert account(tmp_path) == uninterrupted
 
 
 def test_records_written_after_the_last_checkpoint_are_made_again(
@@ -103,15 +93,15 @@ def test_records_written_after_the_last_checkpoint_are_made_again(
     with (tmp_path / "ftml" / "seed-0" / "records.jsonl").open("a") as file:
         file.write('{"round": 3, "torn')
     run(plan(tmp_path), resume=True)
-    assert records(tmp_path) == uninterrupted
+    assert account(tmp_path) == uninterrupted
 
 
 def test_results_are_never_overwritten(tmp_path: Path) -> None:
     run(plan(tmp_path))
-    before = records(tmp_path)
+    before = account(tmp_path)
     with pytest.raises(UserError, match="exists already: go on with it by --resume"):
         run(plan(tmp_path))
-    assert records(tmp_path) == before
+    assert account(tmp_path) == before
 
 
 def test_resuming_with_other_settings_is_refused_by_name(tmp_path: Path) -> None:
@@ -136,8 +126,8 @@ def test_a_learner_that_fails_or_diverges_does_not_stop_the_others(
     three = dataclasses.replace(plan(tmp_path), learners=learners)
     outcomes = {Path(path).parent.name: outcome for path, outcome in run(three).items()}
     assert outcomes == {"broken": "failed: no room for a batch", "wild": "diverged", "toe": "finished"}
-    assert records(tmp_path)["wild"][-1]["diverged"]
-    assert len(records(tmp_path)["toe"]) == 6
+    assert account(tmp_path)["wild/seed-0"][-1]["diverged"]
+    assert len(account(tmp_path)["toe/seed-0"]) == 6
 
 
 def test_what_determines_the_records_is_compared_by_content(tmp_path: Path) -> None:
@@ -212,7 +202,7 @@ def test_a_full_disk_is_one_line_and_the_run_can_go_on(
         run(plan(tmp_path, checkpoint_seconds=0.0))
     monkeypatch.setattr(RunFolder, "append", append)
     run(plan(tmp_path), resume=True)
-    assert records(tmp_path) == uninterrupted
+    assert account(tmp_path) == uninterrupted
 
 
 def test_an_unwritable_folder_is_one_line(tmp_path: Path) -> None:

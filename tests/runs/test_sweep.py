@@ -9,11 +9,11 @@ import sys
 import time
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import dying
+from accounts import recorded
 from command import Refused, call
 from metaleader import UserError, begin
 from metaleader.experiments.plans import Job
@@ -23,11 +23,6 @@ from metaleader.runs.sweep import sweep
 
 EXPERIMENT = str(Path(dying.__file__))
 SMOKE = ["sweep", EXPERIMENT, "--preset", "smoke"]
-
-
-def records(path: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (path / "seed-0" / "records.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if not key.endswith("_seconds")} for line in lines]
 
 
 def test_a_grid_is_every_combination() -> None:
@@ -136,7 +131,7 @@ def test_a_worker_that_is_killed_costs_only_the_round_under_way_of_its_own_run(
     assert [int(t) for _, t in seen] == [1, 1, 2, 2, 3, 3, 3, 3, 4, 4]  # two chunks a round; killed in round 3
     assert len({pid for pid, _ in seen}) == 2
     killed, same = next(out.glob("*/dying*/dying")), next(out.glob("*/toe.steps=2/toe"))
-    assert records(killed) == records(same)
+    assert recorded(killed / "seed-0") == recorded(same / "seed-0")
     summary = json.loads((out / "summary.json").read_text())
     assert set(summary["learners"]) == {f"dying log={log}", "toe steps=2", "toe steps=3"}
     assert not any(numbers["partial"] for numbers in summary["learners"].values())
