@@ -21,9 +21,12 @@ os.environ.setdefault(
     "--xla_cpu_parallel_codegen_split_count=1",
 )
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(platformdirs.user_cache_path("metaleader") / "compiled-tests"))
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each of those processes compiles the package anew
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 gc.set_threshold(50_000, 20, 20)  # few of the many objects that imports and traces make are garbage
-jaxtyping.install_import_hook("metaleader", "typecheck.check")
+# Where annotations tell shapes. Elsewhere the type checker has seen all that they say.
+SHAPED = ("buffer", "experiments.pose", "learners", "models", "problem", "results", "streams", "theory", "update")
+jaxtyping.install_import_hook([f"metaleader.{room}" for room in SHAPED], "typecheck.check")
 
 import hypothesis
 import jax

@@ -225,7 +225,7 @@ def simulated(seeds: int, effect: float, random: np.random.Generator) -> list[Ru
 OF_RAINBOW = [claim for claim in CLAIMS if claim.experiment == "rainbow-mnist"]
 
 
-@pytest.mark.parametrize("seeds", [3, pytest.param(6, marks=pytest.mark.slow), 10])
+@pytest.mark.parametrize("seeds", [3, *(pytest.param(seeds, marks=pytest.mark.slow) for seeds in (6, 10))])
 def test_without_any_effect_at_most_one_experiment_in_twenty_has_a_false_verdict(seeds: int) -> None:
     many, wrong = {3: 80, 6: 60, 10: 40}[seeds], {LAST_THIRD: 0, WHOLE: 0}
     random = np.random.default_rng(seeds)
