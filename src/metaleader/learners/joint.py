@@ -13,6 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from metaleader import devices
 from metaleader.buffer import Retention, TaskKey, sampling
 from metaleader.errors import check_not_negative, check_positive
 from metaleader.learners import base
@@ -22,7 +23,7 @@ from metaleader.problem.batch import Batch
 from metaleader.problem.content import Static
 from metaleader.problem.model import Params
 from metaleader.problem.problem import Problem
-from metaleader.update import GradientDescent, Identity, UpdateProcedure
+from metaleader.update import GradientDescent, Identity, UpdateProcedure, mean_over_tasks
 from metaleader.update.optimizer import Optimizer, transformation
 
 Joint = TypeVar("Joint", bound="JointTraining")
@@ -231,7 +232,8 @@ def _train(
     problem, optimizer, calibration, of_task = static.value
     outer = transformation(optimizer)
 
-    def loss_of_task(params: Params, row: Array, batch: Batch) -> Float[Array, ""]:
+    def loss_of_task(params: Params, drawn: tuple[Array, Batch]) -> Float[Array, ""]:
+        row, batch = drawn
         own = of_task(params, row)
         if calibration:
             own = problem.net.calibrate(own, batch[:calibration])
@@ -240,7 +242,7 @@ def _train(
     def step(i: Array, carry: tuple[Params, Any]) -> tuple[Params, Any]:
         params, opt_state = carry
         drawn = jax.tree.map(lambda leaf: leaf[i], (rows, batches))
-        gradient = jax.grad(lambda params: jnp.mean(jax.vmap(partial(loss_of_task, params))(*drawn)))(params)
+        _, gradient = mean_over_tasks(loss_of_task, params, drawn, devices.tasks_at_once())
         changes, opt_state = outer.update(gradient, opt_state, params)
         return optax.apply_updates(params, changes), opt_state
 

@@ -2,7 +2,7 @@
 
 from metaleader.update.descent import GradientDescent, MetaSGD, MetaSGDParams, Reptile
 from metaleader.update.head import HeadFirst
-from metaleader.update.meta import adapt, meta_gradient, meta_objective
+from metaleader.update.meta import adapt, mean_over_tasks, meta_gradient, meta_objective
 from metaleader.update.optimizer import InnerAdam, InnerMomentum, Optimizer, OptimizerSteps
 from metaleader.update.procedure import Identity, MetaParams, PullsBack, UpdateProcedure
 from metaleader.update.proximal import Proximal
@@ -29,6 +29,7 @@ __all__ = [
     "UpdateProcedure",
     "adapt",
     "mask",
+    "mean_over_tasks",
     "meta_gradient",
     "meta_objective",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -52,23 +53,41 @@ def meta_gradient(
         The mean and its gradient. A task without examples of weight contributes zeros.
     """
 
-    def of_task(batches: tuple[Batch, Batch]) -> Any:
-        return jax.value_and_grad(lambda w: meta_objective(problem, update, w, *batches))(meta_params)
+    def of_task(params: MetaParams, batches: tuple[Batch, Batch]) -> Float[Array, ""]:
+        return meta_objective(problem, update, params, *batches)
 
-    def of_group(batches: tuple[Batch, Batch]) -> Any:
-        return jax.tree.map(partial(jnp.sum, axis=0), jax.vmap(of_task)(batches))
+    return mean_over_tasks(of_task, meta_params, (train, validation), tasks_at_once)
+
+
+def mean_over_tasks(
+    of_task: Callable[[MetaParams, Any], Float[Array, ""]], params: MetaParams, tasks: Any, tasks_at_once: int = 1
+) -> tuple[Float[Array, ""], MetaParams]:
+    """The mean over tasks of a function of parameters and a task, and its gradient in the parameters.
+
+    Args:
+        of_task: the function.
+        params: the parameters.
+        tasks: a pytree whose leaves have an axis of tasks in front.
+        tasks_at_once: as in `meta_gradient`.
+    """
+
+    def of_one(task: Any) -> Any:
+        return jax.value_and_grad(of_task)(params, task)
+
+    def of_group(group: Any) -> Any:
+        return jax.tree.map(partial(jnp.sum, axis=0), jax.vmap(of_one)(group))
 
     # Summing as the tasks go by keeps one gradient in memory, not one a task.
-    def add(total: Any, batches: tuple[Batch, Batch]) -> tuple[Any, None]:
-        each = of_task(batches) if size == 1 else of_group(batches)  # tracing a vmap over one task takes its time
+    def add(total: Any, group: Any) -> tuple[Any, None]:
+        each = of_one(group) if size == 1 else of_group(group)  # tracing a vmap over one task takes its time
         return jax.tree.map(lambda t, e: t + e.astype(t.dtype), total, each), None
 
-    tasks = train.weights.shape[0]
-    size = _divisor(tasks, tasks_at_once)
-    groups = (tasks,) if size == 1 else (tasks // size, size)
-    grouped = jax.tree.map(lambda leaf: leaf.reshape(*groups, *leaf.shape[1:]), (train, validation))
-    total = jax.lax.scan(add, (jnp.zeros(()), jax.tree.map(jnp.zeros_like, meta_params)), grouped)[0]
-    loss, gradient = jax.tree.map(lambda t: t / tasks, total)
+    count = len(jax.tree.leaves(tasks)[0])
+    size = _divisor(count, tasks_at_once)
+    groups = (count,) if size == 1 else (count // size, size)
+    grouped = jax.tree.map(lambda leaf: leaf.reshape(*groups, *leaf.shape[1:]), tasks)
+    total = jax.lax.scan(add, (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)), grouped)[0]
+    loss, gradient = jax.tree.map(lambda t: t / count, total)
     return loss, gradient
 
 
