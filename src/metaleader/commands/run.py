@@ -32,7 +32,8 @@ class RunOptions:
     seeds: int = 1
     """Number of seeds, from 0: each is an order of the tasks, a split of the data and a draw of the weights."""
     preset: str = "laptop"
-    """smoke (seconds, to try things), laptop (minutes on 2 cores) or paper (the authors' schedule)."""
+    """smoke (seconds, to try things), laptop (minutes on 2 cores), full (whole streams, hours) or paper (the authors'
+    schedule)."""
     out: Path | None = None
     """Folder for the results. None: a new one under runs/."""
     data_dir: Path | None = None

@@ -116,7 +116,8 @@ class Experiment:
         name: on the command line and in results.
         summary: one line.
         scores: what a learner is judged by; the first decides on proficiency.
-        presets: `smoke` (seconds), `laptop` (minutes on 2 cores), `paper` (the authors' schedule), or others.
+        presets: `smoke` (seconds), `laptop` (minutes on 2 cores), `full` (the paper's stream in its whole length, in
+            hours; what `laptop` is where that is whole already), `paper` (the authors' schedule), or others.
         compared: the learners that run if none is named.
         report_sizes: sizes of D_t that figures and tables show. None named: some of those evaluated.
         seeds: how many seeds its results rest on, unless told.

@@ -61,7 +61,7 @@ SINUSOID = Experiment(
     "sinusoid",
     "a family of sinusoids, of which joint training learns the mean (paper, figure 1)",
     mean_squared_error,
-    MappingProxyType({"smoke": _SMOKE, "laptop": _LAPTOP, "paper": _PAPER}),
+    MappingProxyType({"smoke": _SMOKE, "laptop": _LAPTOP, "full": _LAPTOP, "paper": _PAPER}),
     illustration="sinusoids",
     search=search_space(
         "0.0005:0.05",
