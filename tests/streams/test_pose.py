@@ -100,6 +100,13 @@ def test_what_is_rendered_is_found_and_seen(rendered: Path) -> None:
     assert abs(row - ((1 - up) * 8 - 0.5)) < 1.5
 
 
+def test_the_dot_is_never_hidden(rendered: Path) -> None:
+    for file in rendered.glob("task-*.npz"):
+        red, green, blue = np.moveaxis(np.load(file)["inputs"].astype(int), -1, 0)
+        pixels = (red > 2 * np.maximum(green, blue)).sum(axis=(1, 2))
+        assert pixels.min() >= max(pixels.max() / 2, 1)
+
+
 def test_a_stream_of_poses(rendered: Path) -> None:
     settings = Pose(rounds=2, examples_per_task=3, test_examples=2, rendering=TINY)
     first, again, other = (settings.stream(seed, rendered.parents[1]) for seed in (0, 0, 3))
@@ -150,7 +157,10 @@ def test_a_script_without_a_guard_renders_once(opengl: str, tmp_path: Path) -> N
 
 
 def test_targets_point_where_the_front_is(opengl: str, tmp_path: Path) -> None:
-    """The nose of an object of azimuth 0 is towards +y; at 90 degrees counter-clockwise, towards -x."""
+    """The nose of an object of azimuth 0 is towards +y; at 90 degrees counter-clockwise, towards -x.
+
+    In two tones, the light half is where the nose is.
+    """
     code = """
 import numpy as np, mujoco
 from metaleader.streams.rendering import scene, off
@@ -160,27 +170,34 @@ back = np.array([0.0, -0.05, 1.0]) / np.linalg.norm([0.0, -0.05, 1.0])
 camera = scene.Camera(2.5 * back, np.array([1.0, 0, 0]), np.cross(back, [1.0, 0, 0]))  # from above; +y is up
 corners = np.array([[-.3, -.3, .1], [.3, -.3, .1], [0, .5, .1], [0, 0, .2]])
 arrow = off.Mesh(corners, np.array([[0, 1, 2], [0, 1, 3]]))
-drawn = scene.Scene(arrow, camera, 64, np.random.default_rng(0))
-images = [drawn.image(0, 0, azimuth) for azimuth in (0, np.pi / 2, np.pi)]
-empty = drawn.image(9, 9, 0)
-for image in images:
-    rows, columns = np.nonzero(np.abs(image.astype(int) - empty).sum(axis=2) > 60)
-    print((rows.min() + rows.max()) / 2 - rows.mean(), (columns.min() + columns.max()) / 2 - columns.mean())
-drawn.close()
+for paint in ("two-tone", "one-colour"):
+    drawn = scene.Scene(arrow, camera, 64, paint, np.random.default_rng(0))
+    images = [drawn.image(0, 0, azimuth) for azimuth in (0, np.pi / 2, np.pi)]
+    empty = drawn.image(9, 9, 0)
+    for image in images:
+        rows, columns = np.nonzero(np.abs(image.astype(int) - empty).sum(axis=2) > 60)
+        print((rows.min() + rows.max()) / 2 - rows.mean(), (columns.min() + columns.max()) / 2 - columns.mean())
+    print(*(image[row, 32].mean() for image in images[::2] for row in (28, 36)))
+    drawn.close()
 """
     environment = {**os.environ, **backend.environment_of(opengl)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     # A triangle's mass lies towards its base: the middle of its extent lies from there towards the point.
-    (north, _), (_, west), (south, _) = [list(map(float, line.split())) for line in done.stdout.splitlines()]
-    assert north < -1  # up is towards smaller rows
-    assert west < -1
-    assert south > 1
+    lines = [list(map(float, line.split())) for line in done.stdout.splitlines()]
+    for (north, _), (_, west), (south, _) in (lines[:3], lines[4:7]):
+        assert north < -1  # up is towards smaller rows
+        assert west < -1
+        assert south > 1
+    (front, rear, turned_rear, turned_front), one_colour = lines[3], lines[7]
+    assert front > 2 * rear
+    assert turned_front > 2 * turned_rear
+    assert max(one_colour) < 1.2 * min(one_colour)
 
 
 def test_cameras_have_all_places_in_view() -> None:
     for seed in range(30):
         camera = scene.draw_camera(np.random.default_rng(seed))
-        assert np.abs(camera.project(scene.CORNERS)).max() <= 1
+        assert np.abs(camera.project(scene.IN_VIEW)).max() <= 1
         np.testing.assert_allclose(np.stack(camera[1:]) @ np.stack(camera[1:]).T, np.eye(2), atol=1e-9)
 
 
@@ -194,6 +211,11 @@ def test_a_mesh_is_cleaned_and_stood_on_the_table(tmp_path: Path) -> None:
     assert mesh.vertices[:, 2].max() <= objects.HEIGHT + 1e-9
     np.testing.assert_allclose(mesh.vertices[:, :2].mean(axis=0), 0, atol=1e-9)
     assert np.hypot(*mesh.vertices[:, :2].T).max() <= objects.RADIUS + 1e-9
+    for half, y in zip(objects.halves(mesh), (1, -1), strict=True):
+        assert (half.vertices[:, 1] * y).min() == pytest.approx(0)  # cut, not torn along its triangles
+    (tmp_path / "cube.off").write_text(CUBE.replace("\n1 1 1\n-1 1 1\n", "\n1 1 2\n-1 1 2\n"))
+    vertices = objects.load_mesh(tmp_path / "cube.off").vertices
+    assert vertices[vertices[:, 2].argmax(), 1] < 0  # files have the front at -y
 
 
 @pytest.mark.parametrize(
@@ -385,8 +407,10 @@ def test_classes_are_part_of_what_is_rendered(tmp_path: Path) -> None:
     assert [path.parent.name for path in objects.cad_files(folder, ["car", "bus"])] == ["car", "car"]
     with pytest.raises(UserError, match=r"holds no such CAD model: expected files such as .*bus/01\.off"):
         objects.cad_files(folder, ["bus"])
-    assert Rendering(classes=("sofa", "chair")).folder == "cad-chair-sofa-64px-90x1000+200-50objects-seed0"
-    assert Rendering().folder == "cad-64px-90x1000+200-50objects-seed0"
+    assert (
+        Rendering(classes=("sofa", "chair")).folder == "cad-chair-sofa-two-tone-64px-90x1000+200-50objects-seed0-scene2"
+    )
+    assert Rendering(paint="one-colour").folder == "cad-one-colour-64px-90x1000+200-50objects-seed0-scene2"
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:

@@ -27,10 +27,14 @@ class ScoreDescription:
     Attributes:
         name: what tables call it.
         higher_is_better: whether a higher score is a better one.
+        threshold: of a score after the first, to which reports count datapoints; None: to none.
+        note: a sentence for reports.
     """
 
     name: str
     higher_is_better: bool
+    threshold: float | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,10 @@ class RunDescription:
             seed=0,
             rounds=None,
             settings=settings if stream is None else {"stream": stream, **settings},
-            scores=tuple(ScoreDescription(score.name, score.higher_is_better) for score in problem.scored),
+            scores=tuple(
+                ScoreDescription(score.name, score.higher_is_better, score.threshold, score.note)
+                for score in problem.scored
+            ),
             threshold=protocol.threshold,
             **others,
         )

@@ -25,12 +25,17 @@ class Score:
             `whole`, one number for all examples together, of NumPy arrays without padding.
         higher_is_better: whether a proficient learner is above the threshold or below it.
         whole: whether the score is one of the whole set, such as AUC or R2, and no mean over examples.
+        threshold: of a score after a problem's first: reports give the datapoints until it is reached, too. It decides
+            nothing; the first score is compared with the protocol's threshold.
+        note: a sentence for reports, such as what the score is for a predictor that knows nothing.
     """
 
     name: str
     function: Callable[[Any, Any], Any]
     higher_is_better: bool
     whole: bool = False
+    threshold: float | None = None
+    note: str = ""
 
     def reaches(self, score: float, threshold: float) -> bool:
         """Whether `score` is at least as good as `threshold`; see `reaches`."""

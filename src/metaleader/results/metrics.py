@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 
 from metaleader.errors import UserError
 from metaleader.files import read_json, whole_lines
-from metaleader.online.description import RunDescription
+from metaleader.online.description import RunDescription, ScoreDescription
 from metaleader.online.record import Record, records_of
 from metaleader.problem.scores import reaches
 from metaleader.results.statistics import Interval, t_interval
@@ -177,7 +177,7 @@ def final_others(runs: Sequence[Run], name: str) -> Float[np.ndarray, "runs roun
     return array
 
 
-def proficiency(runs: Sequence[Run]) -> Float[np.ndarray, "runs rounds 2"]:
+def proficiency(runs: Sequence[Run], other: ScoreDescription | None = None) -> Float[np.ndarray, "runs rounds 2"]:
     """Learning efficiency as an interval: more datapoints than the first of the two, and at most the second.
 
     A task is judged at some sizes only. What it needs to become proficient lies between the last size judged before it
@@ -185,13 +185,20 @@ def proficiency(runs: Sequence[Run]) -> Float[np.ndarray, "runs rounds 2"]:
     never got there is censored: more than its last size, and at most infinity; in rounds that a diverged learner did
     not play, the last size is the run's largest. NaN for a round that has not been played to its end, or in which the
     learner was not judged.
+
+    With `other`, another score than the first, that one and its threshold count.
     """
     array = np.full((len(runs), _rounds(runs), 2), np.nan)
     for i, run in enumerate(runs):
+        by, threshold = (run.about.score, run.threshold) if other is None else (other, other.threshold)
+        assert threshold is not None, f"{by.name} has no threshold"
         if run.diverged:
             array[i, run.played : run.completed] = max(sizes([run]), default=0), np.inf
         for judged in _by_round(run):
-            array[i, judged[0].round - 1] = _needed(judged, run.threshold, run.higher_is_better)
+            values = [record.score if other is None else record.other_scores.get(other.name) for record in judged]
+            array[i, judged[0].round - 1] = _needed(
+                [record.datapoints for record in judged], values, threshold, by.higher_is_better
+            )
     return array
 
 
@@ -205,12 +212,14 @@ def _by_round(run: Run) -> list[list[Record]]:
     return list(rounds.values())
 
 
-def _needed(judged: Sequence[Record], threshold: float, higher: bool) -> tuple[float, float]:
+def _needed(
+    sizes: Sequence[int], values: Sequence[float | None], threshold: float, higher: bool
+) -> tuple[float, float]:
     before = 0
-    for record in judged:
-        if record.score is not None and reaches(record.score, threshold, higher):
-            return before, record.datapoints
-        before = record.datapoints
+    for size, value in zip(sizes, values, strict=True):
+        if value is not None and reaches(value, threshold, higher):
+            return before, size
+        before = size
     return before, np.inf
 
 
@@ -265,6 +274,7 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
     comparable = judged_by_all(runs, at) & last_third(runs)[:, :, None]
     groups = {name: [i for i, line in enumerate(names) if line == name] for name in dict.fromkeys(names)}
     tasks = [comparable[group].sum(axis=(0, 1)) for group in groups.values()]
+    others = [score for score in runs[0].about.scores[1:] if score.threshold is not None]
     return {
         "title": runs[0].section,
         "experiment": runs[0].about.experiment,
@@ -275,19 +285,31 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
         "tasks": max(int(last_third(runs)[group].sum()) for group in groups.values()),
         "tasks_at": {str(size): int(np.max(tasks, axis=0)[i]) for i, size in enumerate(at)},
         "learners": {
-            name: _of_learner([runs[i] for i in group], at, comparable[group]) for name, group in groups.items()
+            name: _of_learner([runs[i] for i in group], at, comparable[group], others) for name, group in groups.items()
         },
     }
 
 
+def _efficiency(needed: Float[np.ndarray, "tasks 2"]) -> dict[str, Any]:
+    """The median task's interval of `proficiency`, and how many tasks got there; NaN is no task."""
+    needed = needed[~np.isnan(needed[:, 1])]
+    above, most = (float(np.median(ends)) if len(needed) else np.nan for ends in needed.T)
+    return {
+        "above": above if np.isfinite(above) else None,
+        "median": most if np.isfinite(most) else None,
+        "reached": int(np.isfinite(needed[:, 1]).sum()),
+        "tasks": len(needed),
+    }
+
+
 def _of_learner(
-    runs: Sequence[Run], at: Sequence[int], comparable: Bool[np.ndarray, "runs rounds sizes"]
+    runs: Sequence[Run],
+    at: Sequence[int],
+    comparable: Bool[np.ndarray, "runs rounds sizes"],
+    others: Sequence[ScoreDescription],
 ) -> dict[str, Any]:
     counted, diverged = last_third(runs), any(run.diverged for run in runs)
     ends_judged = counted & judged(runs)
-    needed = proficiency(runs)[counted]
-    needed = needed[~np.isnan(needed[:, 1])]
-    above, most = (float(np.median(ends)) if len(needed) else np.nan for ends in needed.T)
 
     def over_rounds(values: Float[np.ndarray, "runs own"], mask: Bool[np.ndarray, "runs all"]) -> Interval:
         if diverged:
@@ -303,11 +325,10 @@ def _of_learner(
         "score_at": {
             str(size): over_rounds(table[:, :, i], comparable[:, :, i]) for i, size in enumerate(at) if size in own
         },
-        "datapoints_to_proficiency": {
-            "above": above if np.isfinite(above) else None,
-            "median": most if np.isfinite(most) else None,
-            "reached": int(np.isfinite(needed[:, 1]).sum()),
-            "tasks": len(needed),
+        "datapoints_to_proficiency": _efficiency(proficiency(runs)[counted]),
+        "datapoints_to_others": {
+            score.name: {"threshold": score.threshold, **_efficiency(proficiency(runs, score)[counted])}
+            for score in others
         },
         "final_score": over_rounds(final_scores(runs), ends_judged),
         "final_others": {

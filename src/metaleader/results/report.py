@@ -138,7 +138,9 @@ def table_rows(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     few = {size: f" (n = {n})" if n < summary["tasks"] else "" for size, n in counted.items()}
     seeds = max(numbers["seeds"] for numbers in summary["learners"].values())
     to = f"to {summary['threshold']:g}"
-    headings = ["learner", *(f"at {size}{few[size]}" for size in at), "final", *others, to, "reached"]
+    thresholds = next(iter(summary["learners"].values()))["datapoints_to_others"]
+    also = [f"{name} to {efficiency['threshold']:g}" for name, efficiency in thresholds.items()]
+    headings = ["learner", *(f"at {size}{few[size]}" for size in at), "final", *others, to, "reached", *also]
     rows = []
     for name, numbers in summary["learners"].items():
         efficiency = numbers["datapoints_to_proficiency"]
@@ -149,7 +151,10 @@ def table_rows(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         row += [with_interval(numbers["final_score"])]
         row += [with_interval(numbers["final_others"].get(name, [None] * 3)) for name in others]
         row += [_between(efficiency["above"], efficiency["median"])]
-        row += [f"{efficiency['reached']} of {efficiency['tasks']}"]
+        row += [_reached(efficiency)]
+        row += [
+            f"{_between(of['above'], of['median'])}, {_reached(of)}" for of in numbers["datapoints_to_others"].values()
+        ]
         row += [readable(numbers["gradient_evaluations"]), minutes(numbers["seconds"])]
         rows.append(row)
     return [*headings, "gradients", "time"], rows
@@ -255,12 +260,16 @@ def _title(summary: dict[str, Any]) -> str:
 def _note(summary: dict[str, Any]) -> str:
     score, several = summary["score"], any(numbers["seeds"] > 1 for numbers in summary["learners"].values())
     fewer = any(summary["tasks_at"][size] < summary["tasks"] for size in _columns(summary))
+    also = any(numbers["datapoints_to_others"] for numbers in summary["learners"].values())
     side = "at least" if score["higher_is_better"] else "at most"
     return (
         f"Held-out {score['name']} over the last third of the rounds at so many datapoints of a task and at the end "
         f"of its round; datapoints to proficiency ({side} {summary['threshold']:g}) of the median task, more than the "
-        "last size judged before it and at most the first judged at it, and tasks that reached it. Gradients are "
+        "last size judged before it and at most the first judged at it, and tasks that reached it"
+        + ("; for other scores likewise" if also else "")
+        + ". Gradients are "
         "per-example gradient evaluations in learning and adapting, a Hessian-vector product counting as two."
+        + (f" {score['note']}" if score["note"] else "")
         + (" In brackets: 95 % t intervals over seeds." if several else "")
         + (f" Columns with n count the n of {summary['tasks']} tasks that were judged there for all." if fewer else "")
         + (" Figures show each learner in the setting whose final score is best." if _settings(summary) else "")
@@ -285,6 +294,10 @@ def _between(above: float | None, most: float | None) -> str:
     if above is None:
         return "-"
     return f"> {above:g}" if most is None else f"({above:g}, {most:g}]"
+
+
+def _reached(efficiency: dict[str, Any]) -> str:
+    return f"{efficiency['reached']} of {efficiency['tasks']}"
 
 
 def readable(count: int) -> str:

@@ -16,8 +16,9 @@ from jaxtyping import Float
 from metaleader.errors import UserError
 from metaleader.streams import sources as data
 from metaleader.streams.rendering.off import Mesh, read_off
+from metaleader.streams.rendering.settings import Paint
 
-RADIUS, HEIGHT = 0.48, 0.7
+RADIUS, HEIGHT = 0.6, 0.7
 
 
 def cad_folder(data_dir: Path | None) -> Path:
@@ -48,12 +49,13 @@ def cad_files(folder: Path, classes: Collection[str]) -> list[Path]:
     return files
 
 
-def load_mesh(path: Path, cells: int = 96) -> Mesh:
+def load_mesh(path: Path, pixels: int = 0) -> Mesh:
     """The model in an OFF file: cleaned, simplified, scaled and stood on the table.
 
-    Vertices within a cell of a grid, `cells` along the longest side of the model, are merged; what becomes a
-    degenerate or a duplicate face goes. z is up and the front faces along +y, as PASCAL3D+ has it; faces may be
-    wound either way.
+    Vertices within a cell of a grid are merged, and what becomes a degenerate or a duplicate face goes. There are as
+    many cells along the longest side of the model as there are `pixels` across the image, of which the model spans half
+    at most; but 96 at least, or spokes and tubes would be lost. The files have z up and, all classes alike, the front
+    towards -y: the model is turned by half a turn. Faces may be wound either way.
 
     Raises:
         ValueError: the file is broken, or too little is left of the model.
@@ -69,7 +71,7 @@ def load_mesh(path: Path, cells: int = 96) -> Mesh:
     low, extent = vertices[faces].min(axis=(0, 1)), np.ptp(vertices[faces].reshape(-1, 3), axis=0).max()
     if not extent > 0:
         raise ValueError("has no extent")
-    cells = np.floor((vertices - low) / extent * cells).astype(np.int64)
+    cells = np.floor((vertices - low) / extent * max(96, pixels)).astype(np.int64)
     _, merged = np.unique(cells, axis=0, return_inverse=True)
     merged = merged.reshape(-1)
     sums = np.stack([np.bincount(merged, vertices[:, axis]) for axis in range(3)], axis=1)
@@ -82,18 +84,34 @@ def load_mesh(path: Path, cells: int = 96) -> Mesh:
 
 
 def _placed(vertices: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-    """Centred, standing on z = 0, and as large as the cylinder allows."""
+    """Centred, standing on z = 0, turned by half a turn, and as large as the cylinder allows."""
     low, high = vertices.min(axis=0), vertices.max(axis=0)
-    moved = vertices - [*((low + high) / 2)[:2], low[2]]
+    moved = (vertices - [*((low + high) / 2)[:2], low[2]]) * [-1, -1, 1]
     radius = np.hypot(moved[:, 0], moved[:, 1]).max()
     return moved * min(RADIUS / max(radius, 1e-9), HEIGHT / max(moved[:, 2].max(), 1e-9))
 
 
+def halves(mesh: Mesh) -> tuple[Mesh, Mesh]:
+    """The front half of a mesh and its rear half: faces are cut where they cross y = 0."""
+    from trimesh.intersections import slice_faces_plane
+
+    def half(y: int) -> Mesh:
+        vertices, faces, _ = slice_faces_plane(
+            mesh.vertices, mesh.faces, plane_normal=[0, y, 0], plane_origin=[0, 0, 0]
+        )
+        return Mesh(vertices, faces)
+
+    return half(1), half(-1)
+
+
 def primitives(random: np.random.Generator) -> list[dict[str, Any]]:
-    """The geoms of an object that looks different from every side: a body, a nose at its front, a top, a side piece."""
-    half = np.array([random.uniform(0.1, 0.17), random.uniform(0.24, 0.33), random.uniform(0.07, 0.13)])
+    """The geoms of an object that looks different from every side: a body, a nose at its front, a top, a side piece.
+
+    The body comes in two halves. Which geoms are in front is told by the y of their positions.
+    """
+    half = np.array([random.uniform(0.13, 0.21), random.uniform(0.3, 0.41), random.uniform(0.09, 0.16)])
     kinds = ("box", "ellipsoid", "cylinder")
-    body = {"type": "box", "size": half, "pos": [0, 0, half[2]]}
+    body = [{"type": "box", "size": half * [1, 0.5, 1], "pos": [0, y * half[1], half[2]]} for y in (0.5, -0.5)]
     nose = {
         "type": str(random.choice(kinds)),
         "size": np.array([0.6 * half[0], 0.09, 0.6 * half[2]]),
@@ -109,14 +127,24 @@ def primitives(random: np.random.Generator) -> list[dict[str, Any]]:
         "size": np.array([0.05, 0.07, 0]),
         "pos": [half[0] + 0.03, random.uniform(-0.5, 0.5) * half[1], 1.2 * half[2]],
     }
-    return [{**geom, "rgba": colour(random)} for geom in (body, nose, top, side)]
+    return [*body, nose, top, side]
 
 
-def colour(random: np.random.Generator) -> list[float]:
-    """A colour that is not the red of the table's dot."""
+def colours(paint: Paint, random: np.random.Generator) -> tuple[list[float], list[float]]:
+    """The colours of an object's front and rear, neither of them the red of the table's dot.
+
+    In two tones they are of any hues, and the front is at least three times as bright as the rear.
+    """
+    if paint == "one-colour":
+        one = _colour(random, (0.3, 0.9), (0.5, 1))
+        return one, one
+    return _colour(random, (0.1, 0.35), (0.95, 1)), _colour(random, (0.3, 0.9), (0.1, 0.2))
+
+
+def _colour(random: np.random.Generator, saturations: tuple[float, float], values: tuple[float, float]) -> list[float]:
     from matplotlib.colors import hsv_to_rgb
 
-    hue, saturation, value = random.uniform(0.1, 0.85), random.uniform(0.3, 0.9), random.uniform(0.5, 1)
+    hue, saturation, value = random.uniform(0.1, 0.85), random.uniform(*saturations), random.uniform(*values)
     return [*map(float, hsv_to_rgb((hue, saturation, value))), 1.0]
 
 

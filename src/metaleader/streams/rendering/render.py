@@ -175,8 +175,7 @@ def _prepare(path: Path, folder: Path, pixels: int) -> str | None:
     kept = _kept(folder, _name(path))
     if not kept.exists():
         try:
-            # An object spans a third of the image at most: a cell is less than half a pixel.
-            mesh = objects.load_mesh(path, cells=max(24, 3 * pixels // 4))
+            mesh = objects.load_mesh(path, pixels)
         except ValueError as error:
             return str(error)
         write_whole(kept, partial(objects.save_mesh, mesh=mesh))
@@ -194,15 +193,19 @@ def _render_task(settings: Rendering, folder: Path, task: int, name: str) -> Non
     camera_random, poses = (np.random.default_rng([settings.seed, 3, task, i]) for i in range(2))
     camera = scene.draw_camera(camera_random)
     thing = objects.read_mesh(_kept(folder, name)) if settings.source == "cad" else None
-    drawn = scene.Scene(thing, camera, settings.pixels, appearance)
-    count = settings.images + settings.held_out
-    where = poses.uniform([-scene.REACH, -scene.REACH, 0], [scene.REACH, scene.REACH, 2 * np.pi], (count, 3))
-    images = np.stack([drawn.image(*pose) for pose in where])
+    drawn = scene.Scene(thing, camera, settings.pixels, settings.paint, appearance)
+    images, targets = [], []
+    while len(images) < settings.images + settings.held_out:
+        x, y, azimuth = poses.uniform([-scene.REACH, -scene.REACH, 0], [scene.REACH, scene.REACH, 2 * np.pi])
+        image = drawn.image(x, y, azimuth)
+        if drawn.shows_dot(image):  # it says which corner of the table is which
+            images.append(image)
+            targets.append([x, y, np.sin(azimuth), np.cos(azimuth)])
     drawn.close()
-    targets = np.column_stack([where[:, :2], np.sin(where[:, 2]), np.cos(where[:, 2])]).astype(np.float32)
+    arrays = {"inputs": np.stack(images), "targets": np.array(targets, np.float32), "camera": np.stack(camera)}
     write_whole(
         folder / task_file(task),
-        lambda file: np.savez(file, inputs=images, targets=targets, name=np.array(name), camera=np.stack(camera)),
+        lambda file: np.savez(file, **arrays, name=np.array(name)),
     )
 
 

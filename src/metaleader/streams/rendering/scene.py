@@ -5,18 +5,26 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
-from metaleader.streams.rendering.objects import HEIGHT, RADIUS, colour, primitives
+from metaleader.streams.rendering.objects import HEIGHT, RADIUS, colours, halves, primitives
 from metaleader.streams.rendering.off import Mesh
+from metaleader.streams.rendering.settings import Paint
 
-REACH = 0.5  # an object's centre is within +- REACH in x and y; the table spans +- 1
-DOT = (0.88, 0.88)
+REACH = 0.4  # an object's centre is within +- REACH in x and y; the table spans +- 1
+DOT, DOT_RADIUS = (0.88, 0.88), 0.12
 FIELD_OF_VIEW = 45.0  # degrees
-# What must be in view wherever the object stands: the box it can reach, and the dot.
-_EDGE = REACH + RADIUS
-CORNERS = np.array(
-    [[x, y, z] for x in (-_EDGE, _EDGE) for y in (-_EDGE, _EDGE) for z in (0, HEIGHT)] + [[*DOT, 0]], float
+# What must be in view: the cylinder that an object fits in, wherever it stands, and the dot.
+_CIRCLE = [(np.cos(angle), np.sin(angle)) for angle in np.linspace(0, 2 * np.pi, 16, endpoint=False)]
+IN_VIEW = np.array(
+    [
+        [x + RADIUS * cosine, y + RADIUS * sine, z]
+        for x in (-REACH, REACH)
+        for y in (-REACH, REACH)
+        for cosine, sine in _CIRCLE
+        for z in (0, HEIGHT)
+    ]
+    + [[DOT[0] + DOT_RADIUS * cosine, DOT[1] + DOT_RADIUS * sine, 0] for cosine, sine in _CIRCLE]
 )
 
 TABLE = """
@@ -37,7 +45,8 @@ TABLE = """
   <worldbody>
     <light directional="true" pos="0 0 4" dir="-.4 .3 -1" diffuse=".55 .55 .55" specular="0 0 0" castshadow="false"/>
     <geom type="box" size="1 1 .03" pos="0 0 -.03" material="wood" contype="0" conaffinity="0"/>
-    <geom type="cylinder" size=".09 .004" pos="{dot[0]} {dot[1]} .004" rgba="1 0 0 1" contype="0" conaffinity="0"/>
+    <geom type="cylinder" size="{dot_radius} .004" pos="{dot[0]} {dot[1]} .004" rgba="1 0 0 1" contype="0"
+     conaffinity="0"/>
     <body name="object"/>
     <camera name="camera" pos="{pos}" xyaxes="{axes}" fovy="{fovy}"/>
   </worldbody>
@@ -68,36 +77,46 @@ class Camera(NamedTuple):
 
 
 def draw_camera(random: np.random.Generator) -> Camera:
-    """A camera from any side, 35 to 70 degrees above the table, close up but with all of `CORNERS` in view."""
-    azimuth, elevation = random.uniform(0, 2 * np.pi), np.radians(random.uniform(35, 70))
-    middle = np.array([*random.uniform(-0.1, 0.1, 2), 0.1])
-    stretch = random.uniform(1.0, 1.15)
+    """A camera from any side, 40 to 70 degrees above the table, close up but with all of `IN_VIEW` in view.
+
+    A point with coordinates (x, y) along the image's axes and z against the viewing direction is in view of a camera at
+    (a, b, d) if |x - a| <= t (d - z) and |y - b| <= t (d - z), where t is the tangent of half of the field of view. The
+    smallest d for which all points are, and its a and b, follow from the extremes of x +- t z and y +- t z. Images are
+    of a wider view, by 2 to 10 %, than that for which the camera is placed.
+    """
+    azimuth, elevation = random.uniform(0, 2 * np.pi), np.radians(random.uniform(40, 70))
     back = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
     right = np.array([-np.sin(azimuth), np.cos(azimuth), 0])
-    distance = 1.5
-    while np.abs(Camera(middle + distance * back, right, np.cross(back, right)).project(CORNERS)).max() > 0.98:
-        distance += 0.02
-    return Camera(middle + stretch * distance * back, right, np.cross(back, right))
+    axes = np.stack([right, np.cross(back, right)])
+    tangent = np.tan(np.radians(FIELD_OF_VIEW) / 2) / random.uniform(1.02, 1.1)
+    across, nearer = IN_VIEW @ axes.T, tangent * (IN_VIEW @ back)[:, None]
+    most, least = (across + nearer).max(axis=0), (across - nearer).min(axis=0)
+    distance = ((most - least) / (2 * tangent)).max()
+    return Camera((most + least) / 2 @ axes + distance * back, *axes)
 
 
 class Scene:
     """A scene that MuJoCo draws; one OpenGL context must be current in the process."""
 
-    def __init__(self, thing: Mesh | None, camera: Camera, pixels: int, appearance: np.random.Generator) -> None:
-        """Put `thing` on the table, or where it is None, an object of primitives drawn by `appearance`."""
+    def __init__(
+        self, thing: Mesh | None, camera: Camera, pixels: int, paint: Paint, appearance: np.random.Generator
+    ) -> None:
+        """Put `thing` on the table, or where it is None, an object of primitives; `appearance` draws its looks."""
         import mujoco
 
         axes = " ".join(map(repr, map(float, [*camera.right, *camera.up])))
         position = " ".join(map(repr, map(float, camera.position)))
-        xml = TABLE.format(pixels=pixels, dot=DOT, pos=position, axes=axes, fovy=FIELD_OF_VIEW)
+        xml = TABLE.format(pixels=pixels, dot=DOT, dot_radius=DOT_RADIUS, pos=position, axes=axes, fovy=FIELD_OF_VIEW)
         spec = mujoco.MjSpec.from_string(xml)
         body = spec.body("object")
+        front, rear = colours(paint, appearance)
         if thing is None:
             for geom in primitives(appearance):
                 kind = getattr(mujoco.mjtGeom, f"mjGEOM_{geom.pop('type').upper()}")
-                body.add_geom(type=kind, contype=0, conaffinity=0, **geom)
+                body.add_geom(type=kind, rgba=front if geom["pos"][1] > 0 else rear, contype=0, conaffinity=0, **geom)
         else:
-            self._add(spec, body, thing, colour(appearance))
+            for name, half, rgba in zip(("front", "rear"), halves(thing), (front, rear), strict=True):
+                self._add(spec, body, name, half, rgba)
         self._mujoco, self._pixels = mujoco, pixels
         self._model = spec.compile()
         self._data = mujoco.MjData(self._model)
@@ -108,6 +127,7 @@ class Scene:
         self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
         self._context = mujoco.MjrContext(self._model, mujoco.mjtFontScale.mjFONTSCALE_50)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+        self._dot = np.count_nonzero(_red(self.image(99, 99, 0)))
 
     def image(self, x: float, y: float, azimuth: float) -> UInt8[np.ndarray, "p p 3"]:
         """The table with the object at (x, y), turned by `azimuth` (radians, counter-clockwise from above)."""
@@ -123,12 +143,16 @@ class Scene:
         mujoco.mjr_readPixels(pixels, None, view, self._context)
         return pixels[::-1]  # OpenGL counts rows from below
 
+    def shows_dot(self, image: UInt8[np.ndarray, "p p 3"]) -> bool:
+        """Whether at least half of the dot can be seen: of the pixels that are red where no object hides it."""
+        return 2 * np.count_nonzero(_red(image)) >= self._dot
+
     def close(self) -> None:
         """Free what the scene holds in OpenGL."""
         self._context.free()
 
     @staticmethod
-    def _add(spec: Any, body: Any, mesh: Mesh, rgba: list[float]) -> None:
+    def _add(spec: Any, body: Any, name: str, mesh: Mesh, rgba: list[float]) -> None:
         """Add a mesh whose faces are seen from both sides, each shaded as a plane.
 
         Faces of CAD models are wound either way. Every triangle gets vertices of its own, twice: sharing them would
@@ -140,6 +164,12 @@ class Scene:
         both = np.concatenate([corners, corners[:, ::-1]]).reshape(-1, 3)
         faces = np.arange(len(both), dtype=np.int32)
         spec.add_mesh(
-            name="mesh", uservert=both.ravel(), userface=faces, inertia=mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
+            name=name, uservert=both.ravel(), userface=faces, inertia=mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
         )
-        body.add_geom(type=mujoco.mjtGeom.mjGEOM_MESH, meshname="mesh", rgba=rgba, contype=0, conaffinity=0)
+        body.add_geom(type=mujoco.mjtGeom.mjGEOM_MESH, meshname=name, rgba=rgba, contype=0, conaffinity=0)
+
+
+def _red(image: UInt8[np.ndarray, "p p 3"]) -> Bool[np.ndarray, "p p"]:
+    """Which pixels are the dot's, at least in part: nothing else has so little green and blue."""
+    red, green, blue = np.moveaxis(image.astype(int), -1, 0)
+    return red > 2 * np.maximum(green, blue)

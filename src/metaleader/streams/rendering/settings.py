@@ -10,6 +10,10 @@ from metaleader.errors import UserError, unknown
 # Nine of the twelve classes of PASCAL3D+: those whose azimuth can be seen. Bottles and dining tables look alike from
 # several sides, monitors from front and back.
 CLASSES = ("aeroplane", "bicycle", "boat", "bus", "car", "chair", "motorbike", "sofa", "train")
+SCENE = 2
+"""Raised whenever the same settings draw another scene, so that images of the old one are not taken for the new."""
+
+Paint = Literal["two-tone", "one-colour"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,9 @@ class Rendering:
     """`cad`: CAD models of PASCAL3D+. `primitives`: objects built from MuJoCo's own shapes, without a download."""
     classes: tuple[str, ...] = CLASSES
     """Classes of the CAD models."""
+    paint: Paint = "two-tone"
+    """`two-tone`: the front half of an object is light and its rear half dark, each in a hue of the object's own.
+    `one-colour`: front and rear differ in shape only, which is harder, and for some classes cannot be seen."""
     pixels: int = 64
     """Height and width of an image; the authors used 125."""
     tasks: int = 90
@@ -57,7 +64,9 @@ class Rendering:
         """The name of the folder that holds the images, below `pose/`."""
         numbers = f"{self.pixels}px-{self.tasks}x{self.images}+{self.held_out}-{self.objects}objects-seed{self.seed}"
         some = self.source == "cad" and set(self.classes) != set(CLASSES)
-        return "-".join([self.source, *(sorted(set(self.classes)) if some else ()), numbers])
+        return "-".join(
+            [self.source, *(sorted(set(self.classes)) if some else ()), self.paint, numbers, f"scene{SCENE}"]
+        )
 
     @property
     def bytes_per_task(self) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from metaleader.files import write_whole
+from metaleader.streams.rendering.objects import RADIUS
 from metaleader.streams.rendering.scene import Camera
 
 if TYPE_CHECKING:
@@ -16,13 +17,14 @@ if TYPE_CHECKING:
 
 CONTACT_SHEET = "contact-sheet.png"
 COLUMNS = 10
-ARROW = 0.45  # length, in half table lengths
+ARROW = np.array([RADIUS, RADIUS + 0.35])  # its ends, in half table lengths from the object's centre
 
 
 def write_contact_sheet(folder: Path, files: Sequence[Path]) -> Path:
     """Write `contact-sheet.png` into `folder`: the first image of every task, its object, and its targets as an arrow.
 
-    The arrow begins at (x, y) on the table and points where the azimuth says that the front is.
+    The arrow lies on the table, on the line from (x, y) to where the azimuth says that the front is; it begins beyond
+    the object, which it would hide otherwise.
     """
     import matplotlib.style  # takes a while, and streams import this module
 
@@ -45,14 +47,13 @@ def _drawn(files: Sequence[Path]) -> Figure:
         with np.load(file) as task:
             image, (x, y, sine, cosine), name = _first_image(file), task["targets"][0], str(task["name"])
             camera = Camera(*task["camera"])
-        front = [x - ARROW * sine, y + ARROW * cosine, 0]  # an object of azimuth 0 faces along +y
-        pixels = len(image)
-        start, end = (camera.project(np.array([[x, y, 0], front])) * [1, -1] + 1) / 2 * pixels - 0.5
+        line = np.stack([x - ARROW * sine, y + ARROW * cosine, 0 * ARROW], axis=1)  # azimuth 0 faces along +y
+        start, end = (camera.project(line) * [1, -1] + 1) / 2 * len(image) - 0.5
         panel.imshow(image)
         panel.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": "black", "lw": 1})
         panel.set_title(name.replace("$", r"\$"), fontsize=6, pad=2)
     figure.suptitle(
-        "first image of every task; arrows: targets, from (x, y) on the table to where the object's front faces",
+        "first image of every task; arrows: targets, on the line from (x, y) to where the object's front faces",
         fontsize=8,
     )
     return figure
