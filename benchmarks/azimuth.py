@@ -54,7 +54,7 @@ def turned(drawn: scene.Scene, random: np.random.Generator, poses: int) -> Itera
 
 def measured(folder: Path, name: str, paint: Paint, pixels: int, poses: int) -> tuple[float, float]:
     """Of all models of a class: the ratio of the differences, and the share of poses in which the dot is hidden."""
-    found = []
+    found: list[tuple[float, float, bool]] = []
     for i, path in enumerate(objects.cad_files(folder, [name])):
         random = np.random.default_rng([0, i])
         drawn = scene.Scene(objects.load_mesh(path, pixels), scene.draw_camera(random), pixels, paint, random)

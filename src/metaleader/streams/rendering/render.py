@@ -194,18 +194,19 @@ def _render_task(settings: Rendering, folder: Path, task: int, name: str) -> Non
     camera = scene.draw_camera(camera_random)
     thing = objects.read_mesh(_kept(folder, name)) if settings.source == "cad" else None
     drawn = scene.Scene(thing, camera, settings.pixels, settings.paint, appearance)
-    images, targets = [], []
+    images: list[np.ndarray] = []
+    targets: list[list[float]] = []
     while len(images) < settings.images + settings.held_out:
         x, y, azimuth = poses.uniform([-scene.REACH, -scene.REACH, 0], [scene.REACH, scene.REACH, 2 * np.pi])
         image = drawn.image(x, y, azimuth)
-        if drawn.shows_dot(image):  # it says which corner of the table is which
+        if drawn.shows_dot(image):  # without it, no one could tell which corner of the table is which
             images.append(image)
             targets.append([x, y, np.sin(azimuth), np.cos(azimuth)])
     drawn.close()
-    arrays = {"inputs": np.stack(images), "targets": np.array(targets, np.float32), "camera": np.stack(camera)}
+    inputs, outputs, seen_by = np.stack(images), np.array(targets, np.float32), np.stack(camera)
     write_whole(
         folder / task_file(task),
-        lambda file: np.savez(file, **arrays, name=np.array(name)),
+        lambda file: np.savez(file, inputs=inputs, targets=outputs, name=np.array(name), camera=seen_by),
     )
 
 

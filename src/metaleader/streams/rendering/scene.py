@@ -127,7 +127,7 @@ class Scene:
         self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
         self._context = mujoco.MjrContext(self._model, mujoco.mjtFontScale.mjFONTSCALE_50)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
-        self._dot = np.count_nonzero(_red(self.image(99, 99, 0)))
+        self._dot = int(_red(self.image(99, 99, 0)).sum())
 
     def image(self, x: float, y: float, azimuth: float) -> UInt8[np.ndarray, "p p 3"]:
         """The table with the object at (x, y), turned by `azimuth` (radians, counter-clockwise from above)."""
@@ -145,7 +145,7 @@ class Scene:
 
     def shows_dot(self, image: UInt8[np.ndarray, "p p 3"]) -> bool:
         """Whether at least half of the dot can be seen: of the pixels that are red where no object hides it."""
-        return 2 * np.count_nonzero(_red(image)) >= self._dot
+        return 2 * int(_red(image).sum()) >= self._dot
 
     def close(self) -> None:
         """Free what the scene holds in OpenGL."""
