@@ -1,6 +1,6 @@
 """Whether images tell which way an object faces: half a turn against less than 10 degrees (docs/pose.md).
 
-    python -m benchmarks.azimuth --pixels 32 64
+    python -m benchmarks.azimuth
 
 Prints a table in Markdown: for each class of CAD models and each size and paint, the ratio of `turned`, and in how many
 images of random poses the dot is hidden; those are drawn again when a task is rendered.
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-import tyro
 
+from benchmarks.comparison import cli
 from metaleader.results.report import markdown_table
 from metaleader.streams.rendering import backend, objects, scene
 from metaleader.streams.rendering.settings import CLASSES, Paint
@@ -32,7 +32,7 @@ class AzimuthOptions:
     """Heights and widths of images."""
     classes: tuple[str, ...] = CLASSES
     """Classes of the CAD models."""
-    poses: int = 100
+    poses: int = 60
     """Random poses of each model, under a camera of its own."""
     data_dir: Path | None = None
     """Folder with data sets, searched first for CAD models."""
@@ -64,9 +64,8 @@ def measured(folder: Path, name: str, paint: Paint, pixels: int, poses: int) -> 
     return float(half / nearly), 1 - float(seen)
 
 
-def main() -> None:
+def main(options: AzimuthOptions) -> int:
     """Measure, and print."""
-    options = tyro.cli(AzimuthOptions)
     os.environ.update(backend.environment_of(backend.working()))
     import mujoco
 
@@ -83,7 +82,8 @@ def main() -> None:
     headings = [f"{paint}, {pixels} px" for paint, pixels in columns]
     print(markdown_table(["class", *headings, "dot hidden"], rows))
     context.free()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    cli(AzimuthOptions, main, __doc__)

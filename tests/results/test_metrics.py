@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 
 from made_up import SIZES, folder, made
 from metaleader import UserError
+from metaleader.online.description import RunDescription, ScoreDescription
 from metaleader.results import advantage, claims, figures, metrics, report
 from metaleader.results.formats import significant, with_interval
 
@@ -120,6 +122,24 @@ def test_a_partial_run_counts_the_rounds_it_completed() -> None:
     assert numbers["rounds"] == 3
     assert numbers["score_at"]["40"][0] == pytest.approx(0.8)
     assert numbers["datapoints_to_proficiency"] == {"above": 0, "median": 10, "reached": 1, "tasks": 1}
+
+
+def test_datapoints_to_the_threshold_of_another_score() -> None:
+    run = made([[0.9, 0.9, 0.9]] * 3, rounds=3)
+    distances: list[float | None] = [8.0, None, 3.0]
+    records = tuple(
+        replace(record, other_scores={"distance": distance, "time": 1.0})
+        for record, distance in zip(run.records, distances * 3, strict=True)
+    )
+    scores = (ScoreDescription("accuracy", True, note="Chance: 0.5."), ScoreDescription("distance", False, 4.0))
+    about = replace(run.about, scores=(*scores, ScoreDescription("time", False)))
+    summary = metrics.summary([replace(run, about=about, records=records)])
+    numbers = summary["learners"]["ftml"]["datapoints_to_others"]
+    assert numbers == {"distance": {"threshold": 4.0, "above": 20, "median": 40, "reached": 1, "tasks": 1}}
+    headings, (row,) = report.table_rows(summary)
+    assert dict(zip(headings, row, strict=True))["distance to 4"] == "(20, 40], 1 of 1"
+    assert "Chance: 0.5." in str(report.terminal_table(summary).caption)
+    assert RunDescription.from_json(about.as_json(), "here").scores == about.scores
 
 
 def test_a_round_that_moved_on_ends_with_its_last_record() -> None:

@@ -18,7 +18,7 @@ import pytest
 from command import Refused
 from metaleader import Batch, Pose, PoseNet, UserError
 from metaleader.commands import main as cli
-from metaleader.experiments.pose import angle_error, position_error
+from metaleader.experiments.pose import angle_error, pose_error, position_error
 from metaleader.models import layers
 from metaleader.models.pose import spatial_soft_argmax
 from metaleader.streams import rendering
@@ -391,6 +391,12 @@ def test_padding_changes_no_prediction(norm: Any) -> None:
     )
     with pytest.raises(ValueError, match=r"set image=\(9, 8, 3\)"):
         net.apply(params, np.zeros((1, 9, 8, 3), np.float32), weights[:1])
+
+
+def test_what_the_report_says_of_the_squared_error_is_so() -> None:
+    square = scene.REACH**2 / 3  # of a position along one axis
+    assert f"constant predictor scores {(2 * square + 2 * 0.5) / 4:.3f}" in pose_error.note
+    assert f"without any position scores {2 * square / 4:.3f}" in pose_error.note
 
 
 def test_errors_a_person_can_judge() -> None:
