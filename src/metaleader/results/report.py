@@ -139,7 +139,8 @@ def table_rows(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     seeds = max(numbers["seeds"] for numbers in summary["learners"].values())
     to = f"to {summary['threshold']:g}"
     thresholds = next(iter(summary["learners"].values()))["datapoints_to_others"]
-    also = [f"{name} to {efficiency['threshold']:g}" for name, efficiency in thresholds.items()]
+    # The column of the score itself has the unit, in brackets.
+    also = [f"{name.partition(' (')[0]} to {efficiency['threshold']:g}" for name, efficiency in thresholds.items()]
     headings = ["learner", *(f"at {size}{few[size]}" for size in at), "final", *others, to, "reached", *also]
     rows = []
     for name, numbers in summary["learners"].items():
