@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jaxtyping
 import platformdirs
+from matplotlib.figure import Figure
 
 # Two CPU devices, so that what is spread over devices is tested on any machine; and fast compiling. In the environment,
 # so that the processes that tests start have the same.
@@ -66,6 +67,12 @@ def data_dir() -> Path:
     if not folder or not (Path(folder) / "mnist").is_dir():
         pytest.skip("METALEADER_DATA names no folder that holds mnist/")
     return Path(folder)
+
+
+@pytest.fixture
+def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For commands whose pictures are not looked at: figures are written blank, as drawing takes most of their time."""
+    monkeypatch.setattr(Figure, "draw", lambda *_: None)
 
 
 @pytest.fixture(scope="module")

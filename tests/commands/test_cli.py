@@ -25,6 +25,13 @@ from metaleader.runs.progress import steps
 SMOKE = ["run", "sinusoid", "--preset", "smoke"]
 
 
+@pytest.fixture(autouse=True)
+def _undrawn(request: pytest.FixtureRequest) -> None:
+    """The first test alone looks at pictures."""
+    if request.function is not test_every_experiment_runs_at_smoke_from_command_to_report:
+        request.getfixturevalue("blank_figures")
+
+
 @pytest.mark.parametrize(  # the others: where their streams are tested
     "name", ["rainbow-mnist", pytest.param("rainbow-digits", marks=pytest.mark.slow)]
 )

@@ -19,6 +19,8 @@ from metaleader.results.claims import claimed
 
 LEARNERS = ("ftml", "ftl", "toe", "scratch")
 
+pytestmark = pytest.mark.usefixtures("blank_figures")  # reports are drawn in results/test_metrics.py
+
 
 def planned(names: tuple[str, ...] = (), settings: tuple[str, ...] = (), seeds: int | None = None) -> Any:
     return reproduction.planned_jobs(names, "smoke", seeds, settings, Path("out"), None, "")

@@ -17,6 +17,8 @@ from metaleader.experiments import find
 from metaleader.experiments.plans import folder_name
 from metaleader.experiments.sweeps import jobs
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 OWN = """
 from dataclasses import dataclass, replace
 from helpers import ROUNDS

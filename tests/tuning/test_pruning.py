@@ -166,6 +166,7 @@ def test_the_folders_of_ended_trials_are_not_needed_to_go_on(
         tune(replace(pruned(bare, learners=("guess",)), pruning=Pruning(first=2, reduction=2)), resume=True)
 
 
+@pytest.mark.slow  # by default: the test after this one
 def test_two_workers_make_the_trials_of_one(tmp_path: Path, whole: tuple[dict[str, Any], Path]) -> None:
     workers = LocalWorkers[TrialJob, Ended | None](2, 1, perform)
     said: list[str] = []
