@@ -43,7 +43,7 @@ def keep_compiled() -> None:
     """Keep what is compiled for the next time, unless the user told JAX where to keep it already."""
     if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(platformdirs.user_cache_path("metaleader") / "compiled"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _use_cores(cores: int) -> None:
