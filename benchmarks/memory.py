@@ -41,7 +41,12 @@ from metaleader.results.metrics import Run
 from metaleader.results.statistics import t_interval
 from metaleader.runs.sweep import Workers
 
-POLICIES = {"reservoir": ("#0072B2", "o", "-"), "balanced": ("#D55E00", "^", "--"), "last": ("#009E73", "s", ":")}
+POLICIES = {
+    "reservoir": ("#0072B2", "o", "-"),
+    "balanced": ("#D55E00", "^", "--"),
+    "mixed": ("#CC79A7", "D", "-."),
+    "last": ("#009E73", "s", ":"),
+}
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class MemoryOptions(Options):
 
     percent: tuple[float, ...] = (30, 10, 3, 1)
     """Budgets, in per cent of all datapoints of the stream; 100 is always there."""
-    policies: tuple[str, ...] = ("reservoir", "balanced", "last")
+    policies: tuple[str, ...] = ("reservoir", "balanced", "mixed", "last")
     """Policies to compare."""
     out: Path = Path("runs/memory")
     """Folder for the runs."""

@@ -206,6 +206,14 @@ class Memory:
         chance = np.random.default_rng([*self.seed, self.total])
         if policy == "reservoir":
             return reservoir(chance, self.everything, coming, self.total, most)
+        if policy == "mixed":
+            newest = range(self.total + len(coming) - most // 2, self.total + len(coming))
+            older = [example for example in [*self.everything, *coming] if example.number not in newest]
+            before = max(self.total - most // 2, 0)
+            inside = sorted((old for old in older if old.number < before), key=lambda example: example.number)
+            leaving = sorted((old for old in older if old.number >= before), key=lambda example: example.number)
+            new = [example for example in [*self.everything, *coming] if example.number in newest]
+            return [*reservoir(chance, inside, leaving, before, most - most // 2), *new]
         share = max(most // len(self.tasks), 1)
 
         def some(kept: list[Example]) -> list[Example]:

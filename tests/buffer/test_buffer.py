@@ -201,7 +201,13 @@ def test_what_chance_keeps_of_interleaved_tasks_is_what_plain_lists_keep_by_the_
 
 @pytest.mark.parametrize(
     "retention",
-    [Retention(), Retention("last", 1500), Retention("reservoir", 1500), Retention("balanced", 1500)],
+    [
+        Retention(),
+        Retention("last", 1500),
+        Retention("reservoir", 1500),
+        Retention("balanced", 1500),
+        Retention("mixed", 1500),
+    ],
     ids=str,
 )
 def test_every_place_holds_its_datapoint_after_the_buffer_grew(retention: Retention) -> None:
@@ -213,7 +219,7 @@ def test_every_place_holds_its_datapoint_after_the_buffer_grew(retention: Retent
         sent[task] += range(15 * i, 15 * i + 15)
         buffer = retention.append(buffer, f"task {task}", numbered(15 * i, 15))
     rows = held(buffer)
-    assert buffer.size == {"all": 2100, "last": 1500, "reservoir": 1500, "balanced": 70 * 21}[retention.policy]
+    assert buffer.size == {"all": 2100, "balanced": 70 * 21}.get(retention.policy, 1500)
     assert len(buffer.order) == len(buffer.data.inputs) == (4096 if retention.policy == "all" else 1500)
     assert len(buffer.counts) == 128
     assert len(set(buffer.order[: buffer.size].tolist())) == buffer.size  # no slot is two datapoints'
@@ -256,7 +262,7 @@ def of_many_types(first: int, n: int) -> Batch:
     "retention",
     [
         Retention(),
-        *(Retention(policy, 9) for policy in ("last", "reservoir", "balanced")),
+        *(Retention(policy, 9) for policy in ("last", "reservoir", "balanced", "mixed")),
         Retention("last", 2, "tasks"),
     ],
     ids=str,

@@ -15,6 +15,7 @@ from problems import CURVES, points
 POLICIES = [
     Retention("reservoir", 12),
     Retention("balanced", 12),
+    Retention("mixed", 12),
     Retention("last", 12),
     Retention("balanced", 12 * 8, "bytes"),
 ]
@@ -103,7 +104,23 @@ def test_every_policy_keeps_what_it_says() -> None:
     assert held(filled(Retention("last", 1), tasks=2)) == {1: [19]}
 
 
-@pytest.mark.parametrize("policy", ["reservoir", "balanced", "last"])
+@pytest.mark.parametrize(("budget", "chunk"), [(1, 7), (2, 20), (9, 7), (50, 7)])
+def test_half_is_the_newest_and_half_a_sample_of_what_came_before(budget: int, chunk: int) -> None:
+    """Over many seeds, each earlier datapoint is kept as often as any other; the fixed seeds allow for chance."""
+    newest, runs, counts = budget // 2, 40, np.zeros(60)
+    for seed in range(runs):
+        found = held(filled(Retention("mixed", budget), tasks=3, each=20, chunk=chunk, seed=seed))
+        numbers = [20 * task + number for task, of in found.items() for number in of]
+        assert len(numbers) == budget
+        assert set(range(60 - newest, 60)) <= set(numbers)
+        counts[numbers] += 1
+    p = (budget - newest) / (60 - newest)
+    expected, spread = runs * p, max(np.sqrt(runs * p * (1 - p)), 1)
+    assert np.abs(counts[: 60 - newest] - expected).max() < 4.5 * spread
+    assert abs(counts[:20].sum() - 20 * expected) < 4 * np.sqrt(20) * spread  # the first are not favoured, nor left out
+
+
+@pytest.mark.parametrize("policy", ["reservoir", "balanced", "mixed", "last"])
 def test_with_a_budget_for_everything_everything_is_kept(policy: Any) -> None:
     assert held(filled(Retention(policy, 4 * 20 * 4), tasks=4)) == held(filled(Retention(), tasks=4))
 
@@ -164,7 +181,7 @@ def test_ftml_with_room_for_everything_is_ftml() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"budget": 5}, "policy must be reservoir, balanced or last for a budget of 5, got all"),
+        ({"budget": 5}, "policy must be reservoir, balanced, mixed or last for a budget of 5, got all"),
         ({"policy": "last"}, "budget must be at least 1 for the policy last, got None"),
         ({"policy": "balanced", "budget": 0}, "budget must be at least 1 for the policy balanced, got 0"),
         ({"policy": "balanced", "budget": 3, "unit": "tasks"}, "unit must be datapoints or bytes"),

@@ -97,6 +97,7 @@ RETENTIONS = (
     Retention("reservoir", 3),
     Retention("last", 80, "bytes"),
     Retention("balanced", 2),
+    Retention("mixed", 9),
 )
 
 

@@ -33,6 +33,7 @@ class Retention:
       `min(1, budget / n)` (Algorithm R; Vitter, 1985).
     - `balanced`: the same number of each task, `budget // tasks`, a uniform sample within the task; what is left over
       stays unused. Where there are more tasks than the budget, one datapoint of each of those observed last.
+    - `mixed`: half of the budget, rounded down, for the newest datapoints, the rest for a reservoir of all before them.
     - `last`: the newest datapoints, whichever tasks they are of; or with `unit` tasks, what was held of the tasks
       observed last.
 
@@ -41,7 +42,7 @@ class Retention:
             another policy than `last`.
     """
 
-    policy: Literal["all", "reservoir", "balanced", "last"] = "all"
+    policy: Literal["all", "reservoir", "balanced", "mixed", "last"] = "all"
     """Which datapoints are kept."""
     budget: int | None = None
     """How much is kept at most, in units; for every policy but `all`."""
@@ -51,7 +52,8 @@ class Retention:
     def __post_init__(self) -> None:
         if self.policy == "all" and self.budget is not None:
             raise ValueError(
-                f"policy must be reservoir, balanced or last for a budget of {self.budget}, got all (which has none)"
+                f"policy must be reservoir, balanced, mixed or last for a budget of {self.budget}, got all (which has "
+                "none)"
             )
         if self.policy != "all" and (self.budget is None or self.budget < 1):
             raise ValueError(f"budget must be at least 1 for the policy {self.policy}, got {self.budget}")
@@ -105,12 +107,20 @@ class Retention:
         if most is None:  # the budget counts tasks
             owners = np.append(np.repeat(np.arange(len(came.counts)), came.counts), np.full(came.arriving, came.row))
             return np.flatnonzero((came.ages < self.budget)[owners])
+        total = int(came.buffer.total)
+        by_arrival = np.argsort(np.append(came.buffer.arrivals[:held], total + np.arange(came.arriving)), kind="stable")
         if self.policy == "last":
-            arrivals = np.append(came.buffer.arrivals[:held], came.buffer.total + np.arange(came.arriving))
-            return np.sort(np.argsort(arrivals, kind="stable")[-most:])
-        chance = np.random.default_rng([*map(int, came.buffer.seed), int(came.buffer.total)])
+            return np.sort(by_arrival[-most:])
+        chance = np.random.default_rng([*map(int, came.buffer.seed), total])
         if self.policy == "reservoir":
-            return reservoir(chance, held, came.arriving, int(came.buffer.total), most)
+            return reservoir(chance, held, came.arriving, total, most)
+        if self.policy == "mixed":
+            # What is no longer among the newest arrives at the reservoir, which has seen all that did so before.
+            before, newest = max(total - most // 2, 0), min(most // 2, total + came.arriving)
+            older = by_arrival[: len(by_arrival) - newest]
+            inside = held - min(most // 2, total)
+            among = reservoir(chance, inside, len(older) - inside, before, most - most // 2)
+            return np.sort(np.append(older[among], by_arrival[len(older) :]))
         share, starts = max(most // len(came.counts), 1), np.cumsum(came.counts) - came.counts
 
         def sample(row: int) -> Kept:
