@@ -414,9 +414,9 @@ def test_all_parts_make_a_page(
         assert all(outcome.as_text(each).strip() in text for each in of_part.tables)
         assert all(outcome.sentence(bar) in said for bar in of_part.bars)
     (stored,) = found["rounds"].tables
-    held = {tuple(row[:2]): int(row[-1].replace(",", "")) for row in stored.rows}
-    assert held["FTML, reservoir of 1000", "60"] == held["FTML, last 1000", "60"] == 1000
-    assert held["FTML", "60"] > 1200 > held["FTML", "2"] > 40  # 20 of each task, and what was observed since
+    held = {tuple(row[:2]): float(row[-1]) for row in stored.rows}
+    assert held["FTML, reservoir of 1000", "60"] == held["FTML, last 1000", "60"] == held["FTML, last 1000", "2"]
+    assert held["FTML", "60"] > 1.5 * held["FTML", "2"]  # 20 of each task, and what was observed since
     by_steps, by_datapoints = found["scaling"].tables
     assert [row[0] for row in by_steps.rows] == ["5", "80"]
     assert [row[0] for row in by_datapoints.rows] == ["10", "100"]
