@@ -1,3 +1,4 @@
+from . import streams
 from .buffer import Recency, Retention
 from .errors import UserError
 from .experiments import EXPERIMENTS, Experiment, Preset
@@ -129,4 +130,5 @@ __all__ = [
     "resume",
     "run",
     "squared_error",
+    "streams",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -53,6 +53,17 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     meant = f"did you mean {' or '.join(near)}? " if near else ""
     listed = f"There are {', '.join(known)}" if len(known) <= MANY else f"There are {len(known)}"
     return f"unknown {kind} {name!r}: {meant}{listed}"
+
+
+def listed(names: Sequence[str], many: int = MANY) -> str:
+    """Names in one line, the first of them where there are many."""
+    return ", ".join(at_most(names, many))
+
+
+def at_most(names: Sequence[str], many: int = MANY) -> list[str]:
+    """The first of the names, and how many more there are."""
+    more = len(names) - many
+    return [*names[:many], *([f"and {more} more"] if more > 0 else [])]
 
 
 def printable(text: str) -> str:

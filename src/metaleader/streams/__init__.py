@@ -5,6 +5,7 @@ from metaleader.streams.coloured import ColouredDigits, ColouredMnist
 from metaleader.streams.pose import Pose
 from metaleader.streams.rainbow import RainbowDigits, RainbowMnist
 from metaleader.streams.sinusoid import Sinusoid
+from metaleader.streams.table import Table, from_table
 from metaleader.streams.task import Stream, Task
 
 __all__ = [
@@ -16,5 +17,7 @@ __all__ = [
     "RainbowMnist",
     "Sinusoid",
     "Stream",
+    "Table",
     "Task",
+    "from_table",
 ]
