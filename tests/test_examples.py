@@ -58,10 +58,16 @@ def test_the_readme_shows_code() -> None:
     assert python_of_the_readme()
 
 
-@pytest.mark.parametrize("name", ["own_learner", "own_stream", "own_metric"])
+@pytest.mark.parametrize("name", ["own_learner", "own_stream", "own_metric", "own_table"])
 def test_the_short_examples_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     path = ROOT / "examples" / f"{name}.py"
     assert len(path.read_text().splitlines()) < 40
     runpy.run_path(str(path), run_name="__main__")
     shown = capsys.readouterr().out
-    assert {"own_learner": "mean of user", "own_stream": "after 0 readings", "own_metric": "macro F1"}[name] in shown
+    expected = {
+        "own_learner": "mean of user",
+        "own_stream": "after 0 readings",
+        "own_metric": "macro F1",
+        "own_table": "in RMSE of sold, in the unit of 'sold'",
+    }
+    assert expected[name] in shown

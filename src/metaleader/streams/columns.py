@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import numbers
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 ColumnKind: TypeAlias = Literal["numeric", "categorical", "date", "text", "left out"]
 MISSING = "(missing)"  # what a category is called where there is none
 FEW = 20  # so many different words are categories however few rows there are
+WRITTEN_DATE = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d+)?)?)?")
 DAY = 86_400e6  # in microseconds
 
 
@@ -118,10 +120,10 @@ def read(series: nw.Series[Any], told: str | None = None) -> Column:
         values, kind = _days(series, absent, base), "date"
     else:
         values, kind = _numbers(series, absent, base), "numeric"
-    if (infinite := np.flatnonzero(np.isinf(values))).size:
+    if (beyond := np.flatnonzero(np.abs(values) > np.finfo(np.float32).max)).size:
         raise UserError(
-            f"column {name!r} must hold finite numbers: row {infinite[0]} holds {values[infinite[0]]}, one of "
-            f"{infinite.size}; replace them, or mark them as missing"
+            f"column {name!r} must hold finite numbers, of 32 bits: row {beyond[0]} holds {values[beyond[0]]:g}, one "
+            f"of {beyond.size} such; replace them, or mark them as missing"
         )
     present = values[~np.isnan(values)]
     if not present.size:
@@ -143,15 +145,16 @@ def _base(series: nw.Series[Any], absent: np.ndarray) -> Literal["numbers", "wor
     if dtype in (nw.Date, nw.Datetime):
         return "dates"
     if dtype in (nw.String, nw.Categorical, nw.Enum):
-        return "words"
-    kinds: dict[str, int] = {}
-    for row in np.flatnonzero(~absent):
-        kinds.setdefault(_kind_of(series[int(row)]), int(row))
+        written = set(series.filter(~series.is_null()).to_list())
+        return "dates" if all(map(WRITTEN_DATE.fullmatch, written)) else "words"
+    values, kinds = series.to_list(), dict[str, int]()
+    for row in np.flatnonzero(~absent).tolist():
+        kinds.setdefault(_kind_of(values[row]), row)
     if len(kinds) > 1:
         (one, first), (other, second) = list(kinds.items())[:2]
         raise UserError(
-            f"column {series.name!r} mixes types, {one} ({series[first]!r} in row {first}) and {other} "
-            f"({series[second]!r} in row {second}): convert it to one, for instance by .astype(str), or "
+            f"column {series.name!r} mixes types, {one} ({values[first]!r} in row {first}) and {other} "
+            f"({values[second]!r} in row {second}): convert it to one, for instance by .astype(str), or "
             f"{_leave_out(str(series.name))}"
         )
     match next(iter(kinds)):
@@ -187,13 +190,13 @@ def _numbers(series: nw.Series[Any], absent: np.ndarray, base: str) -> np.ndarra
         values = series.cast(nw.Float64).to_numpy()
     else:
         values = np.full(len(absent), np.nan)
-        for row in np.flatnonzero(~absent):
-            value = series[int(row)]
+        given = series.to_list()
+        for row in np.flatnonzero(~absent).tolist():
             try:
-                values[row] = float(value)
+                values[row] = float(given[row])
             except (TypeError, ValueError) as error:
                 raise UserError(
-                    f"column {series.name!r} cannot be numeric: row {row} holds {value!r}; repair it, or choose "
+                    f"column {series.name!r} cannot be numeric: row {row} holds {given[row]!r}; repair it, or choose "
                     "'categorical'"
                 ) from error
     return np.array(values, np.float64)
@@ -206,17 +209,16 @@ def _days(series: nw.Series[Any], absent: np.ndarray, base: str) -> np.ndarray:
     if series.dtype in (nw.Date, nw.Datetime):
         times = series.cast(nw.Datetime("us")) if series.dtype == nw.Date else series
         return np.array(times.dt.timestamp("us").cast(nw.Float64).to_numpy(), np.float64) / DAY
-    values = np.full(len(absent), np.nan)
-    for row in np.flatnonzero(~absent):
-        value = series[int(row)]
+    values, given = np.full(len(absent), np.nan), series.to_list()
+    for row in np.flatnonzero(~absent).tolist():
         try:
             if base == "numbers":
                 raise ValueError("a number")
-            values[row] = np.datetime64(value, "us").astype(np.int64) / DAY
+            values[row] = np.datetime64(given[row], "us").astype(np.int64) / DAY
         except ValueError as error:
             raise UserError(
-                f"column {series.name!r} cannot be a date: row {row} holds {value!r}; convert it to dates, or write "
-                "them as 2024-12-31"
+                f"column {series.name!r} cannot be a date: row {row} holds {given[row]!r}; convert it to dates, or "
+                "write them as 2024-12-31"
             ) from error
     return values
 

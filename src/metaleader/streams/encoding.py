@@ -117,7 +117,7 @@ def target_of(goal: Column, kind: TargetKind | None, rows: np.ndarray, fit: np.n
         raise UserError(f"target {goal.name!r} holds dates: give a number, such as the days until then")
     distinct = np.array(sorted(set(values.tolist())), values.dtype)
     if len(distinct) == 1:
-        raise UserError(f"target {goal.name!r} is constant, always {distinct[0]!r}: there is nothing to predict")
+        raise UserError(f"target {goal.name!r} is constant, always {labels(distinct)[0]}: there is nothing to predict")
     number = goal.kind == "numeric"
     whole = number and bool((distinct == np.rint(distinct)).all())
     if kind is None:

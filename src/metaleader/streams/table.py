@@ -189,7 +189,7 @@ def from_table(
     the classes are of the whole table.
 
     >>> import pandas as pd
-    >>> rows = [(shop, day, float(day % 7 + shop)) for shop in range(4) for day in range(20)]
+    >>> rows = [(shop, day, day % 7 + shop / 2) for shop in range(4) for day in range(20)]
     >>> table = from_table(pd.DataFrame(rows, columns=["shop", "day", "sales"]), group="shop", target="sales",
     ...     columns={"day": "numeric"})
     >>> table.kind, table.features, len(table.stream(0))
@@ -295,7 +295,9 @@ def _check(
                 raise UserError(f"{other} and {role} are the same column, {name!r}: choose another for one of them")
     for taken in (group, target, separate):
         if taken in told:
-            raise UserError(f"columns tells the kind of {taken!r}, which is no input: remove it (kind= is the target's)")
+            raise UserError(
+                f"columns tells the kind of {taken!r}, which is no input: remove it (kind= is the target's)"
+            )
     if kind is not None and kind not in get_args(TargetKind):
         raise UserError(unknown("kind of target", kind, get_args(TargetKind)))
     if tasks is not None and tasks not in get_args(TaskOrder):
