@@ -55,6 +55,8 @@ def test_kinds_are_found_and_told() -> None:
     }
     assert found.features == ("size", "rooms", "sold", "size missing", "city=Bern", "city=Oslo", "city=Rome")
     assert found.left_out == ("column 'remark': text, 120 different values",)
+    categories = frame().assign(rooms=lambda data: data.rooms.astype("category"))
+    assert table(categories).features[3:8] == tuple(f"rooms={i}" for i in range(1, 6))
     told = table(columns={"rooms": "categorical", "city": "left out", "size": "text"})
     assert told.features == ("sold", *(f"rooms={i}" for i in range(1, 6)))
     assert told.left_out[:2] == ("column 'size': text, 109 different values", "column 'city': as told")
@@ -165,6 +167,7 @@ def test_held_out_rows() -> None:
     for mark in (np.arange(120) % 3 == 0, np.where(np.arange(120) % 3 == 0, "test", "train")):
         marked = table(data.assign(later=mark), held_out="later")
         assert "later" not in marked.features
+        assert "held out: rows marked by 'later', 40 rows" in marked.describe()
         for group in marked.tasks:
             assert group.test is not None
             assert (group.test % 3 == 0).all()
@@ -241,6 +244,15 @@ def test_pandas_and_polars_give_the_same() -> None:
         assert a.checksum == b.checksum
 
 
+def test_nan_is_missing_in_polars_too() -> None:
+    pl = pytest.importorskip("polars")
+    data = pl.DataFrame({name: frame()[name].to_list() for name in ("user", "size", "price")})
+    data = data.with_columns(level=pl.col("size").floor())
+    found = table(data, columns={"level": "categorical"})
+    assert {column.name: column.missing for column in found.columns} == {"size": 11, "level": 11}
+    assert "level=nan" not in found.features
+
+
 @pytest.mark.parametrize(
     ("change", "settings", "message"),
     [
@@ -249,6 +261,11 @@ def test_pandas_and_polars_give_the_same() -> None:
         ({}, {"columns": {"town": "text"}}, "unknown column 'town': "),
         ({}, {"columns": {"city": "number"}}, "column 'city': unknown kind 'number': did you mean numeric"),
         ({}, {"columns": {"city": "numeric"}}, "column 'city' cannot be numeric: row 0 holds 'Oslo'"),
+        (
+            {},
+            {"columns": {"sold": "numeric"}},
+            "column 'sold' cannot be numeric: row 0 .* choose 'categorical' or 'date'",
+        ),
         ({}, {"columns": {"rooms": "date"}}, "column 'rooms' cannot be a date: row 0 holds"),
         ({}, {"columns": {"price": "numeric"}}, "tells the kind of 'price', which is no input"),
         ({}, {"group": "price"}, "group and target are the same column, 'price'"),
@@ -260,6 +277,11 @@ def test_pandas_and_polars_give_the_same() -> None:
         ({}, {"target": "city", "kind": "regression"}, "holds words such as 'Bern': a regression needs numbers"),
         ({}, {"target": "remark"}, "target 'remark' holds 120 different words in 120 rows, which is text"),
         ({}, {"target": "sold"}, "target 'sold' holds dates"),
+        (
+            {"price": [1.0, np.nan] * 60, "sold": [None, pd.Timestamp("2024-01-01")] * 60},
+            {"order": "sold"},
+            "no row has a value of 'user' and 'price' and 'sold' at once",
+        ),
         ({}, {"group": "remark"}, "every value of 'remark' has one row only"),
         (
             {},
@@ -270,7 +292,7 @@ def test_pandas_and_polars_give_the_same() -> None:
         ({}, {"smallest": 1}, "smallest must be from 2"),
         ({"price": 3.5}, {}, "target 'price' is constant, always 3.5"),
         ({"user": "me"}, {}, "'user' has one value, 'me', hence there is one task"),
-        ({"size": None}, {}, "all values of column 'size' are missing: leave it out by columns={'size': 'left out'}"),
+        ({"size": None}, {}, "all values of column 'size' are missing: if it is an input, leave it out by col"),
         ({"size": np.inf}, {}, "column 'size' must hold finite numbers, of 32 bits: row 0 holds inf, one of 120"),
         (
             {"size": [1, "two"] * 60},

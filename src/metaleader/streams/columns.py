@@ -107,9 +107,11 @@ def read(series: nw.Series[Any], told: str | None = None) -> Column:
     absent = np.asarray(series.is_null().to_numpy(), bool)
     if told == "left out":
         return Column(name, "left out", np.full(len(absent), np.nan), int(absent.sum()), 0)
+    base = "none" if absent.all() else _base(series, absent)
+    if base == "numbers":  # NaN is missing, too, where a library tells the two apart
+        absent = np.isnan(_numbers(series, absent, base))
     if absent.all():
         raise UserError(f"all values of column {name!r} are missing: {_leave_out(name)}")
-    base = _base(series, absent)
     if told in ("categorical", "text") or (told is None and base == "words"):
         words = _words(series, absent)
         distinct = len(set(words[~absent]))
@@ -126,8 +128,6 @@ def read(series: nw.Series[Any], told: str | None = None) -> Column:
             f"of {beyond.size} such; replace them, or mark them as missing"
         )
     present = values[~np.isnan(values)]
-    if not present.size:
-        raise UserError(f"all values of column {name!r} are missing (NaN): {_leave_out(name)}")
     return Column(name, kind, values, len(values) - len(present), len(np.unique(present)))
 
 
@@ -144,7 +144,9 @@ def _base(series: nw.Series[Any], absent: np.ndarray) -> Literal["numbers", "wor
         return "numbers"
     if dtype in (nw.Date, nw.Datetime):
         return "dates"
-    if dtype in (nw.String, nw.Categorical, nw.Enum):
+    if dtype in (nw.Categorical, nw.Enum):
+        return "words"
+    if dtype == nw.String:
         written = set(series.filter(~series.is_null()).to_list())
         return "dates" if all(map(WRITTEN_DATE.fullmatch, written)) else "words"
     values, kinds = series.to_list(), dict[str, int]()
@@ -154,7 +156,7 @@ def _base(series: nw.Series[Any], absent: np.ndarray) -> Literal["numbers", "wor
         (one, first), (other, second) = list(kinds.items())[:2]
         raise UserError(
             f"column {series.name!r} mixes types, {one} ({values[first]!r} in row {first}) and {other} "
-            f"({values[second]!r} in row {second}): convert it to one, for instance by .astype(str), or "
+            f"({values[second]!r} in row {second}): convert it to one, for instance by .astype(str), or, "
             f"{_leave_out(str(series.name))}"
         )
     match next(iter(kinds)):
@@ -167,7 +169,7 @@ def _base(series: nw.Series[Any], absent: np.ndarray) -> Literal["numbers", "wor
         case other:
             raise UserError(
                 f"column {series.name!r} holds values of type {other}, expected numbers, words or dates: convert it, "
-                f"or {_leave_out(str(series.name))}"
+                f"or, {_leave_out(str(series.name))}"
             )
 
 
@@ -197,7 +199,7 @@ def _numbers(series: nw.Series[Any], absent: np.ndarray, base: str) -> np.ndarra
             except (TypeError, ValueError) as error:
                 raise UserError(
                     f"column {series.name!r} cannot be numeric: row {row} holds {given[row]!r}; repair it, or choose "
-                    "'categorical'"
+                    "'categorical' or 'date'"
                 ) from error
     return np.array(values, np.float64)
 
@@ -234,4 +236,4 @@ def _label(value: Any) -> str:
 
 
 def _leave_out(name: str) -> str:
-    return f"leave it out by columns={{{name!r}: 'left out'}}"
+    return f"if it is an input, leave it out by columns={{{name!r}: 'left out'}}"

@@ -55,7 +55,7 @@ class Table:
         columns: of the table, from which the inputs are made.
         group: the name of the column of tasks.
         order: that of the column of times, if there is one.
-        held_out: which rows are held out, as `from_table` takes it.
+        held_out: which rows are held out, in words.
     """
 
     target: Target
@@ -162,7 +162,7 @@ class Table:
             f"order: tasks by {'seed, the first ones among themselves' if self.shuffled else 'their first row'}, rows "
             + ("as in the table" if self.order is None else f"by {self.order!r}"),
             f"fitted on the {fit} rows to learn from of the first {self.first} tasks: scales, what is imputed, and "
-            "categories (later ones count as rare)",
+            "categories (later ones count as rare, or as none)",
             *(["left out:", *(f"  {text}" for text in at_most(self.left_out))] if self.left_out else []),
             *(f"warning: {text}" for text in self.warnings),
         ]
@@ -185,8 +185,8 @@ def from_table(
     """A data frame as a stream: the rows of each group are a task.
 
     Nothing is learned from what is not yet there: numbers are scaled, missing ones imputed and categories encoded by
-    transformers of scikit-learn that are fitted on the first tasks alone, on the rows to learn from. Only the names of
-    the classes are of the whole table.
+    transformers of scikit-learn that are fitted on the first tasks alone, on the rows to learn from. Kinds of
+    columns and the names of classes are found in the whole table.
 
     >>> import pandas as pd
     >>> rows = [(shop, day, day % 7 + shop / 2) for shop in range(4) for day in range(20)]
@@ -232,6 +232,10 @@ def from_table(
     time = None if order is None else _time(kinds.read(frame[order], "date" if told.get(order) == "date" else None))
     present = groups.present & goal.present & (True if time is None else time.present)
     rows = np.flatnonzero(present)
+    if not rows.size:
+        raise UserError(
+            f"no row has a value of {' and '.join(map(repr, names))} at once: fill in those that are missing"
+        )
     if time is not None:
         rows = rows[np.argsort(time.values[rows], kind="stable")]
     used = [n for n in frame.columns if n not in (group, target, separate) and (n != order or n in told)]
@@ -274,7 +278,7 @@ def from_table(
         tuple(inputs),
         group,
         order,
-        held,
+        held if separate is None else f"rows marked by {separate!r}",
     )
 
 
