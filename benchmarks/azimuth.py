@@ -46,7 +46,7 @@ def turned(drawn: scene.Scene, random: np.random.Generator, poses: int) -> Itera
     where both ends of an object look alike, so that azimuth cannot be told from azimuth + 180 degrees.
     """
     for _ in range(poses):
-        x, y, azimuth = random.uniform([-scene.REACH, -scene.REACH, 0], [scene.REACH, scene.REACH, 2 * np.pi])
+        x, y, azimuth = scene.draw_pose(random)
         turns = (0, np.pi, random.uniform(-NEARLY, NEARLY))
         image, half, nearly = (drawn.image(x, y, azimuth + turn).astype(float) for turn in turns)
         yield np.abs(half - image).mean(), np.abs(nearly - image).mean(), drawn.shows_dot(image.astype(np.uint8))

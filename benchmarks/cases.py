@@ -44,6 +44,8 @@ class Case:
         step_size: of the inner gradient steps.
         regression: squared error against moments of the image, instead of smoothed cross-entropy against its label.
         rounds: how often it is measured, relative to the others: a heavy net less often.
+        loss_apart: how far apart, relative, two programs' losses may be in single precision, where the rounding of one
+            inner step moves the next through batch normalisation, ever further.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Case:
     step_size: float = 0.1
     regression: bool = False
     rounds: float = 1.0
+    loss_apart: float = 1e-2
 
     @property
     def problem(self) -> Problem:
@@ -63,7 +66,7 @@ class Case:
 CASES = {
     "rainbow-mnist": Case("Rainbow MNIST net", ConvNet(depth=4, stride=2)),
     "mlp": Case("MLP 2352-200-200-10", MLP(inputs=28 * 28 * 3, outputs=10, width=200), step_size=0.01),
-    "pose": Case("pose net", PoseNet(), step_size=0.01, regression=True, rounds=0.4),
+    "pose": Case("pose net", PoseNet(), step_size=0.01, regression=True, rounds=0.4, loss_apart=5e-2),
 }
 
 

@@ -51,8 +51,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     known = list(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     meant = f"did you mean {' or '.join(near)}? " if near else ""
-    listed = f"There are {', '.join(known)}" if len(known) <= MANY else f"There are {len(known)}"
-    return f"unknown {kind} {name!r}: {meant}{listed}"
+    there_are = f"There are {', '.join(known)}" if len(known) <= MANY else f"There are {len(known)}"
+    return f"unknown {kind} {name!r}: {meant}{there_are}"
 
 
 def listed(names: Sequence[str], many: int = MANY) -> str:

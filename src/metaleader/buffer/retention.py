@@ -108,19 +108,19 @@ class Retention:
             owners = np.append(np.repeat(np.arange(len(came.counts)), came.counts), np.full(came.arriving, came.row))
             return np.flatnonzero((came.ages < self.budget)[owners])
         total = int(came.buffer.total)
-        by_arrival = np.argsort(np.append(came.buffer.arrivals[:held], total + np.arange(came.arriving)), kind="stable")
-        if self.policy == "last":
-            return np.sort(by_arrival[-most:])
         chance = np.random.default_rng([*map(int, came.buffer.seed), total])
         if self.policy == "reservoir":
             return reservoir(chance, held, came.arriving, total, most)
-        if self.policy == "mixed":
+        if self.policy in ("last", "mixed"):
+            window = most if self.policy == "last" else most // 2
+            arrivals = np.append(came.buffer.arrivals[:held], total + np.arange(came.arriving))
+            older, newest = np.split(np.argsort(arrivals, kind="stable"), [max(len(arrivals) - window, 0)])
+            if self.policy == "last":
+                return np.sort(newest)
             # What is no longer among the newest arrives at the reservoir, which has seen all that did so before.
-            before, newest = max(total - most // 2, 0), min(most // 2, total + came.arriving)
-            older = by_arrival[: len(by_arrival) - newest]
-            inside = held - min(most // 2, total)
-            among = reservoir(chance, inside, len(older) - inside, before, most - most // 2)
-            return np.sort(np.append(older[among], by_arrival[len(older) :]))
+            inside = held - min(window, total)
+            among = reservoir(chance, inside, len(older) - inside, max(total - window, 0), most - window)
+            return np.sort(np.append(older[among], newest))
         share, starts = max(most // len(came.counts), 1), np.cumsum(came.counts) - came.counts
 
         def sample(row: int) -> Kept:

@@ -197,7 +197,7 @@ def _render_task(settings: Rendering, folder: Path, task: int, name: str) -> Non
     images: list[np.ndarray] = []
     targets: list[list[float]] = []
     while len(images) < settings.images + settings.held_out:
-        x, y, azimuth = poses.uniform([-scene.REACH, -scene.REACH, 0], [scene.REACH, scene.REACH, 2 * np.pi])
+        x, y, azimuth = scene.draw_pose(poses)
         image = drawn.image(x, y, azimuth)
         if drawn.shows_dot(image):  # without it, no one could tell which corner of the table is which
             images.append(image)

@@ -95,6 +95,11 @@ def draw_camera(random: np.random.Generator) -> Camera:
     return Camera((most + least) / 2 @ axes + distance * back, *axes)
 
 
+def draw_pose(random: np.random.Generator) -> Float[np.ndarray, " 3"]:
+    """Where an object stands, x and y within `REACH`, and its azimuth in radians, each uniform."""
+    return random.uniform([-REACH, -REACH, 0], [REACH, REACH, 2 * np.pi])
+
+
 class Scene:
     """A scene that MuJoCo draws; one OpenGL context must be current in the process."""
 
