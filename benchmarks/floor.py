@@ -82,7 +82,15 @@ def operations(products: Products) -> int:
 
 
 def contenders(products: Products, tasks: int) -> dict[str, Function]:
-    """The products of `tasks` tasks by XLA, by NumPy's BLAS and by PyTorch, each core taking its share of them."""
+    """The products of `tasks` tasks by XLA, by NumPy's BLAS and by PyTorch, each core taking its share of them.
+
+    A GPU takes the product of all tasks at once, by XLA and by PyTorch.
+    """
+    if jax.default_backend() != "cpu":
+        return {
+            "floor: products by XLA": _batched_by_xla(products, tasks),
+            "floor: products by PyTorch": _batched_by_torch(products, tasks),
+        }
     cores = jax.local_device_count()
     shares = {product: max(1, round(times * tasks / cores)) for product, times in products.items()}
     return {
@@ -125,6 +133,46 @@ def _by_xla(shares: dict[Product, int], cores: int) -> Function:
     everywhere = jax.device_put(operands, NamedSharding(mesh, PartitionSpec()))
     compiled = jax.jit(spread).lower(everywhere).compile()
     return lambda: jax.block_until_ready(compiled(everywhere))
+
+
+def _batched_by_xla(products: Products, tasks: int) -> Function:
+    random = np.random.default_rng(0)
+    operands = [jax.device_put(_operands(product, random, tasks, OPERANDS)) for product in products]
+
+    def all_of_them(operands: list[tuple[Any, Any]]) -> list[Any]:
+        results = []
+        for (product, times), (a, b) in zip(products.items(), operands, strict=True):
+            dimensions = (((1 if product.left else 2,), (2 if product.right else 1,)), ((0,), (0,)))
+
+            def again(i: Any, _: Any, a: Any = a, b: Any = b, dimensions: Any = dimensions) -> Any:
+                right = jnp.broadcast_to(b[i % OPERANDS], (tasks, *b.shape[1:]))
+                return jax.lax.dot_general(a, right, dimensions)
+
+            zeros = jnp.zeros((tasks, product.rows, product.columns))
+            results.append(jax.lax.fori_loop(0, times, again, zeros))
+        return results
+
+    compiled = jax.jit(all_of_them).lower(operands).compile()
+    return lambda: jax.block_until_ready(compiled(operands))
+
+
+def _batched_by_torch(products: Products, tasks: int) -> Function:
+    import torch
+
+    random, work = np.random.default_rng(0), []
+    for product, times in products.items():
+        a, b = (torch.from_numpy(each).cuda() for each in _operands(product, random, tasks, tasks))
+        out = torch.empty(tasks, product.rows, product.columns, device="cuda")
+        work.append((a.mT if product.left else a, b.mT if product.right else b, out, times))
+
+    def run() -> None:
+        with torch.inference_mode():
+            for a, b, out, times in work:
+                for _ in range(times):
+                    torch.bmm(a, b, out=out)
+        torch.cuda.synchronize()
+
+    return run
 
 
 def _by_numpy(shares: dict[Product, int], cores: int) -> Function:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - as everyone calls it
@@ -14,6 +15,11 @@ from torch.func import functional_call, grad, grad_and_value, vmap
 from benchmarks.cases import Case, Data
 
 MetaGradient = Callable[[], tuple[float, dict[str, Tensor]]]  # the loss and the gradient by name, when it is done
+
+
+def device() -> str:
+    """Where PyTorch computes: where JAX does."""
+    return "cpu" if jax.default_backend() == "cpu" else "cuda"
 
 
 class Tensors(NamedTuple):
@@ -35,7 +41,7 @@ class Tensors(NamedTuple):
                 images if images.is_floating_point() else images.float() / 255,
                 targets if targets.is_floating_point() else targets.long(),
             ]
-        return cls(*tensors)
+        return cls(*(tensor.to(device()) for tensor in tensors))
 
 
 class Flat(nn.Module):
@@ -71,7 +77,7 @@ class SoftArgmax(nn.Module):
         """Coordinates from -1 to 1, `(n, 2 c)`."""
         height, width = maps.shape[-2:]
         share = maps.flatten(2).softmax(-1).view(maps.shape)
-        x, y = (torch.linspace(-1, 1, size, dtype=maps.dtype) for size in (width, height))
+        x, y = (torch.linspace(-1, 1, size, dtype=maps.dtype, device=maps.device) for size in (width, height))
         return torch.cat([(share.sum(2) * x).sum(-1), (share.sum(3) * y).sum(-1)], 1)
 
 
@@ -119,7 +125,7 @@ class Net(nn.Module):
         self.body = nn.Sequential(*body)
         self.head = nn.Linear(*params["head"]["kernel"].shape)
         self._linear("head", flattened)
-        self.to(torch.float64 if params["head"]["kernel"].dtype == np.float64 else torch.float32)
+        self.to(device(), torch.float64 if params["head"]["kernel"].dtype == np.float64 else torch.float32)
         with torch.no_grad():
             own = dict(self.named_parameters())
             for (name, convert, _), value in zip(self.conversions, _in_order(params), strict=True):
@@ -132,7 +138,7 @@ class Net(nn.Module):
 
     def back(self, gradient: Mapping[str, Tensor]) -> list[np.ndarray]:
         """A gradient by name as the package has it, leaf by leaf."""
-        return [back(gradient[name].detach().numpy()) for name, _, back in self.conversions]
+        return [back(gradient[name].detach().cpu().numpy()) for name, _, back in self.conversions]
 
     def _convolution(self, name: str, size: int, channels: int, filters: int) -> None:
         self.conversions.append(
@@ -196,8 +202,21 @@ def all_peers(case: Case, params: Any, data: Data, steps: int) -> dict[str, tupl
         ("parallel-metalearn", metalearn_, True),
     ):
         net = Net(case, params, transformed)
-        found[name] = make(case, net, tensors, steps), net
+        found[name] = _finished(make(case, net, tensors, steps)), net
     return found
+
+
+def _finished(run: MetaGradient) -> MetaGradient:
+    """`run`, which on a GPU returns before the work is done."""
+    if device() == "cpu":
+        return run
+
+    def finished() -> tuple[float, dict[str, Tensor]]:
+        found = run()
+        torch.cuda.synchronize()
+        return found
+
+    return finished
 
 
 def _of_torch_func(case: Case, net: Net, steps: int) -> Callable[..., Any]:
@@ -240,7 +259,7 @@ def compiled(case: Case, net: Net, tensors: Tensors, steps: int) -> MetaGradient
         gradient, loss = both(w, *tensors)
         return loss.item(), gradient
 
-    return run
+    return _finished(run)
 
 
 def higher_(case: Case, net: Net, tensors: Tensors, steps: int) -> MetaGradient:
@@ -315,7 +334,7 @@ def metalearn_(case: Case, net: Net, tensors: Tensors, steps: int) -> MetaGradie
         inner_optimizer=InnerSGD(model.get_fast_weights(), inner_lr=case.step_size, learn_lr=False),
         support_loss_fn=Loss(),
         inner_steps=steps,
-        device=torch.device("cpu"),
+        device=torch.device(device()),
     )
     tasks = (
         tensors.train,
