@@ -48,14 +48,16 @@ def run(options: Options) -> int:
     for part in options.parts:
         console.rule(part)
         module, *arguments = PARTS[part]
-        arguments += ["--result", str(figures / f"{part.replace('_', '-')}.json"), *["--quick"] * options.quick]
+        file, on_gpu = _results(figures, part)
+        fresh = file.with_suffix(".new")
+        arguments += ["--result", str(fresh), *["--quick"] * options.quick]
         try:
             subprocess.run([sys.executable, "-m", module, *arguments], check=True, timeout=TIME_LIMIT)
+            fresh.rename(on_gpu if load(fresh).context["gpu"] else file)
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
             failed.append(part)
             print(f"{part} failed: {error}", file=sys.stderr)
-    names = [figures / f"{part.replace('_', '-')}.json" for part in PARTS]
-    outcomes = [load(name) for name in names if name.exists()]
+    outcomes = [load(file) for part in PARTS for file in _results(figures, part) if file.exists()]
     if outcomes:
         page.write(outcomes, root / "benchmarks.md", figures)
         console.rule("figures and bars")
@@ -64,6 +66,12 @@ def run(options: Options) -> int:
                 print(sentence(bar))
         print(f"page: {root / 'benchmarks.md'}")
     return int(bool(failed))
+
+
+def _results(folder: Path, part: str) -> tuple[Path, Path]:
+    """Where a part's results lie: those of a CPU, and those of a GPU, which stand beside them on the page."""
+    name = part.replace("_", "-")
+    return folder / f"{name}.json", folder / f"{name}-gpu.json"
 
 
 if __name__ == "__main__":

@@ -20,34 +20,41 @@ def write(outcomes: Sequence[Outcome], page: Path, figures: Path) -> None:
     page.parent.mkdir(parents=True, exist_ok=True)
     sections = ["# Benchmarks", _introduction(outcomes), _summary(outcomes)]
     for outcome in outcomes:
-        name = str(outcome.context["part"])
+        gpu = outcome.context["gpu"]
+        name = f"{outcome.context['part']}{'-gpu' * bool(gpu)}"
         file = figures / f"{name.replace('_', '-')}.png"
         with drawing():
             draw(outcome.panels).savefig(file, dpi=120, metadata={"Software": None})
         context = outcome.context
         sections += [
-            f"## {outcome.title}",
+            f"## {outcome.title}{f' on a GPU: {gpu}' if gpu else ''}",
             *(as_text(table).strip() for table in outcome.tables),
             f"![{outcome.title}]({file.relative_to(page.parent).as_posix()})",
             f"`{context['command']}`, {context['made'][:10]}, {context['seconds']} s, load average "
-            f"{context['load']:g} and {context['busy']} cores in use by other programs at the start.",
+            f"{context['load']:g} and {context['busy']} cores in use by other programs at the start."
+            + (f" Machine: {_machines([outcome])}." if gpu else ""),
         ]
     page.write_text("\n\n".join(sections) + "\n")
 
 
 def _introduction(outcomes: Sequence[Outcome]) -> str:
-    machines = list(dict.fromkeys(str(outcome.context["machine"]) for outcome in outcomes))
-    versions = {name: version for outcome in outcomes for name, version in outcome.context["versions"].items()}
+    on_cpu = [outcome for outcome in outcomes if outcome.context["gpu"] is None]
     text = (
         "Made by `make bench` (and `make bench-compile`, which is measured apart as torch.compile takes minutes to "
         "compile); "
-        f"machine: {'; '.join(machines)}; versions: {', '.join(f'{n} {v}' for n, v in versions.items())}."
+        f"machine: {_machines(on_cpu)}."
     )
-    if all(outcome.context["gpu"] is None for outcome in outcomes):
+    if len(on_cpu) == len(outcomes):
         text += " No GPU was at hand: on one, nothing was measured."
     if any(outcome.context["quick"] for outcome in outcomes):
         text += "\n\n**At a reduced size, to see that the benchmarks work: the figures mean nothing.**"
     return text
+
+
+def _machines(outcomes: Sequence[Outcome]) -> str:
+    machines = list(dict.fromkeys(str(outcome.context["machine"]) for outcome in outcomes))
+    versions = {name: version for outcome in outcomes for name, version in outcome.context["versions"].items()}
+    return f"{'; '.join(machines)}; versions: {', '.join(f'{n} {v}' for n, v in versions.items())}"
 
 
 def _summary(outcomes: Sequence[Outcome]) -> str:
