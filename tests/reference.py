@@ -487,9 +487,11 @@ class Run:
         key: Key = f"round {number}" if task.key is None else task.key
         data = [] if task.key is None else self.earlier.get(key, [])
         coming, held_out = examples_of(task.train), None if task.test is None else examples_of(task.test)
-        first, over = True, False
+        first, over, arrived = True, False, 0
         while not over:
-            chunk, coming = coming[: protocol.chunk], coming[protocol.chunk :]
+            size = min([to - arrived for to in protocol.arrive_at if to > arrived], default=len(coming))
+            size = size if protocol.arrive_at else protocol.chunk
+            chunk, coming, arrived = coming[:size], coming[size:], arrived + size
             asked = not protocol.evaluate_at or len(data) in protocol.evaluate_at
             if held_out is None and asked and any(example.weight > 0 for example in chunk):
                 over = self.judge(task.name, key, data, chunk)

@@ -279,6 +279,9 @@ def test_what_is_no_array_is_refused() -> None:
     [
         ({"chunk": 0}, "chunk must be at least 1"),
         ({"chunk": 10, "evaluate_at": (10, 25)}, r"multiples of chunk = 10.*25"),
+        ({"arrive_at": (5, 20), "evaluate_at": (0, 10)}, r"sizes in arrive_at = \(5, 20\).*\[10\]"),
+        ({"arrive_at": (20, 5)}, r"rising sizes.*\(20, 5\)"),
+        ({"arrive_at": (0, 5)}, r"rising sizes.*\(0, 5\)"),
     ],
 )
 def test_impossible_protocols_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -31,8 +31,8 @@ class OnlineProtocol:
     1984): there, |D_t| of a record does not count the datapoints that it was judged on.
 
     Raises:
-        ValueError: `chunk` is not positive, a size in `evaluate_at` is no multiple of it, or `threshold` is not a
-            finite number.
+        ValueError: `chunk` is not positive, sizes in `arrive_at` do not rise, a size in `evaluate_at` is none that D_t
+            takes, or `threshold` is not a finite number.
     """
 
     chunk: int = 10
@@ -44,16 +44,31 @@ class OnlineProtocol:
     """Proficiency gamma, in the unit of the score."""
     move_on: bool = False
     """End a round at proficiency. Otherwise every round takes all datapoints of its task."""
+    arrive_at: tuple[int, ...] = ()
+    """Datapoints arrive together up to each of these sizes of D_t, then all that are left; none: by chunks. Few rising
+    sizes cost a learner of long tasks less than many chunks."""
 
     def __post_init__(self) -> None:
         if self.chunk < 1:
             raise ValueError(f"chunk must be at least 1, got {self.chunk}")
         if not isinstance(self.threshold, (int, float)) or not math.isfinite(self.threshold):
             raise ValueError(f"threshold must be a finite number, a score of proficiency, got {self.threshold}")
-        if odd := [size for size in self.evaluate_at if size < 0 or size % self.chunk]:
-            raise ValueError(
-                f"evaluate_at must hold multiples of chunk = {self.chunk}, the sizes that D_t takes, or 0; got {odd}"
-            )
+        if self.arrive_at != tuple(sorted({size for size in self.arrive_at if size > 0})):
+            raise ValueError(f"arrive_at must hold rising sizes of D_t, from 1; got {self.arrive_at}")
+        taken = f"sizes in arrive_at = {self.arrive_at}" if self.arrive_at else f"multiples of chunk = {self.chunk}"
+        if odd := [size for size in self.evaluate_at if not self._takes(size)]:
+            raise ValueError(f"evaluate_at must hold {taken}, the sizes that D_t takes, or 0; got {odd}")
+
+    def _takes(self, size: int) -> bool:
+        if self.arrive_at:
+            return size == 0 or size in self.arrive_at
+        return size >= 0 and size % self.chunk == 0
+
+    def arriving(self, arrived: int) -> int | None:
+        """How many datapoints arrive next in a round in which so many did; None: all that are left."""
+        if not self.arrive_at:
+            return self.chunk
+        return next((size - arrived for size in self.arrive_at if size > arrived), None)
 
     def judges_at(self, datapoints: int) -> bool:
         """Whether the learner is judged when D_t has that size."""
@@ -221,7 +236,8 @@ def _round(
     before = 0 if earlier is None else len(earlier)
     arrived, end, over = state.datapoints, len(task.train), False
     while not over:
-        upcoming = task.train[arrived : arrived + protocol.chunk]
+        coming = protocol.arriving(arrived)
+        upcoming = task.train[arrived : None if coming is None else arrived + coming]
         before_data = arrived == 0 and 0 in protocol.evaluate_at
         judged_on = upcoming if task.test is None else task.test if before_data else None
         if (
