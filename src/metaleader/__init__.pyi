@@ -1,4 +1,4 @@
-from . import streams
+from . import learners, streams
 from .buffer import Recency, Retention
 from .errors import UserError
 from .experiments import EXPERIMENTS, Experiment, Preset
@@ -122,6 +122,7 @@ __all__ = [
     "from_flax_linen",
     "from_flax_nnx",
     "from_sklearn",
+    "learners",
     "load",
     "mean_squared_error",
     "meta_gradient",

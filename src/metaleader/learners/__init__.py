@@ -1,5 +1,6 @@
 """Learners: FTML and what the paper compares it with."""
 
+from metaleader.learners import external
 from metaleader.learners.base import Learned, Learner, Spends
 from metaleader.learners.ftml import FTML
 from metaleader.learners.joint import FTL, TOE, JointTraining
@@ -24,4 +25,5 @@ __all__ = [
     "Scratch",
     "Spends",
     "averaging",
+    "external",
 ]
