@@ -28,8 +28,8 @@ SEARCHED: Mapping[type, Mapping[str, tuple[Any, ...]]] = {
     },
     MixedModel: {"slopes": (0, 1, 2, 4)},
     PooledTrees: {
-        "trees": (50, 100, 200),
-        "learning_rate": (0.03, 0.1, 0.3),
+        "trees": (30, 60, 120),
+        "learning_rate": (0.05, 0.15, 0.3),
         "leaves": (7, 15, 31),
         "l2": (0.0, 1.0, 10.0),
         "prior_strength": (1.0, 3.0, 10.0),

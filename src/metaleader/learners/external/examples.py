@@ -8,7 +8,9 @@ as one. What is computed is in double precision.
 from __future__ import annotations
 
 import importlib
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -32,22 +34,22 @@ class Totals(NamedTuple):
 
     Attributes:
         classes: how many; 0 for a regression.
-        count: datapoints, and where there are classes one more, that is of all classes to equal parts.
+        datapoints: how many, and where there are classes one more, that is of all classes to equal parts.
         sums: of their targets.
     """
 
     classes: int
-    count: float
+    datapoints: float
     sums: Float64[np.ndarray, " k"]
 
     @property
     def mean(self) -> Float64[np.ndarray, " k"]:
         """The mean target, or the share of every class; before any datapoint 0, or equal shares."""
-        return self.sums / max(self.count, 1.0)
+        return self.sums / max(self.datapoints, 1.0)
 
     def plus(self, targets: Float64[np.ndarray, "n k"]) -> Totals:
         """The totals with more datapoints."""
-        return Totals(self.classes, self.count + len(targets), self.sums + targets.sum(axis=0))
+        return Totals(self.classes, self.datapoints + len(targets), self.sums + targets.sum(axis=0))
 
 
 def begin(learner: object, problem: Problem, example: Batch) -> Totals:
@@ -137,8 +139,9 @@ class Rows(NamedTuple):
     @classmethod
     def none(cls, totals: Totals, example: Batch) -> Rows:
         """No rows yet."""
-        room = [np.zeros((CAPACITY, width), np.float32) for width in (example.inputs.shape[1], len(totals.sums))]
-        return cls(*room, np.zeros(CAPACITY, np.int64), np.zeros(CAPACITY, np.int64), 0, 0, 0)
+        inputs = np.zeros((CAPACITY, example.inputs.shape[1]), np.float32)
+        targets = np.zeros((CAPACITY, len(totals.sums)), np.float32)
+        return cls(inputs, targets, np.zeros(CAPACITY, np.int64), np.zeros(CAPACITY, np.int64), 0, 0, 0)
 
     def number_of(self, task: TaskKey) -> int:
         """The number of a task; of one without rows, that of the next."""
@@ -195,3 +198,23 @@ def library(learner: object, name: str) -> Any:
         raise UserError(
             f"{type(learner).__name__} needs {package}, which is not installed: pip install 'metaleader[compare]'"
         ) from error
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute in one thread: what is fitted here is small, and threads wait for one another far longer than they help.
+
+    Where other processes keep the processors busy, small fits take 20 times as long with two threads. With one, the
+    same data give the same numbers, too.
+    """
+    with _libraries().limit(limits=1):
+        yield
+
+
+@cache
+def _libraries() -> Any:
+    """What sets the numbers of threads of the libraries that are loaded; finding them takes a while."""
+    import sklearn.ensemble  # noqa: F401 - loads them
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()

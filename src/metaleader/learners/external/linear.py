@@ -97,19 +97,19 @@ class PooledLinear(PredictsLinearly):
             return state._replace(totals=totals, moments=state.moments + moments(inputs, targets)), 0
         assert state.rows is not None
         assert state.weights is not None
-        state = state._replace(totals=totals, rows=state.rows.plus(task, inputs, targets, AT_MOST))
-        if not state.rows.due(state.fitted_on, GROWTH):
-            return state, 0
-        inputs, targets, _ = state.rows.recent(AT_MOST)
-        weights = logistic(inputs, targets, np.zeros(totals.classes), (0.0, self.penalty), state.weights)
-        return state._replace(weights=weights, fitted_on=state.rows.seen), 0
+        rows, weights, fitted_on = state.rows.plus(task, inputs, targets, AT_MOST), state.weights, state.fitted_on
+        if rows.due(fitted_on, GROWTH):
+            inputs, targets, _ = rows.recent(AT_MOST)
+            weights = logistic(inputs, targets, np.zeros(totals.classes), (0.0, self.penalty), weights)
+            fitted_on = rows.seen
+        return Pooled(totals, None, rows, weights, fitted_on), 0
 
     def adapt(self, problem: Problem, state: Pooled, task: TaskKey, batch: Batch) -> tuple[Linear, int]:  # noqa: ARG002
         """The model of all data; before any, 0 or equal probabilities."""
         if state.weights is not None:
             return Linear(state.totals.classes, state.weights), 0
         assert state.moments is not None
-        if not state.totals.count:
+        if not state.totals.datapoints:
             return Linear(0, np.zeros((len(state.moments) - 1, 1))), 0
         return Linear(0, ridge(state.moments, (0.0, self.penalty))), 0
 
@@ -235,5 +235,6 @@ def logistic(
         return float(loss), gradient.ravel()
 
     options = {"maxiter": 200, "gtol": 1e-5, "ftol": 1e-9}
-    found = minimize(mean_loss, start.ravel(), jac=True, method="L-BFGS-B", options=options)
+    with examples.one_thread():
+        found = minimize(mean_loss, start.ravel(), jac=True, method="L-BFGS-B", options=options)
     return np.asarray(found.x, np.float64).reshape(start.shape)

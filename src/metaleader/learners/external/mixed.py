@@ -101,7 +101,8 @@ class MixedModel(PredictsLinearly):
         if rows.met < 3 or not rows.due(state.fitted_on, GROWTH, LEAST):
             return state, 0
         inputs, targets, tasks = rows.recent(self.at_most)
-        found = fitted(inputs, targets[:, 0], tasks, self.slopes) if len(np.unique(tasks)) > 2 else None
+        with examples.one_thread():
+            found = fitted(inputs, targets[:, 0], tasks, self.slopes) if len(np.unique(tasks)) > 2 else None
         return state._replace(effects=found or state.effects, fitted_on=rows.seen), 0
 
     def adapt(self, problem: Problem, state: Mixed, task: TaskKey, batch: Batch) -> tuple[Linear, int]:  # noqa: ARG002

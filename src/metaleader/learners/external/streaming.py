@@ -37,8 +37,8 @@ class RiverModel:
 
     Which models there are:
 
-    - `linear`: linear or logistic regression, of one class against the rest where there are several, by stochastic gradient descent on inputs that a running mean and
-      variance scale.
+    - `linear`: linear or logistic regression, of one class against the rest where there are several, by stochastic
+      gradient descent on inputs that a running mean and variance scale.
     - `tree`: a Hoeffding tree (Domingos and Hulten, 2000).
     - `forest`: five adaptive trees (adaptive random forest; Gomes et al., 2017): a millisecond a row.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,8 +82,7 @@ class PooledTrees:
     tasks of even numbers, and the other way round), in training and in use alike.
 
     Trees are grown on the 50,000 most recent rows, from 40 rows on, and anew when the data grew by half. Before, the
-    mean of all data is predicted. One thread: for small data more of them wait for one another, and so the same seed
-    gives the same trees.
+    mean of all data is predicted.
 
     Raises:
         ValueError: a setting is out of its range.
@@ -92,9 +90,9 @@ class PooledTrees:
 
     task_features: bool = False
     """Whether rows have features of the task so far."""
-    trees: int = 100
+    trees: int = 60
     """Boosting rounds."""
-    learning_rate: float = 0.1
+    learning_rate: float = 0.15
     """By which each tree's values are multiplied."""
     leaves: int = 15
     """Of a tree, at most."""
@@ -181,7 +179,7 @@ class PooledTrees:
             early_stopping=False,
             random_state=0,
         )
-        with _threads().limit(limits=1, user_api="openmp"):
+        with examples.one_thread():
             return model.fit(inputs, targets.argmax(axis=1) if classes else targets[:, 0])
 
     def _features(
@@ -215,18 +213,9 @@ def _predicted(
     """Numbers or probabilities; the mean without a model."""
     if model is None or not len(inputs):
         return np.tile(mean, (len(inputs), 1))
-    with _threads().limit(limits=1, user_api="openmp"):
+    with examples.one_thread():
         if not classes:
             return np.asarray(model.predict(inputs), np.float64)[:, None]
         probabilities = np.zeros((len(inputs), classes))
         probabilities[:, model.classes_] = model.predict_proba(inputs)
     return probabilities
-
-
-@cache
-def _threads() -> Any:
-    """What sets the number of threads; finding the libraries takes a while, so it is done once."""
-    import sklearn.ensemble  # noqa: F401 - libraries are found that are loaded
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
