@@ -42,6 +42,7 @@ from metaleader import (
     mean_squared_error,
     squared_error,
 )
+from metaleader.learners import external
 
 UPDATES: dict[str, UpdateProcedure] = {
     "identity": Identity(),
@@ -93,6 +94,11 @@ LEARNERS: dict[str, Learner] = {
     "ftml-ridge": FTML(Ridge(), meta_steps=2, meta_batch=2, train_size=3, validation_size=4),
     "toe-averaged": TOE(steps=3, batch_size=8, optimizer=Adam(average=0.5)),
 }
+RIVALS: dict[str, Learner] = {
+    **external.compared("regression"),
+    "river, tree": external.RiverModel("tree"),
+    "river, forest of each task": external.RiverModel("forest", per_task=True),
+}
 STREAMS: dict[str, Any] = {
     "rainbow-digits": RainbowDigits(rounds=4, examples_per_task=20, test_examples=30),
     "rainbow-digits-by-colour": RainbowDigits(rounds=9, examples_per_task=20, test_examples=30, order="colour"),
@@ -101,6 +107,7 @@ STREAMS: dict[str, Any] = {
 
 DIGITS = Problem(ConvNet(depth=2, filters=4, image=(16, 16, 3)), CrossEntropy(), accuracy)
 CURVES = Problem(MLP(width=8), squared_error, mean_squared_error)
+THREE_CLASSES = Problem(MLP(2, 3, width=8), CrossEntropy(0.0), accuracy)
 
 
 def images(n: int, seed: int = 0, classes: int = 10) -> Batch:

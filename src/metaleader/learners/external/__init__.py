@@ -6,10 +6,10 @@ probabilities, of at least 1e-6. The cost that `observe` and `adapt` report is 0
 the sense of the others: compare seconds. Examples of weight 0 take no part, all others count as one.
 """
 
-from metaleader.learners.external.compared import SEARCHED, compared
 from metaleader.learners.external.linear import PooledLinear, ShrunkenLinear, TaskLinear
 from metaleader.learners.external.means import TaskMean, TaskNeighbours
 from metaleader.learners.external.mixed import MixedModel
+from metaleader.learners.external.rivals import SEARCHED, compared
 from metaleader.learners.external.streaming import RiverModel
 from metaleader.learners.external.trees import PooledTrees
 

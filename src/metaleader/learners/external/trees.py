@@ -26,13 +26,11 @@ class Forest(NamedTuple):
     Attributes:
         model: predicts; None: nothing was fitted yet, or all labels were the same.
         others: with features of the task: two models without these, fitted on the tasks of odd and of even numbers,
-            each for the residuals of the other tasks.
-        mean: `(k,)`, of all targets then.
+            each for the tasks that it is not fitted on.
     """
 
-    model: Any
-    others: tuple[Any, ...]
-    mean: Float64[np.ndarray, " k"]
+    model: Any = None
+    others: tuple[Any, ...] = (None, None)
 
 
 class Grown(NamedTuple):
@@ -55,16 +53,16 @@ class OfTask(NamedTuple):
     """What a task is predicted by.
 
     Attributes:
-        classes: how many; 0 for a regression.
-        forest: what was fitted last.
-        parity: of the task's number, which tells the model of the other tasks.
-        so_far: `(1, f)`: features of the task so far; no columns where the trees take none.
+        totals: of the targets of all tasks, for where nothing was fitted.
+        model: what was fitted last.
+        others: fitted on other tasks only; None where the trees take no features of the task.
+        so_far: `(1, s)`: features of the task so far; None where the trees take none.
     """
 
-    classes: int
-    forest: Forest
-    parity: int
-    so_far: Float64[np.ndarray, "1 f"]
+    totals: Totals
+    model: Any
+    others: Any
+    so_far: Float64[np.ndarray, "1 s"] | None
 
 
 @dataclass(frozen=True)
@@ -74,9 +72,9 @@ class PooledTrees:
     With `task_features` a row (x, y) of a task has, beside x, features of the `n` datapoints that came before it in its
     task:
 
-        `n`, `(sum_j y_j + m mean) / (n + m)`, `sum_j (y_j - g(x_j)) / (n + m)` and `g(x)`,
+        `n`, `sum_j y_j / (n + m)`, `sum_j (y_j - g(x_j)) / (n + m)` and `g(x)`,
 
-    with `m` = `prior_strength`, the mean of all targets, and the predictions g of a model without these features. In
+    with `m` = `prior_strength` and the predictions g of a model without these features, shares of classes as y. In
     training these are the earlier datapoints of each row; in use all of D_t. A row's own target is in none of its
     features, by no way: g is fitted on every other task (those whose numbers, in order of arrival, are odd for the
     tasks of even numbers, and the other way round), in training and in use alike.
@@ -99,7 +97,7 @@ class PooledTrees:
     l2: float = 1.0
     """Penalty of the squares of a leaf's values."""
     prior_strength: float = 2.0
-    """m: how many datapoints the mean of all data counts as in the features of a task."""
+    """m: how many datapoints of 0 are added in the means of a task so far."""
 
     def __post_init__(self) -> None:
         check_positive(self, "trees", "learning_rate", "prior_strength")
@@ -114,7 +112,7 @@ class PooledTrees:
             UserError: the inputs are no vectors, or the targets neither numbers nor labels.
         """
         totals = examples.begin(self, problem, example)
-        return Grown(totals, Rows.none(totals, example), Forest(None, (None, None), totals.mean), 0)
+        return Grown(totals, Rows.none(totals, example), Forest(), 0)
 
     def observe(self, problem: Problem, state: Grown, task: TaskKey, batch: Batch) -> tuple[Grown, int]:  # noqa: ARG002
         """Add the rows, and grow trees where that is due; the cost, in gradients, does not apply, and is 0."""
@@ -128,22 +126,23 @@ class PooledTrees:
 
     def adapt(self, problem: Problem, state: Grown, task: TaskKey, batch: Batch) -> tuple[OfTask, int]:  # noqa: ARG002
         """The trees, and features of the task so far; the cost, in gradients, does not apply, and is 0."""
-        classes, forest, parity = state.totals.classes, state.forest, state.rows.number_of(task) % 2
-        if forest.model is None:
-            return OfTask(classes, forest._replace(mean=state.totals.mean), parity, np.zeros((1, 0))), 0
-        if not self.task_features:
-            return OfTask(classes, forest, parity, np.zeros((1, 0))), 0
-        inputs, targets = examples.arrays(state.totals, batch)
-        told = _told(targets, _predicted(forest.others[parity], inputs, forest.mean, classes))
-        return OfTask(classes, forest, parity, self._features(told.sum(axis=0, keepdims=True), forest.mean)), 0
+        totals, model = state.totals, state.forest.model
+        if model is None or not self.task_features:
+            return OfTask(totals, model, None, None), 0
+        others = state.forest.others[state.rows.number_of(task) % 2]
+        inputs, targets = examples.arrays(totals, batch)
+        told = _told(targets, _predicted(others, inputs, totals))
+        return OfTask(totals, model, others, self._features(told.sum(axis=0, keepdims=True))), 0
 
     def predict(self, problem: Problem, adapted: OfTask, inputs: Any) -> np.ndarray:  # noqa: ARG002
         """Numbers `(n, 1)`, or logarithms of probabilities `(n, classes)`."""
-        classes, forest, rows = adapted.classes, adapted.forest, np.asarray(inputs, np.float64)
-        if self.task_features and forest.model is not None:
-            without = _predicted(forest.others[adapted.parity], rows, forest.mean, classes)
-            rows = np.concatenate([rows, without, np.repeat(adapted.so_far, len(rows), axis=0)], axis=1)
-        return examples.outputs(_predicted(forest.model, rows, forest.mean, classes), classes)
+        totals, model, others, so_far = adapted
+        rows = np.asarray(inputs, np.float64)
+        if model is None:
+            return examples.outputs(np.tile(totals.mean, (len(rows), 1)), totals.classes)
+        if so_far is not None:
+            rows = np.hstack([rows, _predicted(others, rows, totals), np.repeat(so_far, len(rows), axis=0)])
+        return examples.outputs(_predicted(model, rows, totals), totals.classes)
 
     def _grown(
         self,
@@ -154,15 +153,24 @@ class PooledTrees:
     ) -> Forest:
         """All models, fitted."""
         if not self.task_features:
-            return Forest(self._fitted(inputs, targets, totals.classes), (), totals.mean)
+            return Forest(self._fitted(inputs, targets, totals.classes))
+        rows, others = self.training(inputs, targets, tasks, totals)
+        return Forest(self._fitted(rows, targets, totals.classes), others)
+
+    def training(
+        self,
+        inputs: Float64[np.ndarray, "n p"],
+        targets: Float64[np.ndarray, "n k"],
+        tasks: Int64[np.ndarray, " n"],
+        totals: Totals,
+    ) -> tuple[Float64[np.ndarray, "n f"], tuple[Any, ...]]:
+        """Rows with features of their tasks, which the trees are fitted on, and the two models without."""
         own = [tasks % 2 == parity for parity in (0, 1)]
         others = tuple(self._fitted(inputs[~rows], targets[~rows], totals.classes) for rows in own)
         without = np.zeros_like(targets)
         for rows, model in zip(own, others, strict=True):
-            without[rows] = _predicted(model, inputs[rows], totals.mean, totals.classes)
-        features = self._features(_before(_told(targets, without), tasks), totals.mean)
-        rows = np.concatenate([inputs, without, features], axis=1)
-        return Forest(self._fitted(rows, targets, totals.classes), others, totals.mean)
+            without[rows] = _predicted(model, inputs[rows], totals)
+        return np.hstack([inputs, without, self._features(_before(_told(targets, without), tasks))]), others
 
     def _fitted(self, inputs: Float64[np.ndarray, "n p"], targets: Float64[np.ndarray, "n k"], classes: int) -> Any:
         """A model of scikit-learn; None where there is nothing to fit."""
@@ -182,40 +190,32 @@ class PooledTrees:
         with examples.one_thread():
             return model.fit(inputs, targets.argmax(axis=1) if classes else targets[:, 0])
 
-    def _features(
-        self, sums: Float64[np.ndarray, "n s"], mean: Float64[np.ndarray, " k"]
-    ) -> Float64[np.ndarray, "n s"]:
+    def _features(self, sums: Float64[np.ndarray, "n s"]) -> Float64[np.ndarray, "n s"]:
         """Of a task so far, from sums over its datapoints of what `_told` gives."""
-        n, (targets, residuals) = sums[:, :1], np.split(sums[:, 1:], 2, axis=1)
-        m = self.prior_strength
-        return np.concatenate([n, (targets + m * mean) / (n + m), residuals / (n + m)], axis=1)
+        n = sums[:, :1]
+        return np.hstack([n, sums[:, 1:] / (n + self.prior_strength)])
 
 
 def _told(targets: Float64[np.ndarray, "n k"], without: Float64[np.ndarray, "n k"]) -> Float64[np.ndarray, "n s"]:
     """What each datapoint tells of its task: that it is one, its target and its residual."""
-    return np.concatenate([np.ones((len(targets), 1)), targets, targets - without], axis=1)
+    return np.hstack([np.ones((len(targets), 1)), targets, targets - without])
 
 
 def _before(values: Float64[np.ndarray, "n s"], tasks: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, "n s"]:
     """For each row, the sum of the values of earlier rows of its task, its own left out."""
-    order = np.argsort(tasks, kind="stable")
-    sums, ordered = np.zeros_like(values), tasks[order]
-    sums[1:] = np.cumsum(values[order], axis=0)[:-1]
-    first = np.searchsorted(ordered, ordered)  # the place of the first row of each row's task
-    found = np.empty_like(values)
-    found[order] = sums - sums[first]
+    order, found = np.argsort(tasks, kind="stable"), np.zeros_like(values)
+    for places in np.split(order, np.flatnonzero(np.diff(tasks[order])) + 1):
+        found[places[1:]] = np.cumsum(values[places[:-1]], axis=0)
     return found
 
 
-def _predicted(
-    model: Any, inputs: Float64[np.ndarray, "n p"], mean: Float64[np.ndarray, " k"], classes: int
-) -> Float64[np.ndarray, "n k"]:
-    """Numbers or probabilities; the mean without a model."""
-    if model is None or not len(inputs):
-        return np.tile(mean, (len(inputs), 1))
-    with examples.one_thread():
-        if not classes:
-            return np.asarray(model.predict(inputs), np.float64)[:, None]
-        probabilities = np.zeros((len(inputs), classes))
-        probabilities[:, model.classes_] = model.predict_proba(inputs)
-    return probabilities
+def _predicted(model: Any, inputs: Float64[np.ndarray, "n p"], totals: Totals) -> Float64[np.ndarray, "n k"]:
+    """Numbers or probabilities; 0 without a model."""
+    found = np.zeros((len(inputs), len(totals.sums)))
+    if model is not None and len(inputs):
+        with examples.one_thread():
+            if totals.classes:
+                found[:, model.classes_] = model.predict_proba(inputs)
+            else:
+                found[:, 0] = model.predict(inputs)
+    return found
