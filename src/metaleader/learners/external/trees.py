@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,10 +74,10 @@ class PooledTrees:
 
         `n`, `sum_j y_j / (n + m)`, `sum_j (y_j - g(x_j)) / (n + m)` and `g(x)`,
 
-    with `m` = `prior_strength` and the predictions g of a model without these features, shares of classes as y. In
-    training these are the earlier datapoints of each row; in use all of D_t. A row's own target is in none of its
-    features, by no way: g is fitted on every other task (those whose numbers, in order of arrival, are odd for the
-    tasks of even numbers, and the other way round), in training and in use alike.
+    with `m` = `prior_strength` and the predictions g of half as many trees without these features. In training these
+    are the earlier datapoints of each row; in use all of D_t. A row's own target is in none of its features, by no way:
+    g is fitted on every other task (those whose numbers, in order of arrival, are odd for the tasks of even numbers,
+    and the other way round), in training and in use alike.
 
     Trees are grown on the 50,000 most recent rows, from 40 rows on, and anew when the data grew by half. Before, the
     mean of all data is predicted.
@@ -89,7 +89,7 @@ class PooledTrees:
     task_features: bool = False
     """Whether rows have features of the task so far."""
     trees: int = 60
-    """Boosting rounds."""
+    """Boosting rounds: each grows a tree, and of more than two classes one for each of them."""
     learning_rate: float = 0.15
     """By which each tree's values are multiplied."""
     leaves: int = 15
@@ -166,7 +166,8 @@ class PooledTrees:
     ) -> tuple[Float64[np.ndarray, "n f"], tuple[Any, ...]]:
         """Rows with features of their tasks, which the trees are fitted on, and the two models without."""
         own = [tasks % 2 == parity for parity in (0, 1)]
-        others = tuple(self._fitted(inputs[~rows], targets[~rows], totals.classes) for rows in own)
+        less = replace(self, trees=max(self.trees // 2, 1))
+        others = tuple(less._fitted(inputs[~rows], targets[~rows], totals.classes) for rows in own)
         without = np.zeros_like(targets)
         for rows, model in zip(own, others, strict=True):
             without[rows] = _predicted(model, inputs[rows], totals)
