@@ -32,7 +32,9 @@ from .problem import (
     Score,
     accuracy,
     from_sklearn,
+    label_accuracy,
     mean_squared_error,
+    sigmoid_cross_entropy,
     squared_error,
 )
 from .results.results import Results, load
@@ -122,6 +124,7 @@ __all__ = [
     "from_flax_linen",
     "from_flax_nnx",
     "from_sklearn",
+    "label_accuracy",
     "learners",
     "load",
     "mean_squared_error",
@@ -130,6 +133,7 @@ __all__ = [
     "play",
     "resume",
     "run",
+    "sigmoid_cross_entropy",
     "squared_error",
     "streams",
 ]

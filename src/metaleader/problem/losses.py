@@ -79,3 +79,20 @@ def squared_error(outputs: Float[AnyArray, "n ..."], targets: Shaped[AnyArray, "
     if outputs.shape != targets.shape:
         raise ValueError(f"outputs have shape {outputs.shape}, targets {targets.shape}: make them equal")
     return jnp.mean(jnp.square(outputs - targets), axis=tuple(range(1, outputs.ndim)))
+
+
+def sigmoid_cross_entropy(
+    logits: Float[AnyArray, "n labels"], targets: Shaped[AnyArray, "n labels"]
+) -> Float[Array, " n"]:
+    """The loss of several labels at once, in nats: the mean over labels of `-y log p - (1 - y) log(1 - p)`.
+
+    Here `p = 1 / (1 + exp(-logit))`, and `y` is 1 where an example has the label, otherwise 0.
+
+    Raises:
+        ValueError: the shapes differ, which would otherwise broadcast.
+    """
+    if logits.shape != targets.shape:
+        raise ValueError(f"outputs have shape {logits.shape}, targets {targets.shape}: make them equal")
+    y = jnp.asarray(targets).astype(logits.dtype)
+    losses: Array = optax.losses.sigmoid_binary_cross_entropy(jnp.asarray(logits), y)
+    return jnp.mean(losses, axis=tuple(range(1, logits.ndim)))

@@ -4,8 +4,9 @@ from metaleader.streams.cifar100 import FiveWayCifar100
 from metaleader.streams.coloured import ColouredDigits, ColouredMnist
 from metaleader.streams.pose import Pose
 from metaleader.streams.rainbow import RainbowDigits, RainbowMnist
+from metaleader.streams.reading import from_table
 from metaleader.streams.sinusoid import Sinusoid
-from metaleader.streams.table import Table, from_table
+from metaleader.streams.table import Table
 from metaleader.streams.task import Stream, Task
 
 __all__ = [

@@ -2,41 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from metaleader.streams.columns import Column
+from metaleader.streams.columns import Column, present
 from metaleader.streams.encoding import Target
 
 LEAST = 20  # rows; in fewer, a column may go with the target by chance
 
 
-def warnings(inputs: Sequence[Column], target: Target, groups: Column, rows: np.ndarray) -> list[str]:
-    """A sentence for every column that may give the target away, or that only tells rows or tasks apart."""
+def warnings(
+    inputs: Sequence[Column], values: Mapping[str, np.ndarray], target: Target, groups: np.ndarray
+) -> list[str]:
+    """A sentence for every column that may give the target away, or that only tells rows or tasks apart.
+
+    Args:
+        inputs: the columns.
+        values: theirs, and those of the target, in the rows to look at.
+        target: what is predicted.
+        groups: the tasks of the rows.
+    """
     texts = []
+    y = target(values)
+    goals = [y[:, i] for i in range(y.shape[1])] if y.ndim == 2 else [y]
     for column in inputs:
-        part = Column(column.name, column.kind, column.values[rows], 0, len(set(column.values[rows].tolist())))
         remedy = f"leave it out by columns={{{column.name!r}: 'left out'}}"
-        if _determines(part, target.values[rows].reshape(-1), bool(target.classes)):
+        own = values[column.name]
+        if any(_determines(own, goal, bool(target.classes)) for goal in goals):
             texts.append(
                 f"column {column.name!r} determines the target {target.name!r}: if it is not known beforehand, {remedy}"
             )
-        elif of := _identifies(part, groups.values[rows]):
+        elif of := _identifies(column, own, groups):
             texts.append(f"column {column.name!r} looks like an identifier of {of}: unless it tells more, {remedy}")
     return texts
 
 
-def _determines(column: Column, target: np.ndarray, classes: bool) -> bool:
+def _determines(column: np.ndarray, target: np.ndarray, classes: bool) -> bool:
     """Whether a column leaves nothing to predict.
 
     There is one target for every value, and values come again; or the target rises or falls with it; or each class has
     an interval of its own.
     """
-    present = column.present
-    values, y = column.values[present], target[present]
+    there = present(column)
+    values, y = column[there], target[there]
     rarest = np.unique(y, return_counts=True)[1].min() if y.size else 0
-    if len(y) < LEAST or column.distinct < 2 or rarest == len(y) or (classes and rarest < LEAST / 4):
+    if len(y) < LEAST or len(set(values.tolist())) < 2 or rarest == len(y) or (classes and rarest < LEAST / 4):
         return False
     by_value = np.lexsort((y, values.astype(str) if values.dtype.kind == "O" else values))
     values, y = values[by_value], y[by_value]
@@ -54,20 +65,20 @@ def _determines(column: Column, target: np.ndarray, classes: bool) -> bool:
     return bool(straight or (one_target and ((steps >= 0).all() or (steps <= 0).all())))
 
 
-def _identifies(column: Column, groups: np.ndarray) -> str:
+def _identifies(column: Column, own: np.ndarray, groups: np.ndarray) -> str:
     """What a column is an identifier of: `rows`, or `tasks`; empty where it is not.
 
     Numbers identify rows if they are whole, all different and close to one another: they count.
     """
-    values = column.values[column.present]
+    values = own[present(own)]
     if len(values) < LEAST or column.kind not in ("numeric", "categorical"):
         return ""
-    if column.distinct == len(values):
+    if len(set(values.tolist())) == len(values):
         counts = column.kind == "categorical" or (
             bool((values == np.rint(values)).all()) and values.max() - values.min() < 2 * len(values)
         )
         return "rows" if counts else ""
     if column.kind == "numeric":
         return ""
-    pairs = set(zip(column.values.tolist(), groups.tolist(), strict=True))
-    return "tasks" if len(pairs) == len(set(groups.tolist())) == len(set(column.values.tolist())) else ""
+    pairs = set(zip(own.tolist(), groups.tolist(), strict=True))
+    return "tasks" if len(pairs) == len(set(groups.tolist())) == len(set(own.tolist())) else ""

@@ -1,0 +1,182 @@
+"""Tables in files: CSV, Parquet, Arrow and JSON lines, read by polars."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from metaleader.errors import UserError, listed, unknown
+from metaleader.streams.rows import OnDisk, reading
+
+if TYPE_CHECKING:
+    import polars as pl
+
+LIMIT = 1e9  # bytes of a file; what is larger stays on disk
+SUFFIXES = {
+    ".csv": "csv",
+    ".csv.gz": "csv",
+    ".tsv": "csv",
+    ".tsv.gz": "csv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+    ".jsonl": "json",
+    ".ndjson": "json",
+}
+MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")  # how a CSV file says that a value is missing
+NUMBER = r"^\s*[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|inf|Inf|INF)\s*$"
+LEADING_ZERO = r"^\s*[+-]?0\d"  # a code, such as a postcode; as a number it would lose its zeros
+COMMA = r"^\s*[+-]?\d+,\d+\s*$"
+
+
+def opened(path: str | Path, scratch: str | Path | None, told: Collection[str]) -> OnDisk:
+    """A file as rows on disk, of which nothing is read yet but the names and types of its columns.
+
+    Args:
+        path: of the file; its suffix tells its format.
+        scratch: see `OnDisk`.
+        told: columns of a CSV file to be left as they are written.
+
+    Raises:
+        UserError: there is no such file, its suffix is unknown, it is empty or damaged; columns of a CSV file share a
+            name, or mix numbers and words; polars is not installed.
+    """
+    try:
+        import polars  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            "polars reads tables from files, and it is not installed: pip install 'metaleader[tables]', or give a data "
+            "frame"
+        ) from error
+    path = Path(path).expanduser()
+    kind = _kind_of(path)
+    return OnDisk(_scan(path, kind, told), path, None if scratch is None else Path(scratch).expanduser())
+
+
+def _kind_of(path: Path) -> str:
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, not a table: metaleader.streams.from_folder reads folders")
+    if not path.exists():
+        if not path.parent.is_dir():
+            raise UserError(f"there is no folder {path.parent}, hence no table {path.name} in it: check the path")
+        raise UserError(
+            f"{path}: {unknown('file', path.name, sorted(p.name for p in path.parent.iterdir() if p.is_file()))}"
+        )
+    name = path.name.lower()
+    suffix = max((suffix for suffix in SUFFIXES if name.endswith(suffix)), key=len, default="")
+    if not suffix:
+        lines = " (one object a line is JSON lines: call it .jsonl)" if name.endswith(".json") else ""
+        raise UserError(
+            f"{path}: the name must end in one of {', '.join(SUFFIXES)}{lines}; read others into a data frame first"
+        )
+    if not path.stat().st_size:
+        raise UserError(f"{path} is empty, of 0 bytes: write it again")
+    return SUFFIXES[suffix]
+
+
+def _scan(path: Path, kind: str, told: Collection[str]) -> pl.LazyFrame:
+    import polars as pl
+
+    with reading(path):
+        if kind == "csv":
+            return _csv(path, told)
+        if kind == "json":
+            scan = pl.scan_ndjson(path, infer_schema_length=None if path.stat().st_size <= LIMIT else 100_000)
+        else:
+            scan = pl.scan_parquet(path, glob=False) if kind == "parquet" else pl.scan_ipc(path, glob=False)
+        schema = scan.collect_schema()
+        words = [name for name, dtype in schema.items() if dtype == pl.Categorical or dtype == pl.Enum]
+        return scan.with_columns(pl.col(name).cast(pl.String) for name in words)
+
+
+def _csv(path: Path, told: Collection[str]) -> pl.LazyFrame:
+    """A CSV file, in which a column is of numbers if every value is written as one, without leading zeros."""
+    import polars as pl
+
+    separator = "\t" if ".tsv" in path.name.lower() else ","
+    names = _header(path, separator)
+    scan = pl.scan_csv(path, separator=separator, infer_schema=False, null_values=list(MISSING), glob=False)
+    scan = scan.rename(dict(zip(scan.collect_schema().names(), names, strict=True)))
+    open_ones = [name for name in names if name not in told]
+    found = scan.select(_evidence(open_ones)).collect(engine="streaming").row(0, named=True)
+    numbers = [name for name in open_ones if _is_of_numbers(path, name, found)]
+    return scan.with_columns(pl.col(name).str.strip_chars().cast(pl.Float64) for name in numbers)
+
+
+def _evidence(names: Sequence[str]) -> list[pl.Expr]:
+    import polars as pl
+
+    asked = []
+    for name in names:
+        column = pl.col(name)
+        number = column.str.contains(NUMBER)
+        counts = {
+            "there": column.is_not_null(),
+            "numbers": number,
+            "codes": column.str.contains(LEADING_ZERO) & number,
+            "commas": column.str.contains(COMMA),
+        }
+        asked += [value.sum().alias(f"{what} {name}") for what, value in counts.items()]
+        asked += [
+            column.filter(number).first().alias(f"number {name}"),
+            column.filter(~number).first().alias(f"word {name}"),
+        ]
+    return asked
+
+
+def _is_of_numbers(path: Path, name: str, found: dict[str, Any]) -> bool:
+    """Whether a column holds numbers.
+
+    Raises:
+        UserError: half of its values do, and the others do not; or they have decimal commas.
+    """
+    there, numbers, codes, commas = (found[f"{what} {name}"] for what in ("there", "numbers", "codes", "commas"))
+    if commas and commas + numbers == there:
+        raise UserError(
+            f"{path}: column {name!r} writes numbers with a comma, such as {found[f'word {name}']!r}: write a decimal "
+            f"point and no commas between thousands, or say columns={{{name!r}: 'categorical'}} if they are none"
+        )
+    if numbers < there and numbers >= there / 2:
+        raise UserError(
+            f"{path}: column {name!r} mixes {numbers} numbers (such as {found[f'number {name}']!r}) and "
+            f"{there - numbers} words (such as {found[f'word {name}']!r}): repair them, leave the field empty where a "
+            f"number is missing, or say columns={{{name!r}: 'categorical'}}"
+        )
+    return bool(there and numbers == there and not codes)
+
+
+def _header(path: Path, separator: str) -> list[str]:
+    """The names of the columns.
+
+    Raises:
+        UserError: they come twice or lack a name, or there is but one column.
+    """
+    opener: Any = gzip.open if path.suffix.lower() == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+            names = next(csv.reader(file, delimiter=separator), [])
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not written in UTF-8 ({error.reason}): save it with that encoding") from error
+    except (EOFError, gzip.BadGzipFile, csv.Error) as error:
+        raise UserError(f"{path} is damaged or cut off ({error}): write it again") from error
+    if len(names) <= 1:
+        line = "".join(names)
+        others = [other for other in (",", ";", "\t", "|") if other != separator and other in line]
+        hint = f"; {others[0]!r} seems to separate its columns, expected {separator!r}" if others else ""
+        raise UserError(
+            f"{path}: found one column, {line[:80]!r}{hint}: write a table of several columns that {separator!r} "
+            "separates, or read it into a data frame first"
+        )
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(
+            f"{path}: columns of a table must have names of their own, but {listed(list(map(repr, twice)))} came more "
+            "than once: rename or drop one of them"
+        )
+    if "" in names:
+        names = [name or f"column {i + 1}" for i, name in enumerate(names)]
+    return names
