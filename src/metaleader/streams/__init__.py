@@ -2,6 +2,7 @@
 
 from metaleader.streams.cifar100 import FiveWayCifar100
 from metaleader.streams.coloured import ColouredDigits, ColouredMnist
+from metaleader.streams.folders import Folder, from_folder
 from metaleader.streams.pose import Pose
 from metaleader.streams.rainbow import RainbowDigits, RainbowMnist
 from metaleader.streams.reading import from_table
@@ -13,6 +14,7 @@ __all__ = [
     "ColouredDigits",
     "ColouredMnist",
     "FiveWayCifar100",
+    "Folder",
     "Pose",
     "RainbowDigits",
     "RainbowMnist",
@@ -20,5 +22,6 @@ __all__ = [
     "Stream",
     "Table",
     "Task",
+    "from_folder",
     "from_table",
 ]

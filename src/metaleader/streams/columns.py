@@ -60,7 +60,8 @@ def present(values: np.ndarray) -> np.ndarray:
     """Where there is a value, among those that `values` gives: booleans of shape `(n,)`."""
     if values.dtype.kind != "O":
         return ~np.isnan(values)
-    return np.array([value is not None and value != MISSING for value in values.tolist()], bool)
+    nothing = np.array(None, object)
+    return np.asarray(np.not_equal(values, MISSING) & np.not_equal(values, nothing), bool)
 
 
 def frame(data: Any) -> nw.DataFrame[Any]:
@@ -369,6 +370,9 @@ def _words(series: nw.Series[Any], absent: np.ndarray) -> np.ndarray:
 
     if series.dtype == nw.String:
         words = np.array([*series.to_list(), None], object)[:-1]
+    elif series.dtype.is_numeric() or series.dtype == nw.Boolean:  # of many rows, few values
+        different, places = np.unique(series.fill_null(0).to_numpy(), return_inverse=True)
+        words = labels(different)[places]
     else:
         words = labels(np.array([*series.to_list(), None], object)[:-1])
     words[absent] = MISSING

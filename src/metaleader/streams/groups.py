@@ -89,8 +89,12 @@ def by_time(tasks: Sequence[Group], times: np.ndarray) -> Arrivals:
     return Arrivals(of[ends - 1], ends, rows)
 
 
-def split_of(held_out: str, names: Sequence[str]) -> Split:
+def split_of(held_out: str, names: Sequence[str] | None) -> Split:
     """Which rows of a task are to learn from, and which held out.
+
+    Args:
+        held_out: `last 30%` or `random 30%`, of any per cent, or `none`.
+        names: of columns, for the message, where there are any.
 
     Raises:
         UserError: the setting is not understood.
@@ -98,9 +102,11 @@ def split_of(held_out: str, names: Sequence[str]) -> Split:
     if held_out == "none":
         return lambda _, rows: (rows, None)
     if (match := re.fullmatch(r"(last|random) ([1-9]\d?)%", held_out)) is None:
+        of_column = "" if names is None else ", or a column that is true where a row is held out"
+        got = repr(held_out) if names is None else unknown("column", held_out, names)
         raise UserError(
-            "held_out must be 'last 30%' or 'random 30%' (of any per cent from 1 to 99), 'none', or a column that is "
-            f"true where a row is held out; got {unknown('column', held_out, names)}"
+            f"held_out must be 'last 30%' or 'random 30%' (of any per cent from 1 to 99), or 'none'{of_column}; got "
+            f"{got}"
         )
 
     def part(name: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

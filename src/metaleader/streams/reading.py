@@ -25,7 +25,7 @@ from metaleader.streams.groups import (
     tally,
     tasks_of,
 )
-from metaleader.streams.rows import Grouped, InMemory, Keys, Rows
+from metaleader.streams.rows import Grouped, InMemory, Keys, Rows, reading
 from metaleader.streams.table import Arrival, Table, TaskOrder
 
 LOOKED_AT = 200_000  # rows at most that encoders are fitted on, and that leaks are looked for in; bounds the memory
@@ -191,7 +191,7 @@ def _rows(data: Any, on_disk: bool | None, scratch: str | Path | None, as_writte
     file = files.opened(data, scratch, as_written)
     if on_disk or (on_disk is None and file.path.stat().st_size > files.LIMIT):
         return file
-    with files.reading(file.path):
+    with reading(file.path):
         return InMemory(kinds.frame(file.scan.collect()))
 
 

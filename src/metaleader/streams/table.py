@@ -154,8 +154,9 @@ class Table:
         rows = train if arriving is None else arriving
         inputs, targets = self.examples(rows if test is None else np.concatenate([rows, test]))
         n, key = len(rows), None if arriving is None else group.name
-        held_out = () if test is None else (inputs[n:], targets[n:])
-        return Task.from_arrays(inputs[:n], targets[:n], *held_out, name=group.name, key=key)
+        if test is None:
+            return Task.from_arrays(inputs, targets, name=group.name, key=key)
+        return Task.from_arrays(inputs[:n], targets[:n], inputs[n:], targets[n:], group.name, key)
 
     def encode(self, rows: Any) -> np.ndarray:
         """The inputs of rows that are not in the table, float32 `(n, len(features))`.
