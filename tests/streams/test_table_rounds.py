@@ -32,7 +32,9 @@ def frame(seed: int = 0) -> Any:
             "time": random.permutation(N) // 2,
             "hot": (x + 0.5 * random.normal(size=N) > 0).astype(int),
             "big": x + 0.5 * random.normal(size=N) < 0.5,
-            "tags": [[*("a" * (x[i] > 0)), *("b" * (i % 3 == 0)), *(["c", "c"] * (i % 7 == 0))] for i in range(N)],
+            "tags": [
+                ["a"] * bool(x[i] > 0.3 * (i % 4)) + ["b"] * (i % 3 == 0) + ["c", "c"] * (i % 7 == 0) for i in range(N)
+            ],
             "y": 3 * x + user + random.normal(size=N),
         }
     )
@@ -57,7 +59,7 @@ def test_several_columns_are_labels() -> None:
     assert table.score is ml.label_accuracy
     results = ml.run(table.problem(), table.stream, ml.FTL(steps=20), progress=False)
     assert (results.runs[0].records[-1].score or 0) > 0.6
-    assert table.decode([[1.0, -1.0], [-1.0, -1.0], [0.5, 2.0]]).tolist() == [("hot",), (), ("hot", "big")]
+    assert table.decode(np.array([[1.0, -1.0], [-1.0, -1.0], [0.5, 2.0]])).tolist() == [("hot",), (), ("hot", "big")]
 
 
 def test_a_column_of_lists_is_labels(tmp_path: Path) -> None:
@@ -111,8 +113,10 @@ def test_loss_and_score_of_labels_are_those_of_scikit_learn(seed: int, n: int, l
     ],
 )
 def test_bad_labels_are_refused(change: Any, target: Any, options: Any, message: str) -> None:
+    data = frame().assign(**change)
+    data = data if "tags" in message else data.drop(columns="tags")
     with pytest.raises(UserError, match=message):
-        from_table(frame().assign(**change), group="user", target=target, **options)
+        from_table(data, group="user", target=target, **options)
 
 
 @settings(max_examples=15, deadline=None)
@@ -167,7 +171,7 @@ def test_arrivals_are_checked() -> None:
         ({"arrive": "by time", "order": "time", "fitted_on": 1000}, "fitted_on must be from 1 to"),
     ):
         with pytest.raises(UserError, match=message):
-            from_table(data, group="user", target="y", **options)
+            getattr(from_table, "__wrapped__", from_table)(data, group="user", target="y", **options)
 
 
 def test_new_rows_are_encoded_as_those_of_the_table() -> None:
@@ -176,6 +180,7 @@ def test_new_rows_are_encoded_as_those_of_the_table() -> None:
         .drop(columns="tags")
         .assign(
             day=pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(N) * 3 % 80, "D"),
+            x=0.1 * frame().x,
             level=np.where(np.arange(N) % 5 == 0, np.nan, np.arange(N) % 13 + 0.5),
         )
     )
@@ -200,9 +205,8 @@ def test_new_rows_are_encoded_as_those_of_the_table() -> None:
         (3, "a table must be a data frame in memory"),
         (new[:0], "the table has no rows"),
     ):
-        if "too large" not in message or data.x.std() < 1:
-            with pytest.raises(UserError, match=message):
-                table.encode(rows)
+        with pytest.raises(UserError, match=message):
+            table.encode(rows)
 
 
 def test_predictions_are_decoded() -> None:

@@ -81,9 +81,7 @@ def squared_error(outputs: Float[AnyArray, "n ..."], targets: Shaped[AnyArray, "
     return jnp.mean(jnp.square(outputs - targets), axis=tuple(range(1, outputs.ndim)))
 
 
-def sigmoid_cross_entropy(
-    logits: Float[AnyArray, "n labels"], targets: Shaped[AnyArray, "n labels"]
-) -> Float[Array, " n"]:
+def sigmoid_cross_entropy(logits: Float[AnyArray, "n ..."], targets: Shaped[AnyArray, "n ..."]) -> Float[Array, " n"]:
     """The loss of several labels at once, in nats: the mean over labels of `-y log p - (1 - y) log(1 - p)`.
 
     Here `p = 1 / (1 + exp(-logit))`, and `y` is 1 where an example has the label, otherwise 0.

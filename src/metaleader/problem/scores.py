@@ -126,11 +126,12 @@ def _correct(logits: Float[Array, "n classes"], labels: AnyArray) -> Float[Array
     return (jnp.argmax(logits, axis=-1) == labels).astype(logits.dtype)
 
 
-def _labels_correct(logits: Float[Array, "n labels"], targets: AnyArray) -> Float[Array, " n"]:
+def _labels_correct(logits: Float[AnyArray, "n ..."], targets: AnyArray) -> Float[Array, " n"]:
     """The share of the labels of which it is right that an example has them (logit above 0), or does not."""
     if logits.shape != targets.shape:
         raise ValueError(f"outputs have shape {logits.shape}, targets {targets.shape}: make them equal")
-    return jnp.mean(((logits > 0) == (targets > 0)).astype(logits.dtype), axis=tuple(range(1, logits.ndim)))
+    right = (jnp.asarray(logits) > 0) == (jnp.asarray(targets) > 0)
+    return jnp.mean(right.astype(logits.dtype), axis=tuple(range(1, logits.ndim)))
 
 
 accuracy = Score("accuracy", _correct, higher_is_better=True)

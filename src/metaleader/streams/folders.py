@@ -361,7 +361,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         UserError: it is damaged, or pickled.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return {name: file[name] for name in ("x", "y", "x_test", "y_test") if name in file.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         if "allow_pickle" in str(error) or "ickle" in str(error):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -155,12 +157,13 @@ class Folder:
     """A temporary folder, which is removed with the last table that uses it, or when Python ends."""
 
     def __init__(self, inside: Path | None) -> None:
-        self._kept = tempfile.TemporaryDirectory(prefix="metaleader-", dir=inside)
-        self.path = Path(self._kept.name)
+        self.path = Path(tempfile.mkdtemp(prefix="metaleader-", dir=inside))
+        self.remove = weakref.finalize(self, _remove, self.path, os.getpid())
 
-    def remove(self) -> None:
-        """Remove it now."""
-        self._kept.cleanup()
+
+def _remove(path: Path, owner: int) -> None:
+    if os.getpid() == owner:  # not in a process that was forked, whose parent still needs it
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @dataclass(frozen=True, eq=False)
