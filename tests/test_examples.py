@@ -58,7 +58,7 @@ def test_the_readme_shows_code() -> None:
     assert python_of_the_readme()
 
 
-@pytest.mark.parametrize("name", ["own_learner", "own_stream", "own_metric", "own_table"])
+@pytest.mark.parametrize("name", ["own_learner", "own_stream", "own_metric", "own_table", "own_folder"])
 def test_the_short_examples_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     path = ROOT / "examples" / f"{name}.py"
     assert len(path.read_text().splitlines()) < 40
@@ -68,6 +68,7 @@ def test_the_short_examples_run(name: str, capsys: pytest.CaptureFixture[str]) -
         "own_learner": "mean of user",
         "own_stream": "after 0 readings",
         "own_metric": "macro F1",
+        "own_folder": "target: binary, 2 classes: left, right",
         "own_table": "in RMSE of sold, in the unit of 'sold'",
     }
     assert expected[name] in shown

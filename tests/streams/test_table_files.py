@@ -222,6 +222,8 @@ def test_what_csv_fields_mean(on_disk: bool, tmp_path: Path) -> None:
     assert decimal.distinct == {-1500.0, 2.0, 0.5, 7.0}
     groups = from_table(csv(tmp_path, user=["007", "07", "7"]), **ROLES, on_disk=on_disk)
     assert {task.name for task in groups.tasks} == {"user=007", "user=07", "user=7"}
+    times: dict[str, Any] = {"order": "day", "columns": {"day": "numeric"}}
+    assert "day" in from_table(csv(tmp_path, day=["3", "1", "2"]), **ROLES, on_disk=on_disk, **times).features
     told = from_table(csv(tmp_path, size=["1", "x", "2", "3"]), **ROLES, columns={"size": "categorical"})
     assert told.features == ("size=1", "size=2", "size=3", "size=x")
 

@@ -34,13 +34,16 @@ LEADING_ZERO = r"^\s*[+-]?0\d"  # a code, such as a postcode; as a number it wou
 COMMA = r"^\s*[+-]?\d+,\d+\s*$"
 
 
-def opened(path: str | Path, scratch: str | Path | None, told: Collection[str]) -> OnDisk:
+def opened(
+    path: str | Path, scratch: str | Path | None, as_written: Collection[str], numbers: Collection[str]
+) -> OnDisk:
     """A file as rows on disk, of which nothing is read yet but the names and types of its columns.
 
     Args:
         path: of the file; its suffix tells its format.
         scratch: see `OnDisk`.
-        told: columns of a CSV file to be left as they are written.
+        as_written: columns of a CSV file that are no numbers, whatever they look like.
+        numbers: columns of a CSV file that are told to be numbers: what is none is found later, with its row.
 
     Raises:
         UserError: there is no such file, its suffix is unknown, it is empty or damaged; columns of a CSV file share a
@@ -55,7 +58,7 @@ def opened(path: str | Path, scratch: str | Path | None, told: Collection[str]) 
         ) from error
     path = Path(path).expanduser()
     kind = _kind_of(path)
-    return OnDisk(_scan(path, kind, told), path, None if scratch is None else Path(scratch).expanduser())
+    return OnDisk(_scan(path, kind, as_written, numbers), path, None if scratch is None else Path(scratch).expanduser())
 
 
 def _kind_of(path: Path) -> str:
@@ -79,12 +82,12 @@ def _kind_of(path: Path) -> str:
     return SUFFIXES[suffix]
 
 
-def _scan(path: Path, kind: str, told: Collection[str]) -> pl.LazyFrame:
+def _scan(path: Path, kind: str, as_written: Collection[str], numbers: Collection[str]) -> pl.LazyFrame:
     import polars as pl
 
     with reading(path):
         if kind == "csv":
-            return _csv(path, told)
+            return _csv(path, as_written, numbers)
         if kind == "json":
             scan = pl.scan_ndjson(path, infer_schema_length=None if path.stat().st_size <= LIMIT else 100_000)
         else:
@@ -94,7 +97,7 @@ def _scan(path: Path, kind: str, told: Collection[str]) -> pl.LazyFrame:
         return scan.with_columns(pl.col(name).cast(pl.String) for name in words)
 
 
-def _csv(path: Path, told: Collection[str]) -> pl.LazyFrame:
+def _csv(path: Path, as_written: Collection[str], numbers: Collection[str]) -> pl.LazyFrame:
     """A CSV file, in which a column is of numbers if every value is written as one, without leading zeros."""
     import polars as pl
 
@@ -102,10 +105,10 @@ def _csv(path: Path, told: Collection[str]) -> pl.LazyFrame:
     names = _header(path, separator)
     scan = pl.scan_csv(path, separator=separator, infer_schema=False, null_values=list(MISSING), glob=False)
     scan = scan.rename(dict(zip(scan.collect_schema().names(), names, strict=True)))
-    open_ones = [name for name in names if name not in told]
+    open_ones = [name for name in names if name not in as_written]
     found = scan.select(_evidence(open_ones)).collect(engine="streaming").row(0, named=True)
-    numbers = [name for name in open_ones if _is_of_numbers(path, name, found)]
-    return scan.with_columns(pl.col(name).str.strip_chars().cast(pl.Float64) for name in numbers)
+    cast = [name for name in open_ones if _is_of_numbers(path, name, found, name in numbers)]
+    return scan.with_columns(pl.col(name).str.strip_chars().cast(pl.Float64) for name in cast)
 
 
 def _evidence(names: Sequence[str]) -> list[pl.Expr]:
@@ -129,13 +132,15 @@ def _evidence(names: Sequence[str]) -> list[pl.Expr]:
     return asked
 
 
-def _is_of_numbers(path: Path, name: str, found: dict[str, Any]) -> bool:
+def _is_of_numbers(path: Path, name: str, found: dict[str, Any], told: bool) -> bool:
     """Whether a column holds numbers.
 
     Raises:
         UserError: half of its values do, and the others do not; or they have decimal commas.
     """
     there, numbers, codes, commas = (found[f"{what} {name}"] for what in ("there", "numbers", "codes", "commas"))
+    if told:
+        return bool(there and numbers == there)
     if commas and commas + numbers == there:
         raise UserError(
             f"{path}: column {name!r} writes numbers with a comma, such as {found[f'word {name}']!r}: write a decimal "

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from metaleader.errors import UserError, listed
-from metaleader.streams.folders import IMAGES, Colour, Source, order_of
+from metaleader.streams.arrays import Source
 
+Colour: TypeAlias = Literal["rgb", "grey"]
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")  # modes of more than 8 bits, which Pillow would cut off
 
 
@@ -54,10 +57,16 @@ def read_folders(
     shape = size or _one_size([path for _, images, _ in found for path in images])
     sources = []
     for folder, images, names in found:
-        order = order_of(folder.name, len(images))
+        order = _order_of(folder.name, len(images))
         arriving = [images[i] for i in order]
         sources.append(Source(folder.name, np.array(names)[order], _reader(arriving, shape, colour)))
     return sources, (*shape, 3 if colour == "rgb" else 1), out
+
+
+def _order_of(name: str, n: int) -> np.ndarray:
+    """An order of `n` examples that is drawn for a task, the same whatever other tasks there are."""
+    digest = hashlib.blake2b(f"order of {name}".encode(), digest_size=8).digest()
+    return np.random.default_rng(int.from_bytes(digest)).permutation(n)
 
 
 def _reader(images: Sequence[Path], size: tuple[int, int], colour: Colour) -> Any:

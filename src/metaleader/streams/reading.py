@@ -12,7 +12,7 @@ import numpy as np
 
 from metaleader.errors import UserError, check_between, unknown
 from metaleader.streams import columns as kinds
-from metaleader.streams import files, leaks
+from metaleader.streams import files, frames, leaks
 from metaleader.streams.columns import MISSING, Column
 from metaleader.streams.encoding import Encoding, Target, TargetKind, fitted, target_of
 from metaleader.streams.groups import (
@@ -99,10 +99,10 @@ def from_table(
     told = dict(columns or {})
     targets = (target,) if isinstance(target, str) else tuple(target)
     held = held_out or ("random 30%" if order is None else "last 30%")
-    rows = _rows(data, on_disk, scratch, [*told, group])
+    rows = _rows(data, on_disk, scratch, group, order, told)
     separate = held if held in rows.names else None
     names = [group, *targets, *filter(None, [order])]
-    kinds.check_names(rows.names, *names, *told)
+    frames.check_names(rows.names, *names, *told)
     _check(group, targets, order, told, separate, kind, tasks, arrive)
     check_between("smallest", smallest, 2, 1_000_000_000)
     split = None if separate else split_of(held, rows.names)
@@ -182,17 +182,26 @@ def from_table(
     )
 
 
-def _rows(data: Any, on_disk: bool | None, scratch: str | Path | None, as_written: Sequence[str]) -> Rows:
+def _rows(
+    data: Any,
+    on_disk: bool | None,
+    scratch: str | Path | None,
+    group: str,
+    order: str | None,
+    told: Mapping[str, str],
+) -> Rows:
     """The rows of a data frame, or of a file, which is read whole unless it stays on disk."""
     if not isinstance(data, (str, Path)):
         if on_disk:
             raise UserError("on_disk=True needs a file, got data in memory: write it to one, or leave on_disk out")
-        return InMemory(kinds.frame(data))
-    file = files.opened(data, scratch, as_written)
+        return InMemory(frames.frame(data))
+    numbers = [name for name, kind in told.items() if kind == "numeric"]
+    as_written = [group, *(name for name in told if name not in (order, *numbers))]
+    file = files.opened(data, scratch, as_written, numbers)
     if on_disk or (on_disk is None and file.path.stat().st_size > files.LIMIT):
         return file
     with reading(file.path):
-        return InMemory(kinds.frame(file.scan.collect()))
+        return InMemory(frames.frame(file.scan.collect()))
 
 
 def _keys(rows: Rows, group: str, targets: Sequence[str], order: str | None, told: Mapping[str, str]) -> Keys:
@@ -202,7 +211,7 @@ def _keys(rows: Rows, group: str, targets: Sequence[str], order: str | None, tol
     first = next(rows.chunks(targets), None)
     if first is None:
         raise UserError("the table has no rows: give at least two tasks of a few rows each")
-    kinds_of = {name: "labels" if kinds.is_of_lists(first[name]) else None for name in targets}
+    kinds_of = {name: "labels" if frames.is_of_lists(first[name]) else None for name in targets}
     if len(targets) == 1 and first[targets[0]].dtype == nw.Boolean:
         kinds_of = {targets[0]: "categorical"}
     if len(targets) > 1 and (lists := [name for name, of in kinds_of.items() if of]):

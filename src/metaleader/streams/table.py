@@ -24,6 +24,7 @@ from metaleader.problem import (
 from metaleader.problem.batch import AnyArray
 from metaleader.problem.losses import Loss
 from metaleader.streams import columns as kinds
+from metaleader.streams import frames
 from metaleader.streams.columns import Column
 from metaleader.streams.encoding import Encoding, Target, TargetKind
 from metaleader.streams.groups import Arrivals, Group
@@ -169,8 +170,8 @@ class Table:
             UserError: a column is missing, or a value cannot be of the kind that its column has in the table, or is
                 infinite, or too large.
         """
-        frame = kinds.frame(kinds.as_frame(rows, [column.name for column in self.columns]))
-        kinds.check_names(frame.columns, *(column.name for column in self.columns))
+        frame = frames.frame(frames.as_frame(rows, [column.name for column in self.columns]))
+        frames.check_names(frame.columns, *(column.name for column in self.columns))
         told = {column.name: column.kind for column in self.columns}
         kinds.survey([frame], told, required=False)
         return self.encoding({name: kinds.values(frame[name], kind) for name, kind in told.items()})
