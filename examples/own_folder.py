@@ -9,7 +9,7 @@ from PIL import Image
 import metaleader as ml
 
 
-def photographs(path: Path, cameras: int = 6, images: int = 12) -> Path:
+def photographs(path: Path, cameras: int = 10, images: int = 12) -> Path:
     """Cameras of different brightness, before which something bright stands left or right."""
     random = np.random.default_rng(0)
     for camera in range(cameras):
@@ -28,6 +28,6 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
         folder = ml.streams.from_folder(photographs(Path(scratch)), image_size=16)
         print(folder.describe())
-        learner = ml.FTML(ml.GradientDescent(steps=3, step_size=0.1), optimizer=ml.Adam(3e-3))
+        learner = ml.FTML(ml.GradientDescent(steps=3, step_size=0.01), optimizer=ml.Adam(3e-3))
         results = ml.run(folder.problem(ml.MLP(16 * 16 * 3, 2)), folder.stream, learner)
         print(results.table(), "final held-out accuracy, over the last third of the cameras")

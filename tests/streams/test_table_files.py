@@ -276,6 +276,23 @@ def test_bad_files_are_refused(name: str, content: bytes, message: str, tmp_path
         from_table(tmp_path / name, **ROLES)
 
 
+def test_json_lines_of_mixed_types_are_refused(tmp_path: Path) -> None:
+    sizes = [*map(str, range(29)), '"big"']
+    lines = [f'{{"user": {i % 3}, "size": {size}, "price": {i % 5}.5}}' for i, size in enumerate(sizes)]
+    (tmp_path / "t.jsonl").write_text("\n".join(lines))
+    with pytest.raises(UserError, match=r"'size' mixes 29 numbers \(such as '0'\) and 1 words \(such as 'big'\)"):
+        from_table(tmp_path / "t.jsonl", **ROLES)
+    assert from_table(tmp_path / "t.jsonl", columns={"size": "categorical"}, **ROLES).features[0] == "size=0"
+
+
+def test_truth_values_may_be_missing() -> None:
+    data = frame(0).with_columns(late=pl.when(pl.col("rooms") > 1).then(pl.col("rooms") > 3))
+    for frame_of in (data, data.to_pandas().assign(late=lambda it: it.late.astype("boolean"))):
+        table = from_table(frame_of, columns={"late": "categorical"}, **ROLES)
+        names = {name for name in table.features if name.startswith("late")}
+        assert names == {"late=(missing)", "late=False", "late=True"}
+
+
 def test_cut_off_files_are_refused(tmp_path: Path) -> None:
     data = frame(0)
     for name, write in WRITERS.items():

@@ -290,7 +290,8 @@ def _words(series: nw.Series[Any], absent: np.ndarray) -> np.ndarray:
     if series.dtype == nw.String:
         words = np.array([*series.to_list(), None], object)[:-1]
     elif series.dtype.is_numeric() or series.dtype == nw.Boolean:  # of many rows, few values
-        different, places = np.unique(series.fill_null(0).to_numpy(), return_inverse=True)
+        filled = series.fill_null(False if series.dtype == nw.Boolean else 0)
+        different, places = np.unique(filled.to_numpy(), return_inverse=True)
         words = labels(different)[places]
     else:
         words = labels(np.array([*series.to_list(), None], object)[:-1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +90,9 @@ def _scan(path: Path, kind: str, as_written: Collection[str], numbers: Collectio
             return _csv(path, as_written, numbers)
         if kind == "json":
             scan = pl.scan_ndjson(path, infer_schema_length=None if path.stat().st_size <= LIMIT else 100_000)
+            words = [name for name, dtype in scan.collect_schema().items() if dtype == pl.String]
+            for name, counts in _found(scan, [name for name in words if name not in as_written]).items():
+                _is_of_numbers(path, name, counts, name in numbers)  # polars reads numbers among words as words
         else:
             scan = pl.scan_parquet(path, glob=False) if kind == "parquet" else pl.scan_ipc(path, glob=False)
         schema = scan.collect_schema()
@@ -105,13 +108,13 @@ def _csv(path: Path, as_written: Collection[str], numbers: Collection[str]) -> p
     names = _header(path, separator)
     scan = pl.scan_csv(path, separator=separator, infer_schema=False, null_values=list(MISSING), glob=False)
     scan = scan.rename(dict(zip(scan.collect_schema().names(), names, strict=True)))
-    open_ones = [name for name in names if name not in as_written]
-    found = scan.select(_evidence(open_ones)).collect(engine="streaming").row(0, named=True)
-    cast = [name for name in open_ones if _is_of_numbers(path, name, found, name in numbers)]
+    found = _found(scan, [name for name in names if name not in as_written])
+    cast = [name for name, counts in found.items() if _is_of_numbers(path, name, counts, name in numbers)]
     return scan.with_columns(pl.col(name).str.strip_chars().cast(pl.Float64) for name in cast)
 
 
-def _evidence(names: Sequence[str]) -> list[pl.Expr]:
+def _found(scan: pl.LazyFrame, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Of columns of words, how many values there are and how many are written as numbers, and an example of each."""
     import polars as pl
 
     asked = []
@@ -119,37 +122,35 @@ def _evidence(names: Sequence[str]) -> list[pl.Expr]:
         column = pl.col(name)
         number = column.str.contains(NUMBER)
         counts = {
-            "there": column.is_not_null(),
-            "numbers": number,
-            "codes": column.str.contains(LEADING_ZERO) & number,
-            "commas": column.str.contains(COMMA),
+            "there": column.is_not_null().sum(),
+            "numbers": number.sum(),
+            "codes": (column.str.contains(LEADING_ZERO) & number).sum(),
+            "commas": column.str.contains(COMMA).sum(),
+            "number": column.filter(number).first(),
+            "word": column.filter(~number).first(),
         }
-        asked += [value.sum().alias(f"{what} {name}") for what, value in counts.items()]
-        asked += [
-            column.filter(number).first().alias(f"number {name}"),
-            column.filter(~number).first().alias(f"word {name}"),
-        ]
-    return asked
+        asked.append(pl.struct([value.alias(what) for what, value in counts.items()]).alias(name))
+    return scan.select(asked).collect(engine="streaming").row(0, named=True) if asked else {}
 
 
-def _is_of_numbers(path: Path, name: str, found: dict[str, Any], told: bool) -> bool:
+def _is_of_numbers(path: Path, name: str, found: Mapping[str, Any], told: bool) -> bool:
     """Whether a column holds numbers.
 
     Raises:
         UserError: half of its values do, and the others do not; or they have decimal commas.
     """
-    there, numbers, codes, commas = (found[f"{what} {name}"] for what in ("there", "numbers", "codes", "commas"))
+    there, numbers, codes, commas = (found[what] for what in ("there", "numbers", "codes", "commas"))
     if told:
         return bool(there and numbers == there)
     if commas and commas + numbers == there:
         raise UserError(
-            f"{path}: column {name!r} writes numbers with a comma, such as {found[f'word {name}']!r}: write a decimal "
+            f"{path}: column {name!r} writes numbers with a comma, such as {found['word']!r}: write a decimal "
             f"point and no commas between thousands, or say columns={{{name!r}: 'categorical'}} if they are none"
         )
     if numbers < there and numbers >= there / 2:
         raise UserError(
-            f"{path}: column {name!r} mixes {numbers} numbers (such as {found[f'number {name}']!r}) and "
-            f"{there - numbers} words (such as {found[f'word {name}']!r}): repair them, leave the field empty where a "
+            f"{path}: column {name!r} mixes {numbers} numbers (such as {found['number']!r}) and "
+            f"{there - numbers} words (such as {found['word']!r}): repair them, leave the field empty where a "
             f"number is missing, or say columns={{{name!r}: 'categorical'}}"
         )
     return bool(there and numbers == there and not codes)
