@@ -13,7 +13,7 @@ from typing import NoReturn
 from metaleader.commands.standing_in import without_jax
 from metaleader.errors import RunFailed, UserError, printable, unknown
 
-COMMANDS = ("run", "sweep", "tune", "reproduce", "report", "list", "data", "theory")
+COMMANDS = ("run", "sweep", "tune", "reproduce", "report", "list", "data", "theory", "assess")
 USAGE = """usage: metaleader COMMAND ...
 
   run [EXPERIMENT]   run learners on an experiment, then report (coloured-digits, if none is named)
@@ -24,6 +24,7 @@ USAGE = """usage: metaleader COMMAND ...
   list               the experiments, their presets and learners
   data [NAME]        which data is present, where; with a name, fetch it
   data render NAME   render the images of pose or pose-primitives
+  assess FILE        whether learning across tasks pays on your table, from how many rows on, with which learner
   theory             check the theorem and the regret bounds on convex streams; table, figures and a page
 
 metaleader COMMAND --help tells more; metaleader run EXPERIMENT --help lists every setting."""

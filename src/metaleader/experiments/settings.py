@@ -64,17 +64,18 @@ def replaced(preset: Preset, values: Mapping[str, Any]) -> Preset:
         if first == "gradients":
             gradients = value
         elif first in parts:
-            parts[first] = _replaced(parts[first], path, value)
+            parts[first] = replaced_in(parts[first], path, value)
         else:
-            learners[first] = _replaced(learners[first], path, value)
+            learners[first] = replaced_in(learners[first], path, value)
             own |= {first} if path[-1] in ("steps", "meta_steps") and len(path) == 1 else set()
     return Preset(**parts, learners=learners, gradients=gradients, own_steps=tuple(sorted(own)))
 
 
-def _replaced(owner: Any, path: list[str], value: Any) -> Any:
+def replaced_in(owner: Any, path: list[str], value: Any) -> Any:
+    """A dataclass with another value of the field that the names lead to, one field within another."""
     if not path:
         return value
-    return dataclasses.replace(owner, **{path[0]: _replaced(getattr(owner, path[0]), path[1:], value)})
+    return dataclasses.replace(owner, **{path[0]: replaced_in(getattr(owner, path[0]), path[1:], value)})
 
 
 def _found(preset: Preset, name: str) -> tuple[list[str], Any]:

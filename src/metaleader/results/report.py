@@ -221,15 +221,19 @@ def _section(
         failures="".join(
             f"<p class=warning>{escape(name)}: {escape(failure)}</p>" for name, failure in _failures(summary)
         ),
-        figures="".join(
-            f'<figure id="{name}"><img alt="{escape(caption)}" src="data:image/png;base64,{_base64(png)}">'
-            f"<figcaption>{escape(caption)}</figcaption></figure>"
-            for name, png, caption in pictures
-        ),
+        figures="".join(figure_html(*picture) for picture in pictures),
         made=made_html(runs),
         runs=text_table(provenance.HEADINGS, provenance.rows(runs, out)),
         common=_settings_table({"": common}),
         learners=_settings_table({style(name).name: settings for name, settings in learners.items()}),
+    )
+
+
+def figure_html(name: str, png: bytes, caption: str) -> str:
+    """A figure that needs no other file."""
+    return (
+        f'<figure id="{name}"><img alt="{escape(caption)}" src="data:image/png;base64,{_base64(png)}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 
 

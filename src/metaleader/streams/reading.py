@@ -219,8 +219,8 @@ def _keys(rows: Rows, group: str, targets: Sequence[str], order: str | None, tol
     found = kinds.survey(rows.chunks([group, *targets]), {group: "categorical", **kinds_of})
     time = None
     if order is not None:
-        as_date = "date" if told.get(order) == "date" else None
-        time = _time(kinds.survey(rows.chunks([order]), {order: as_date})[order])
+        kind = told[order] if told.get(order) in ("date", "numeric") else None
+        time = _time(kinds.survey(rows.chunks([order]), {order: kind})[order])
     return Keys(group, tuple(found[name] for name in targets), time)
 
 

@@ -46,6 +46,15 @@ class RootMeanSquare:
         return self.scale * float(np.sqrt(np.mean(np.square(errors))))
 
 
+def order_of(tasks: int, first: int, shuffled: bool, seed: int) -> np.ndarray:
+    """Places of tasks in order of arrival: as they stand, or, shuffled, the first among themselves, then the others."""
+    order = np.arange(tasks)
+    if not shuffled:
+        return order
+    random = np.random.default_rng(seed)
+    return np.concatenate([random.permutation(part) for part in (order[:first], order[first:])])
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
     """A table as a stream of tasks, made by `from_table`: what was understood of it, and its numbers.
@@ -143,10 +152,7 @@ class Table:
         arrivals = self.arrivals
         if arrivals is not None:
             return Stream(lambda i: self._task(self.tasks[arrivals.tasks[i]], arrivals.of(i)), len(arrivals.ends))
-        order = np.arange(len(self.tasks))
-        if self.shuffled:
-            random = np.random.default_rng(seed)
-            order = np.concatenate([random.permutation(part) for part in (order[: self.first], order[self.first :])])
+        order = order_of(len(self.tasks), self.first, self.shuffled, seed)
         return Stream(lambda i: self._task(self.tasks[order[i]]), len(self.tasks))
 
     def _task(self, group: Group, arriving: np.ndarray | None = None) -> Task:

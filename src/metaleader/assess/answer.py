@@ -1,0 +1,230 @@
+"""The answer in words: does learning across tasks pay here, who is best, and from how many rows on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+
+from metaleader.assess.contest import END, Contest
+from metaleader.assess.inference import FEWEST, Ratio, Resampled, resampled
+
+ENOUGH = 24  # tasks in order of time, which make so many blocks
+NEAR = 1.5  # times the error of the best
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A learner against another at a size.
+
+    Attributes:
+        size: of D_t, or `END`.
+        better: name.
+        other: name.
+        ratio: of their errors.
+    """
+
+    size: int
+    better: str
+    other: str
+    ratio: Ratio
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the contest says.
+
+    Attributes:
+        pays: at each size, the best learner across tasks against the best of one task alone.
+        wins: at each size, the best of all against the second best.
+        meta: at each size, the best learner that learns to adapt against the best that does not; nothing where only
+            one of the two kinds competes.
+        best_at: at each size, those that are not shown to be worse than the best of all.
+        winner: the learner to keep: with the least geometric mean of errors over all sizes.
+        tasks: how many were judged.
+        enough: whether they are enough to say something of others.
+    """
+
+    pays: tuple[Comparison, ...]
+    wins: tuple[Comparison, ...]
+    meta: tuple[Comparison, ...]
+    best_at: tuple[tuple[str, ...], ...]
+    winner: str
+    tasks: int
+    enough: bool
+
+
+def answer(found: Contest) -> Answer:
+    """Compare errors at every size; each of the three kinds of comparisons holds at all sizes at once.
+
+    Who is best was found on the same tasks: the best is compared with all others at once, so that its lead over the
+    second is not taken for more than the best of several learners gets by luck. Those that err more than `NEAR` times
+    as much are out without a comparison: errors of a learner that is off by much on a few tasks would widen the
+    intervals of all.
+    """
+    names = list(found.setup.candidates)
+    entries = found.setup.candidates
+    across = [i for i, name in enumerate(names) if entries[name].across]
+    alone = [i for i in range(len(names)) if i not in across]
+    meta = [i for i, name in enumerate(names) if entries[name].meta]
+    simple = [i for i in range(len(names)) if i not in meta]
+    means = resampled(found.errors, ordered=not found.setup.tasks.shuffled)
+    sizes = range(len(found.setup.sizes))
+    everyone = range(len(names))
+
+    def named(best: list[tuple[int, int, Ratio]]) -> tuple[Comparison, ...]:
+        return tuple(
+            Comparison(found.setup.sizes[at], names[i], names[j], ratio) for at, (i, j, ratio) in enumerate(best)
+        )
+
+    of_size = [_leader(means, everyone, at) for at in sizes]
+    seconds = [_leader(means, [j for j in everyone if j != i], at) for at, i in enumerate(of_size)]
+    every = [
+        [(i, j, at) for j in everyone if j != i and (j == seconds[at] or _near(means, j, i, at))]
+        for at, i in enumerate(of_size)
+    ]
+    ratios = iter(means.compare([pair for pairs in every for pair in pairs]))
+    against = [{j: next(ratios) for _, j, _ in pairs} for pairs in every]
+    wins = named([(i, j, against[at][j]) for at, (i, j) in enumerate(zip(of_size, seconds, strict=True))])
+    best_at = tuple(
+        (names[i], *(names[j] for j in sorted(found_, key=lambda j: means.logs[j, at]) if not found_[j].shown))
+        for at, (i, found_) in enumerate(zip(of_size, against, strict=True))
+    )
+    overall = int(np.argmin(means.logs.mean(axis=1)))
+    return Answer(
+        named(_group_against_group(means, across, alone)),
+        wins,
+        named(_group_against_group(means, meta, simple)) if meta and simple else (),
+        best_at,
+        names[overall],
+        found.errors.shape[1],
+        means.independent >= FEWEST,
+    )
+
+
+def _leader(means: Resampled, among: range | list[int], at: int) -> int:
+    return min(among, key=lambda i: means.logs[i, at])
+
+
+def _near(means: Resampled, i: int, best: int, at: int) -> bool:
+    return bool(means.means[i, at] <= NEAR * means.means[best, at])
+
+
+def _group_against_group(means: Resampled, one: list[int], other: list[int]) -> list[tuple[int, int, Ratio]]:
+    """At each size the best of one group against the best of the other.
+
+    Every learner of the one that is near its best is compared with the best of the other, all at once, at all sizes.
+    """
+    sizes = range(means.logs.shape[1])
+    rivals = [_leader(means, other, at) for at in sizes]
+    best = [_leader(means, one, at) for at in sizes]
+    pairs = [(i, rivals[at], at) for at in sizes for i in one if i == best[at] or _near(means, i, best[at], at)]
+    ratios = dict(zip(pairs, means.compare(pairs), strict=True))
+    return [(i, j, ratios[i, j, at]) for at, (i, j) in enumerate(zip(best, rivals, strict=True))]
+
+
+def in_words(found: Contest, given: Answer) -> list[str]:
+    """The answer, a sentence or two for each of its three parts."""
+    title = {name: candidate.title for name, candidate in found.setup.candidates.items()}
+    if not given.enough:
+        return [
+            f"Only {given.tasks} tasks could be judged, too few to say anything of others: at least {FEWEST} are "
+            f"needed, and {ENOUGH} where time orders them. On these, {title[given.winner]} erred least."
+        ]
+    return [_pays(given, title), _best(given, title), *([_meta(given, title)] if given.meta else [])]
+
+
+def rows_of(size: int) -> str:
+    """`after 5 rows` and the like."""
+    return "after all rows" if size == END else "before the first row" if size == 0 else f"after {size} rows"
+
+
+def between(first: int, last: int) -> str:
+    """`from 2 to 10 rows` and the like."""
+    if first == last:
+        return rows_of(first)
+    if last == END:
+        return f"from {first} rows on" if first else "at every number of rows"
+    return f"from {first} to {last} rows" if first else f"up to {last} rows"
+
+
+def percent(ratio: Ratio) -> str:
+    """`12 % less error (95 % interval 3 to 20 %)`."""
+    less = ratio.gain >= 0
+    low, high = (ratio.low, ratio.high) if less else (-ratio.high, -ratio.low)
+    return (
+        f"{100 * abs(ratio.gain):.0f} % {'less' if less else 'more'} error (95 % interval {100 * low:.0f} to "
+        f"{100 * high:.0f} %)"
+    )
+
+
+def _pays(given: Answer, title: dict[str, str]) -> str:
+    shown = [c for c in given.pays if c.ratio.shown]
+    tasks = f"over {given.tasks} tasks"
+    if not shown:
+        most = max(given.pays, key=lambda c: c.ratio.gain)
+        return (
+            f"Learning across tasks does not pay here, as far as {given.tasks} tasks can tell: at no number of rows is "
+            f"it shown to err less than learning each task alone. Nearest to it, {rows_of(most.size)}: "
+            f"{title[most.better]} with {percent(most.ratio)} than {title[most.other]}."
+        )
+    first, last = shown[0], shown[-1]
+    said = (
+        f"Learning across tasks pays {_where(given.pays)}: {rows_of(first.size)} of a new task, {title[first.better]} "
+        f"has {percent(first.ratio)} than the best learner of one task alone ({title[first.other]}), {tasks}"
+    )
+    if last is not first:
+        said += f"; {rows_of(last.size)}, {title[last.better]} has {percent(last.ratio)} than {title[last.other]}"
+    return f"{said}." + ("" if len(shown) == len(given.pays) else " Elsewhere no gain is shown.")
+
+
+def _where(compared: Sequence[Comparison]) -> str:
+    """At which sizes the first learner is shown to be better."""
+    shown = [c.ratio.shown for c in compared]
+    if all(shown):
+        return "at every number of rows"
+    runs = [list(run) for is_shown, run in groupby(compared, key=lambda c: c.ratio.shown) if is_shown]
+    return " and ".join(between(run[0].size, run[-1].size) for run in runs)
+
+
+def _best(given: Answer, title: dict[str, str]) -> str:
+    """Who is best, for each run of sizes at which that is the same."""
+    entries = list(zip(given.wins, given.best_at, strict=True))
+    parts = []
+    for _, group in groupby(entries, key=lambda entry: (entry[0].better, entry[0].ratio.shown)):
+        run = list(group)
+        (first, able), (last, _) = run[0], run[-1]
+        said = f"{between(first.size, last.size)} {title[first.better]}"
+        if first.ratio.shown:
+            least, most = (end([c.ratio.gain for c, _ in run]) for end in (min, max))
+            span = f"{100 * most:.0f}" if len(run) == 1 else f"{100 * least:.0f} to {100 * most:.0f}"
+            parts.append(f"{said}, with {span} % less error than the second ({title[first.other]})")
+        else:
+            others = [title[name] for name in able[1:]]
+            more = f" and {len(others) - 2} more" if len(others) > 2 else ""
+            parts.append(f"{said}, not told apart from {', '.join(others[:2])}{more}")
+    return f"Best of {len(title)}: {'; '.join(parts)}. To keep: {title[given.winner]}, which errs least over all sizes."
+
+
+def _meta(given: Answer, title: dict[str, str]) -> str:
+    shown = [c for c in given.meta if c.ratio.shown]
+    if shown:
+        most = max(shown, key=lambda c: c.ratio.gain)
+        return (
+            f"Learning to adapt pays {_where(given.meta)}: most {rows_of(most.size)}, where {title[most.better]} has "
+            f"{percent(most.ratio)} than the best learner that does not learn to adapt ({title[most.other]})."
+        )
+    least = min(given.meta, key=lambda c: c.ratio.gain)
+    worse = least.ratio.high < 0
+    return (
+        "Learning to adapt (FTML) is not shown to beat simpler ways of learning across tasks at any number of rows"
+        + (
+            f"; {rows_of(least.size)} it is worse: {title[least.better]} has {percent(least.ratio)} than "
+            f"{title[least.other]}"
+            if worse
+            else ""
+        )
+        + "."
+    )

@@ -1,0 +1,340 @@
+"""The contest on a table: every candidate is searched on the first tasks, then plays the whole stream."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import math
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float64
+
+from metaleader import devices
+from metaleader.assess.candidates import Candidate, candidates
+from metaleader.assess.stored import Stored
+from metaleader.errors import UserError, failure, unknown
+from metaleader.experiments.settings import replaced_in
+from metaleader.online import OnlineProtocol, play
+from metaleader.runs.workers import LocalWorkers, stop_if_asked
+from metaleader.streams.task import Task
+
+NICE = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)  # sizes to report
+SIZES = 5  # of them, at most, besides none and all
+REACHED = 0.8  # share of tasks that a size is reached by
+SEARCHED = 24  # first tasks that a search plays, at most
+LARGE = 20_000  # rows, from which on one order must do
+END = -1  # stands for all datapoints of a task in a table of sizes
+Show = Callable[[str, float, float], None]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is played.
+
+    Attributes:
+        tasks: of the table.
+        sizes: of D_t at which learners are judged, rising; `END` last, where there are held-out rows.
+        trials: settings of each candidate to try, at most; the first are its defaults.
+        seeds: orders of the tasks and draws of the learners' weights.
+        learners: names of those that compete.
+    """
+
+    tasks: Stored
+    sizes: tuple[int, ...]
+    trials: int
+    seeds: int
+    learners: tuple[str, ...]
+
+    @property
+    def protocol(self) -> OnlineProtocol:
+        """Datapoints arrive up to the sizes."""
+        sizes = tuple(size for size in self.sizes if size != END)
+        return OnlineProtocol(evaluate_at=sizes, arrive_at=tuple(size for size in sizes if size))
+
+    @property
+    def candidates(self) -> dict[str, Candidate]:
+        """Who competes."""
+        known = candidates(self.tasks, len(self.sizes) * len(self.tasks.names))
+        return {name: known[name] for name in self.learners}
+
+    @property
+    def judged(self) -> list[str]:
+        """Names of the tasks that the answer is about: those after the first ones, with rows for every size."""
+        found = list(zip(self.tasks.names, self.tasks.judged_up_to, strict=True))[self.tasks.first :]
+        return [name for name, rows in found if rows >= max(self.sizes)]
+
+
+def setup(
+    tasks: Stored,
+    sizes: Sequence[int] = (),
+    trials: int = 8,
+    seeds: int | None = None,
+    learners: Sequence[str] = (),
+) -> Setup:
+    """Check, and choose what was left open.
+
+    Args:
+        tasks: of the table.
+        sizes: of a task at which to judge; none: 0 and up to `SIZES` that most tasks reach.
+        trials: see `Setup`.
+        seeds: see `Setup`; None: 1 where time orders the tasks or they are large, otherwise 3.
+        learners: see `Setup`; none: all that there are.
+
+    Raises:
+        UserError: a size that too few tasks reach; fewer than one trial or seed; an unknown learner, or too few to
+            compare: one across tasks and one of a task alone are needed.
+    """
+    for name, value in (("trials", trials), ("seeds", seeds)):
+        if value is not None and value < 1:
+            raise UserError(f"{name} must be at least 1, got {value}")
+    lengths = np.array(tasks.judged_up_to[tasks.first :])
+    if len(lengths) < 2:
+        raise UserError(
+            f"{len(lengths)} tasks come after the first {tasks.first}, on which settings are searched; at least 2 "
+            "must: choose fewer first tasks, or group by a column of more values"
+        )
+    reached = math.floor(np.quantile(lengths, 1 - REACHED))
+    if not sizes:
+        fitting = [size for size in NICE if size <= reached]
+        chosen = [0, *fitting[-SIZES:]]
+    else:
+        chosen = sorted(set(sizes))
+        if chosen[0] < 0 or (lengths >= chosen[-1]).sum() < 2:
+            raise UserError(
+                f"sizes must be numbers of rows from 0 that at least two tasks after the first {tasks.first} have; got "
+                f"{', '.join(map(str, chosen))}, and most of those tasks have {reached} rows to learn from"
+            )
+    end = [END] if tasks.held_out is not None else []
+    if seeds is None:
+        seeds = 3 if tasks.shuffled and lengths.sum() <= LARGE else 1
+    everyone = candidates(tasks, 1)
+    for name in learners:
+        if name not in everyone:
+            raise UserError(unknown("learner", name, everyone))
+    named = tuple(dict.fromkeys(learners)) or tuple(everyone)
+    for across, what in ((True, "across tasks"), (False, "of one task alone")):
+        if not any(everyone[name].across == across for name in named):
+            there_are = ", ".join(name for name, each in everyone.items() if each.across == across)
+            raise UserError(f"no learner {what} was chosen: add one of {there_are}")
+    return Setup(tasks, (*chosen, *end), trials, seeds, named)
+
+
+class Job(NamedTuple):
+    """A candidate with settings on a stream.
+
+    Attributes:
+        setup: what is played.
+        name: of the candidate.
+        settings: that differ from its own.
+        seed: of the order and of the learner.
+        searching: play the first tasks only.
+    """
+
+    setup: Setup
+    name: str
+    settings: Mapping[str, Any]
+    seed: int
+    searching: bool
+
+
+class Played(NamedTuple):
+    """What a job found.
+
+    Attributes:
+        errors: by task and size; infinite where the learner's prediction was not finite.
+        losses: likewise.
+        gradients: per-example gradients in learning and adapting.
+        learning: seconds in learning.
+        predicting: seconds in adapting and predicting.
+        failed: why it ended early; empty if it did not.
+    """
+
+    errors: Mapping[str, tuple[float, ...]]
+    losses: Mapping[str, tuple[float, ...]]
+    gradients: int
+    learning: float
+    predicting: float
+    failed: str = ""
+
+
+def perform(job: Job, cores: int) -> Played:
+    """Play a job, in a worker process."""
+    devices.start(cores)
+    try:
+        return _play(job.setup, job)
+    finally:
+        jax.clear_caches()  # what was compiled for these settings serves no other, and many of them fill the memory
+        gc.collect()
+
+
+def _play(given: Setup, job: Job) -> Played:
+    candidate = given.candidates[job.name]
+    tasks: Iterable[Task] = given.tasks.stream(job.seed)
+    if job.searching:
+        tasks = itertools.islice(iter(tasks), min(given.tasks.first, SEARCHED))
+    errors: dict[str, dict[int, float]] = {}
+    losses: dict[str, dict[int, float]] = {}
+    last, failed = None, ""
+    lower_is_better = not given.tasks.score.higher_is_better
+    try:
+        learner = with_settings(candidate.learner, job.settings)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # that it diverged is in the records
+            for last in play(candidate.problem, tasks, learner, given.protocol, job.seed):
+                stop_if_asked()
+                score = math.inf if last.score is None else last.score if lower_is_better else 1 - last.score
+                errors.setdefault(last.task, {})[last.datapoints] = score
+                losses.setdefault(last.task, {})[last.datapoints] = math.inf if last.loss is None else last.loss
+    except (UserError, ValueError, ArithmeticError) as error:
+        failed = failure(error)
+    if last is None:
+        return Played({}, {}, 0, 0.0, 0.0, failed or "nothing was judged")
+    if not failed and last.diverged:
+        failed = "diverged"
+    return Played(
+        {task: _at(found, given.sizes) for task, found in errors.items()},
+        {task: _at(found, given.sizes) for task, found in losses.items()},
+        last.gradient_evaluations,
+        last.train_seconds,
+        last.evaluation_seconds,
+        failed,
+    )
+
+
+def _at(found: Mapping[int, float], sizes: Sequence[int]) -> tuple[float, ...]:
+    """The values at the sizes; at `END`, that of the largest."""
+    return tuple(found[max(found)] if size == END else found.get(size, math.inf) for size in sizes)
+
+
+def with_settings(learner: Any, settings: Mapping[str, Any]) -> Any:
+    """The learner with other values of settings, by dotted names."""
+    for name, value in settings.items():
+        learner = replaced_in(learner, name.split("."), value)
+    return learner
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What was found.
+
+    Attributes:
+        setup: what was played.
+        chosen: settings of each candidate that the search chose, where they differ from its own.
+        trials: how many settings of each were tried.
+        searching: seconds that took, for each, in its process.
+        errors: `(candidates, tasks, sizes)`: means over the seeds, infinite where a learner failed or diverged.
+        losses: likewise.
+        played: what each candidate's runs on the whole stream found, by seed.
+    """
+
+    setup: Setup
+    chosen: Mapping[str, Mapping[str, Any]]
+    trials: Mapping[str, int]
+    searching: Mapping[str, float]
+    errors: Float64[np.ndarray, "candidates tasks sizes"]
+    losses: Float64[np.ndarray, "candidates tasks sizes"]
+    played: Mapping[str, tuple[Played, ...]]
+
+
+def settings_to_try(candidate: Candidate, trials: int) -> list[dict[str, Any]]:
+    """The candidate's own settings, then others that are drawn without repetition; the same at every call."""
+    names = list(candidate.searched)
+    grid = [dict(zip(names, values, strict=True)) for values in itertools.product(*candidate.searched.values())]
+    grid = [values for values in grid if with_settings(candidate.learner, values) != candidate.learner]
+    drawn = np.random.default_rng(0).permutation(len(grid))[: trials - 1]
+    return [{}, *(grid[i] for i in drawn)]
+
+
+def contest(given: Setup, pool: LocalWorkers[Job, Played] | None = None, show: Show | None = None) -> Contest:
+    """Search, then play.
+
+    Args:
+        given: what is played.
+        pool: processes that play, by `perform`, and are ended; None: this process plays one job after another.
+        show: is told what is being done, and how many jobs of how many are.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C.
+    """
+    entries = given.candidates
+    tried = {name: settings_to_try(candidate, given.trials) for name, candidate in entries.items()}
+    total = sum(map(len, tried.values())) + given.seeds * len(entries)
+
+    def told(what: str, before: int) -> Callable[[Job, int], None]:
+        return lambda job, done: show(f"{what} {job.name}", before + done, total) if show else None
+
+    try:
+        searches = [Job(given, name, values, 0, True) for name, trials in tried.items() for values in trials]
+        found = _performed(pool, searches, told("searching", 0))
+        chosen = {name: _best(name, trials, searches, found) for name, trials in tried.items()}
+        finals = [Job(given, name, chosen[name], seed, False) for name in entries for seed in range(given.seeds)]
+        played = _performed(pool, finals, told("judging", len(searches)))
+    finally:
+        if pool is not None:
+            pool.close()
+    of_candidate = {
+        name: tuple(p for job, p in zip(finals, played, strict=True) if job.name == name) for name in entries
+    }
+    seconds = dict.fromkeys(entries, 0.0)
+    for job, one in zip(searches, found, strict=True):
+        seconds[job.name] += one.learning + one.predicting
+    errors, losses = (
+        np.stack([_mean([getattr(p, what) for p in of_candidate[name]], given) for name in entries])
+        for what in ("errors", "losses")
+    )
+    trials = {name: len(values) for name, values in tried.items()}
+    return Contest(given, chosen, trials, seconds, errors, losses, of_candidate)
+
+
+def _performed(
+    pool: LocalWorkers[Job, Played] | None, jobs: Sequence[Job], show: Callable[[Job, int], None]
+) -> list[Played]:
+    """What each job found; one whose process died has failed."""
+    if pool is None:
+        results = []
+        for i, job in enumerate(jobs, 1):
+            results.append(_play(job.setup, job))
+            show(job, i)
+        return results
+    waiting, running, found = list(range(len(jobs))), dict[Future[Played], int](), dict[int, Played]()
+    while waiting or running:
+        while waiting and len(running) < pool.slots:
+            i = waiting.pop(0)
+            running[pool.submit(jobs[i])] = i
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            i = running.pop(future)
+            if isinstance(future.exception(), BrokenExecutor):
+                found[i] = Played({}, {}, 0, 0.0, 0.0, "its process ended, perhaps for want of memory")
+            else:
+                found[i] = future.result()
+            show(jobs[i], len(found))
+    return [found[i] for i in range(len(jobs))]
+
+
+def _best(name: str, trials: Sequence[dict[str, Any]], jobs: Sequence[Job], found: Sequence[Played]) -> dict[str, Any]:
+    """The settings whose errors on the first tasks, less the third that came first, are least.
+
+    Means over tasks at each size are compared by their geometric mean over sizes, so that every size counts alike.
+    """
+    scores = []
+    for job, one in zip(jobs, found, strict=True):
+        if job.name == name:
+            values = np.array(list(one.errors.values()))[len(one.errors) // 3 :]
+            scores.append(_geometric(values) if len(values) and not one.failed else math.inf)
+    return dict(trials[int(np.argmin(scores))])
+
+
+def _geometric(errors: Float64[np.ndarray, "tasks sizes"]) -> float:
+    means = errors.mean(axis=0)
+    return float(np.exp(np.log(np.maximum(means, 1e-12)).mean())) if np.isfinite(means).all() else math.inf
+
+
+def _mean(of_seeds: Sequence[Mapping[str, tuple[float, ...]]], given: Setup) -> Float64[np.ndarray, "tasks sizes"]:
+    nothing = (math.inf,) * len(given.sizes)
+    return np.mean([[found.get(task, nothing) for task in given.judged] for found in of_seeds], axis=0)

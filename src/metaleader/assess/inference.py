@@ -1,0 +1,135 @@
+"""What the errors on some tasks say of tasks like them: intervals that hold for several comparisons at once.
+
+The unit is the task. Errors of several learners on the same tasks are compared as ratios of means over tasks. Tasks are
+drawn again with replacement, in blocks of tasks that followed one another where time orders them, since neighbours may
+be alike (moving-blocks bootstrap; Künsch, 1989). Each deviation of a draw is measured by the standard error within that
+draw (bootstrap-t; Efron, 1981), which few tasks of unlike difficulty ask for. Several comparisons share one critical
+value, a quantile of the largest deviation among them (max-t; Romano & Wolf, 2005), so that all of their intervals hold
+together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Float64
+
+DRAWS = 4000
+LEVEL = 0.95
+EXACT = 1e-9  # a relative error that is taken for rounding
+FEWEST = 8  # blocks of tasks, below which nothing is said of others
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How the mean error of one learner compares to another's at a size, `1 - mean_i / mean_j`, with its interval.
+
+    Attributes:
+        gain: the share of the other's error that is spared; negative where it errs more.
+        low: lower end of the interval.
+        high: upper end.
+        shown: whether the interval is above 0.
+    """
+
+    gain: float
+    low: float
+    high: float
+
+    @property
+    def shown(self) -> bool:
+        """Whether the first learner is shown to be better."""
+        return self.low > 0
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """Errors on the tasks at hand, and how often each block of tasks was drawn.
+
+    Attributes:
+        means: `(learners, sizes)`, infinite where a learner failed.
+        blocks: means over the block of tasks that begins at each task, relative to `means`: `(learners, tasks, sizes)`.
+        drawn: `(draws, tasks)`, how often each block was.
+    """
+
+    means: Float64[np.ndarray, "learners sizes"]
+    blocks: Float64[np.ndarray, "learners tasks sizes"]
+    drawn: Float64[np.ndarray, "draws tasks"]
+
+    @property
+    def independent(self) -> int:
+        """How many blocks are drawn at a time: of tasks that do not depend on each other, as many as there are."""
+        return int(self.drawn[0].sum())
+
+    @property
+    def logs(self) -> Float64[np.ndarray, "learners sizes"]:
+        """Logarithms of the means."""
+        return np.log(self.means)
+
+    def compare(self, pairs: Sequence[tuple[int, int, int]]) -> list[Ratio]:
+        """Intervals for `(i, j, size)`, learner i against j, that all hold at once with probability `LEVEL`.
+
+        With the means m of a draw, the difference of logarithms `log m_j - log m_i` has, over its K blocks with
+        means b, the standard error `sqrt(mean((b_j / m_j - b_i / m_i)^2) / K)`.
+        """
+        if not pairs:
+            return []
+        first, second, at = (np.array(column) for column in zip(*pairs, strict=True))
+        with np.errstate(invalid="ignore"):
+            gap = self.logs[second, at] - self.logs[first, at]
+        i, j = self.blocks[first, :, at], self.blocks[second, :, at]  # (pairs, tasks)
+        share = self.drawn / self.drawn.sum(axis=1, keepdims=True)
+        number = self.independent
+        error = np.sqrt(np.mean(np.square(j - i), axis=1) / number)
+        uncertain = np.isfinite(gap) & (error > EXACT)
+        i, j = i[uncertain], j[uncertain]
+        mean_i, mean_j = share @ i.T, share @ j.T  # (draws, pairs)
+        moments = share @ (i * i).T / mean_i**2 + share @ (j * j).T / mean_j**2
+        moments -= 2 * share @ (i * j).T / (mean_i * mean_j)
+        within = np.sqrt(np.maximum(moments, 0) / number)
+        deviations = np.abs(np.log(mean_j / mean_i))
+        largest = np.max(deviations / np.maximum(within, EXACT), axis=1, initial=0.0)
+        critical = float(np.quantile(largest, LEVEL))
+        return [
+            Ratio(_gain(g), _gain(g - critical * e), _gain(g + critical * e)) if not math.isnan(g) else _UNKNOWN
+            for g, e in zip(gap.tolist(), np.where(uncertain, error, 0).tolist(), strict=True)
+        ]
+
+
+_UNKNOWN = Ratio(math.nan, -math.inf, math.inf)
+
+
+def _gain(gap: float) -> float:
+    return -math.expm1(min(-gap, 700.0))  # which is an error of 1e304 times as much
+
+
+def resampled(errors: Float64[np.ndarray, "learners tasks sizes"], ordered: bool) -> Resampled:
+    """The means, and blocks of tasks to draw; the same for the same errors.
+
+    Args:
+        errors: at least 0, infinite where a learner failed.
+        ordered: whether the tasks followed one another in time.
+
+    A mean of 0 counts as a thousandth of the least mean that is not.
+    """
+    tasks = errors.shape[1]
+    block = math.ceil(tasks ** (1 / 3)) if ordered else 1
+    finite = np.isfinite(errors).all(axis=1)
+    sound = np.where(finite[:, None], errors, 1.0)
+    means = sound.mean(axis=1)
+    least = means[finite & (means > 0)].min(initial=np.inf) / 1000
+    zero = means == 0
+    means = np.where(zero, least if math.isfinite(least) else 1.0, means)
+    relative = np.where(zero[:, None], 1.0, sound / means[:, None])
+    following = (np.arange(tasks)[:, None] + np.arange(block)) % tasks  # the last task is followed by the first
+    drawn = _drawn(tasks, math.ceil(tasks / block))
+    return Resampled(np.where(finite, means, np.inf), relative[:, following].mean(axis=2), drawn)
+
+
+@lru_cache(maxsize=8)
+def _drawn(tasks: int, blocks: int) -> Float64[np.ndarray, "draws tasks"]:
+    """How often the block that begins at each task is drawn."""
+    return np.random.default_rng(0).multinomial(blocks, np.full(tasks, 1 / tasks), DRAWS).astype(np.float64)

@@ -1,0 +1,205 @@
+"""From a table to an answer: the tasks as stored, the search, the contest, the words and the page."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import metaleader as ml
+import tables
+from command import Refused, call
+from metaleader import assess
+from metaleader.assess.contest import Contest, Played, Setup, settings_to_try, with_settings
+from metaleader.errors import UserError
+from metaleader.learners import external
+
+SCORE = ml.mean_squared_error
+CHEAP = ("linear, pooled", "linear, per task", "task mean")
+
+
+def stored(folder: Path, kind: str = "common", held_out: str | None = None, **sizes: int) -> assess.Stored:
+    table = ml.streams.from_table(tables.table(kind, 0, **sizes), group="task", target="y", held_out=held_out)
+    return assess.store(table, folder)
+
+
+@pytest.mark.parametrize("held_out", [None, "none"])
+@pytest.mark.parametrize("order", [None, "x0"])
+def test_stored_tasks_are_those_of_the_table(tmp_path: Path, held_out: str | None, order: str | None) -> None:
+    table = ml.streams.from_table(
+        tables.table("common", 0, tasks=8, rows=9), group="task", target="y", held_out=held_out, order=order
+    )
+    tasks = assess.store(table, tmp_path)
+    for seed in (0, 1):
+        for ours, theirs in zip(tasks.stream(seed), table.stream(seed), strict=True):
+            assert ours.name == theirs.name
+            jax.tree.map(np.testing.assert_array_equal, (ours.train, ours.test), (theirs.train, theirs.test))
+    assert tasks.judged_up_to == tuple(len(task.train) - (task.test is None) for task in table.tasks)
+
+
+def test_sizes_are_those_that_most_tasks_reach(tmp_path: Path) -> None:
+    given = assess.setup(stored(tmp_path, tasks=20, rows=30))  # 21 rows to learn from
+    assert given.sizes == (0, 2, 3, 5, 10, 20, assess.END)
+    assert given.protocol.arrive_at == (2, 3, 5, 10, 20)
+    assert len(given.judged) == 16
+    assert (given.seeds, set(given.learners)) == (3, set(given.candidates))
+
+
+def test_settings_to_try_begin_with_the_learners_own_and_do_not_repeat() -> None:
+    learner = external.ShrunkenLinear()
+    candidate = assess.Candidate("", learner, None, external.SEARCHED[external.ShrunkenLinear])  # type: ignore[arg-type]
+    found = settings_to_try(candidate, 20)
+    assert found[0] == {}
+    assert len(found) == 20
+    assert len({with_settings(learner, settings) for settings in found}) == 20
+    assert found[:5] == settings_to_try(candidate, 5)
+    few = assess.Candidate("", external.TaskMean(), None, {"prior_strength": (1.0, 3.0)})  # type: ignore[arg-type]
+    assert settings_to_try(few, 8) == [{}, {"prior_strength": 3.0}]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sizes": (5, 50)}, r"at least two tasks after the first 4 have; got 5, 50, .* 21 rows"),
+        ({"sizes": (-1,)}, "from 0"),
+        ({"trials": 0}, "trials must be at least 1, got 0"),
+        ({"seeds": 0}, "seeds must be at least 1, got 0"),
+        ({"learners": ("ftml", "scrach")}, "unknown learner 'scrach': did you mean scratch"),
+        ({"learners": ("ftml",)}, "no learner of one task alone was chosen: add one of scratch"),
+        ({"learners": ("scratch",)}, "no learner across tasks was chosen: add one of ftml"),
+    ],
+)
+def test_what_cannot_be_played_is_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        assess.setup(stored(tmp_path, tasks=20, rows=30), **settings)
+
+
+def test_a_search_finds_the_better_settings_and_pooling_wins_where_all_tasks_are_one(tmp_path: Path) -> None:
+    tasks = stored(tmp_path, tasks=40, rows=20)
+    given = assess.setup(tasks, learners=CHEAP, trials=6, seeds=2)
+    said: list[tuple[str, float, float]] = []
+    found = assess.contest(given, show=lambda *step: said.append(step))
+    assert found.errors.shape == (3, 32, len(given.sizes))
+    assert said[-1][1:] == (len(said), len(said))
+    answer = assess.answer(found)
+    assert answer.winner == "linear, pooled"
+    assert all(comparison.ratio.shown for comparison in answer.pays)
+    assert assess.in_words(found, answer)[0].startswith("Learning across tasks pays at every number of rows")
+
+    own = assess.contest(replace(given, trials=1))
+    assert own.chosen == {name: {} for name in CHEAP}
+    assert assess.contest(replace(given, trials=1)).errors.tolist() == own.errors.tolist()
+
+
+def contest_of(errors: np.ndarray, learners: tuple[str, ...], failed: str = "") -> Contest:
+    """A contest with these errors."""
+    names = tuple(f"t{i}" for i in range(errors.shape[1] + 2))
+    tasks = assess.Stored(
+        "", names, (9,) * len(names), (3,) * len(names), 2, True, "regression", 2, 1, ml.squared_error, SCORE
+    )
+    sizes = (0, 2, 5, assess.END)[-errors.shape[2] :]
+    played = {name: (Played({}, {}, 7, 1.0, 2.0, failed if name == learners[0] else ""),) for name in learners}
+    setup = Setup(tasks, sizes, 3, 1, learners)
+    nothing: dict[str, Any] = {name: {} for name in learners}
+    return Contest(setup, nothing, dict.fromkeys(learners, 3), dict.fromkeys(learners, 0.5), errors, errors, played)
+
+
+def test_the_words_say_where_it_pays_who_is_best_and_whether_learning_to_adapt_does() -> None:
+    random = np.random.default_rng(0)
+    hard = random.uniform(0.9, 1.1, size=(1, 30, 4))
+    means = np.array([[0.5, 0.5, 0.9, 1.0], [0.8, 0.8, 0.9, 1.0], [1.0, 1.0, 1.0, 1.0]])  # of three learners, by size
+    errors = hard * means[:, None] * random.uniform(0.98, 1.02, size=(3, 30, 4))
+    found = contest_of(errors, ("ftml", "linear, pooled", "linear, per task"))
+    answer = assess.answer(found)
+    pays, best, meta = assess.in_words(found, answer)
+    assert re.match(
+        r"Learning across tasks pays up to 5 rows: before the first row of a new task, FTML, gradient steps has "
+        r"(49|50|51) % less error \(95 % interval \d+ to \d+ %\) than the best learner of one task alone "
+        r"\(linear, per task\), over 30 tasks",
+        pays,
+    )
+    assert pays.endswith("Elsewhere no gain is shown.")
+    assert "Best of 3: up to 2 rows FTML, gradient steps, with 37" in best or "with 38" in best
+    assert "To keep: FTML, gradient steps" in best
+    assert meta.startswith("Learning to adapt pays up to 2 rows")
+    assert answer.best_at[0] == ("ftml",)
+    assert set(answer.best_at[3]) == {"ftml", "linear, pooled", "linear, per task"}
+
+
+def test_nothing_is_said_of_others_by_few_tasks() -> None:
+    errors = np.random.default_rng(0).uniform(size=(2, 5, 3))
+    found = contest_of(errors, ("ftml", "linear, per task"))
+    (only,) = assess.in_words(found, assess.answer(found))
+    assert only.startswith("Only 5 tasks could be judged, too few")
+
+
+def test_a_learner_that_diverged_is_named_on_the_page_and_takes_no_part(tmp_path: Path) -> None:
+    errors = np.random.default_rng(0).uniform(0.5, 1.0, size=(3, 12, 3))
+    errors[0, 4] = math.inf
+    found = contest_of(errors, ("ftml", "linear, pooled", "linear, per task"), failed="diverged")
+    answer = assess.answer(found)
+    assert answer.winner != "ftml"
+    page = assess.write(found, answer, "a table\nof rows", {"command": "metaleader assess x.csv"}, tmp_path)
+    text = page.with_suffix(".md").read_text()
+    assert "FTML, gradient steps (diverged)" in text
+    assert json.loads((tmp_path / "assess.json").read_text())["learners"]["ftml"]["errors"][4] == [None] * 3
+
+
+@pytest.mark.usefixtures("blank_figures")
+def test_from_a_file_to_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "people.csv"
+    tables.table("common", 0, tasks=40, rows=20).to_csv(file, index=False)
+    out = tmp_path / "out"
+    options = [word for name in CHEAP for word in ("--learner", name)]
+    assert call("assess", str(file), "--group", "task", "--target", "y", *options, "--trials", "2", "--workers", "1",
+                "--out", str(out)) == 0  # fmt: skip
+    said = capsys.readouterr().out
+    assert said.startswith("40 tasks, one for each 'task'")
+    assert "Learning across tasks pays at every number of rows" in said
+    assert f"page: {out / 'report.html'}" in said
+    page = (out / "report.html").read_text()
+    assert page.index("Learning across tasks pays") < page.index("<h2>Errors")
+    assert {path.name for path in (out / "figures").glob("*.png")} == {
+        "error-against-rows.png", "gain-across-tasks.png", "where-the-gain-comes-from.png"
+    }  # fmt: skip
+    kept = json.loads((out / "assess.json").read_text())
+    assert kept["winner"] == "linear, pooled"
+    assert call("assess", str(file), "--group", "task", "--target", "y", "--out", str(out)) == 2
+    assert "holds an assessment already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--group", "taks", "--target", "y"], "unknown column 'taks': did you mean task"),
+        (["--group", "task", "--target", "task"], "group and target are the same column"),
+        (["--group", "task", "--target", "y", "--sizes", "500"], "at least two tasks"),
+        (["--group", "task", "--target", "y", "--learner", "scrach"], "unknown learner 'scrach': did you mean scratch"),
+        (["--group", "task", "--target", "y", "--column", "x0"], "NAME=KIND"),
+    ],
+)
+def test_bad_input_is_one_line(
+    options: list[str], message: str, tmp_path_factory: pytest.TempPathFactory, refused: Refused
+) -> None:
+    file = tmp_path_factory.mktemp("data") / "people.csv"
+    tables.table("common", 0, tasks=10, rows=8).to_csv(file, index=False)
+    refused("assess", str(file), *options, message=message)
+
+
+@pytest.mark.slow
+def test_tasks_that_share_nothing_are_rarely_said_to_gain(tmp_path: Path) -> None:
+    said = 0
+    for seed in range(200):
+        table = tables.table("nothing", seed, tasks=40, rows=20)
+        (folder := tmp_path / str(seed)).mkdir()
+        tasks = assess.store(ml.streams.from_table(table, group="task", target="y"), folder)
+        found = assess.contest(assess.setup(tasks, sizes=(5, 10), learners=CHEAP, seeds=1))
+        said += any(comparison.ratio.shown for comparison in assess.answer(found).pays)
+    assert said <= 10
