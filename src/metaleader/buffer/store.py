@@ -229,6 +229,41 @@ def stored(came: Arrival, batch: Batch, kept: Int[np.ndarray, " kept"] | None, m
     )
 
 
+def without(buffer: TaskBuffer, task: TaskKey) -> TaskBuffer:
+    """The buffer without the datapoints of a task; of their bytes nothing is left in its arrays.
+
+    What is kept of the other tasks, and in which order, stays. The task is a new one if it comes back. What was counted
+    of all tasks (`total`) still counts it, as a limited memory chooses by that.
+    """
+    row = buffer.row_of(task)
+    if row is None:
+        return buffer
+    owners = np.repeat(np.arange(len(buffer.counts)), buffer.counts)
+    kept, rows = np.flatnonzero(owners != row), np.flatnonzero(np.arange(len(buffer.counts)) != row)
+    size, capacity = len(kept), len(buffer.order)
+    # Those kept move to the first slots: where all is kept, `stored` counts on it that the free ones come last.
+    slots = jnp.asarray(np.pad(buffer.order[kept], (0, capacity - size)))
+
+    def moved(leaf: Array) -> Array:
+        there = (jnp.arange(capacity) < size).reshape(-1, *[1] * (leaf.ndim - 1))
+        return jnp.where(there, leaf[slots], jnp.zeros_like(leaf))
+
+    def left(values: np.ndarray) -> np.ndarray:
+        return np.append(values[rows], np.zeros_like(values[:1]))
+
+    order, arrivals = np.zeros_like(buffer.order), np.zeros_like(buffer.arrivals)
+    order[:size], arrivals[:size] = np.arange(size), buffer.arrivals[kept]
+    return buffer._replace(
+        data=jax.tree.map(moved, buffer.data),
+        order=order,
+        arrivals=arrivals,
+        ids=left(buffer.ids),
+        counts=left(buffer.counts),
+        seen=left(buffer.seen),
+        ages=left(buffer.ages),
+    )
+
+
 def _written(data: Batch, batch: Batch, entering: np.ndarray, slots: np.ndarray, capacity: int) -> Batch:
     """The slots with the examples `entering` of the batch; a few sizes keep compilation rare."""
     if not len(entering):

@@ -1,0 +1,479 @@
+"""A learner that lives: told datapoints of tasks that come and go, asked for predictions all the while."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import jax
+import numpy as np
+
+from metaleader.buffer import TaskKey
+from metaleader.buffer.store import task_id
+from metaleader.errors import UserError
+from metaleader.files import contents
+from metaleader.learners import Learner
+from metaleader.live import keeping, settings
+from metaleader.live.cache import Cache
+from metaleader.live.course import Course, Progress
+from metaleader.live.events import Acknowledged
+from metaleader.live.layout import Layout
+from metaleader.live.prequential import Prequential, Standing
+from metaleader.live.settings import Unit
+from metaleader.live.store import Store
+from metaleader.live.worker import Pace, Worker
+from metaleader.problem import CrossEntropy, Problem
+from metaleader.problem.batch import Batch, Examples
+from metaleader.problem.model import applied
+from metaleader.problem.problem import check, check_blind_to_padding
+from metaleader.processes import owned_for_results
+from metaleader.streams.encoding import Target
+
+NOT_STORED = "\0not stored"  # the task of datapoints that are adapted to and not stored
+ID_LENGTH = 200  # characters
+
+
+class Forgotten(NamedTuple):
+    """What `Live.forget` gives.
+
+    Attributes:
+        task: the task.
+        datapoints: how many it had. They are in no file of the folder any more.
+        influence: whether what they taught is still in the learner's weights; `Live.rebuild` removes it.
+    """
+
+    task: TaskKey
+    datapoints: int
+    influence: bool
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Predicts for one task, from the datapoints it was adapted to; see `Live.adapt`."""
+
+    answer: Callable[[Any], Any]
+
+    def predict(self, x: Examples) -> Any:
+        """As `Live.predict`."""
+        return self.answer(x)
+
+
+class Live:
+    """A learner that keeps all it is told in a folder, learns in the background, and predicts meanwhile.
+
+    A datapoint that `learn` acknowledged is on the disk. The learner meets all datapoints in one order, those of one
+    call together; where it stands is a function of that order, so that a learner that was killed arrives, once it is
+    opened again, at the same weights, bit for bit, on the same machine and versions of packages. A prediction
+    for a task adapts the newest state to all datapoints of the task that were acknowledged; it never waits for learning.
+
+    All methods may be called by several threads at once. One process at a time may have the folder open.
+
+    >>> import tempfile, metaleader as ml
+    >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
+    >>> x = np.linspace(-1, 1, 20, dtype=np.float32)[:, None]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with Live.create(Path(folder) / "shops", problem, ml.FTML(ml.GradientDescent(5, 0.5))) as live:
+    ...         acknowledged = live.learn("north", x, 2 * x + 1)
+    ...         predicted = live.predict("north", x)
+    ...         live.tasks(), acknowledged.new, bool(np.abs(predicted - (2 * x + 1)).mean() < 0.3)
+    ({'north': 20}, 20, True)
+    """
+
+    def __init__(
+        self, folder: Path, problem: Problem, learner: Learner, store: Store, pace: Pace, stack: ExitStack
+    ) -> None:
+        """Not to be called: see `create` and `open`."""
+        self.folder, self.problem, self.learner = folder, problem, learner
+        self._store, self._stack = store, stack
+        told = store.about("settings")
+        self._seed, self._window = told["seed"], told["window"]
+        unit = told["unit"]
+        self.unit = None if unit is None else Unit(unit["name"], tuple(unit["classes"]), unit["mean"], unit["scale"])
+        self._pace, self._cache, self._beginning = pace, Cache(pace.cache_bytes), threading.Lock()
+        self._layout: Layout | None = None
+        self._classes: int | None = None
+        self._worker: Worker | None = None
+        self._closed = False
+
+    @classmethod
+    def create(
+        cls,
+        folder: str | Path,
+        problem: Problem,
+        learner: Learner,
+        *,
+        seed: int = 0,
+        target: Target | None = None,
+        example: Batch | None = None,
+        window: int = 1000,
+        pace: Pace | None = None,
+    ) -> Live:
+        """A new learner in a folder.
+
+        Args:
+            folder: which; made if need be.
+            problem: what is learned.
+            learner: by which learner. What is learned together, and how long, is its own affair: `observe` is called
+                once for the datapoints of each call of `learn`.
+            seed: of the learner's randomness.
+            target: of a table (`Table.target`), whose unit, or names of classes, are then those of targets and
+                predictions.
+            example: a batch with the shapes and types of the data to come; None: the first datapoints show them.
+            window: over how many of the newest datapoints `score` takes its recent means.
+            pace: how much learning and keeping may take; None: the defaults of `Pace`.
+
+        Raises:
+            UserError: the folder holds something already, or another process has it.
+            WriteError: the file system refuses.
+        """
+        folder = Path(folder)
+        if window < 1:
+            raise UserError(f"window must be at least 1, got {window}")
+        with ExitStack() as stack:
+            stack.enter_context(owned_for_results(folder))
+            if any(path.name.removesuffix("-wal").removesuffix("-shm") != keeping.LOG for path in contents(folder)):
+                raise UserError(f"{folder} holds other files: choose a new folder for the learner")
+            told = settings.settings(problem, learner, seed, window, None if target is None else Unit.of(target))
+            store = Store.create(folder / keeping.LOG, {"settings": told})
+            stack.callback(store.close)
+            live = cls(folder, problem, learner, store, pace or Pace(), stack.pop_all())
+        if example is not None:
+            try:
+                live._begin(Batch.of(example.inputs, example.targets))
+            except BaseException:
+                live.close()
+                shutil.rmtree(folder)
+                raise
+        return live
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        problem: Problem | None = None,
+        learner: Learner | None = None,
+        *,
+        pace: Pace | None = None,
+    ) -> Live:
+        """The learner in a folder, as it was when it was last closed, or when its process was killed.
+
+        It begins from the newest sound snapshot, and learns in the background what came after it.
+
+        Args:
+            folder: which.
+            problem: what it was created with; None: that is made of classes and functions of this package alone.
+            learner: likewise.
+            pace: as in `create`.
+
+        Raises:
+            UserError: there is no learner, it was created with another problem or learner, these are not told by the
+                folder, or another process has it.
+
+        Warns:
+            RuntimeWarning: a snapshot is damaged; the log tells the same.
+        """
+        folder = Path(folder)
+        if not (folder / keeping.LOG).exists():
+            raise UserError(f"{folder} holds no learner: make one by Live.create")
+        with ExitStack() as stack:
+            stack.enter_context(owned_for_results(folder))
+            store = Store.open(folder / keeping.LOG)
+            stack.callback(store.close)
+            stored = store.about("settings")
+            if problem is None or learner is None:
+                built = settings.problem_and_learner(folder, stored)
+                problem, learner = problem or built[0], learner or built[1]
+            now = settings.settings(problem, learner, stored["seed"], stored["window"], None)
+            settings.check_same(folder, stored, {**now, "unit": stored["unit"]})
+            live = cls(folder, problem, learner, store, pace or Pace(), stack.pop_all())
+        try:
+            if (layout := store.about("layout")) is not None:
+                live._start(Layout(**layout))
+        except BaseException:
+            live.close()
+            raise
+        return live
+
+    # Learning
+
+    def learn(self, task: TaskKey, x: Examples, y: Examples, ids: Sequence[str] | None = None) -> Acknowledged:
+        """Take datapoints of a task, which are learned together; returns once they are on the disk, not yet learned.
+
+        Args:
+            task: which: an integer or a string.
+            x: inputs, an array `(n, ...)` or a pytree of such arrays.
+            y: targets, likewise; in the target's unit, where a table's target was given.
+            ids: a name for each, unique within the task: a datapoint whose name is known, with the same content, is
+                acknowledged again and counts once. Until a task is forgotten, as its ids are as well. None: random.
+
+        Raises:
+            ValueError: they are of another structure, shape or type than those before, not finite, or labels of no
+                class; an id is known with other content. Nothing is stored.
+            WriteError: the file system refuses; nothing is stored.
+            UserError: learning ended by an error, or the learner is closed.
+        """
+        task, (x, y) = _key(task), self._encoded(x, y)
+        if self._layout is None:
+            with self._beginning:
+                if self._layout is None:
+                    self._begin(Batch.of(x, y))
+        batch = self._checked(x, y)
+        names = [secrets.token_hex(16) for _ in range(len(batch))] if ids is None else _ids(ids, len(batch))
+        worker, layout = self._begun()
+        worker.check()
+        acknowledged = self._store.append(task, names, layout.packed(batch))
+        worker.tell()
+        return acknowledged
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until all that was acknowledged is learned, and predictions are made from it.
+
+        Raises:
+            UserError: learning ended by an error, or took longer than `timeout` seconds.
+        """
+        self._check_open()
+        if self._worker is not None:
+            self._worker.wait(self._store.last, timeout)
+
+    @property
+    def backlog(self) -> int:
+        """About how many datapoints are acknowledged, but not yet learned."""
+        return 0 if self._worker is None else self._store.last - self._worker.progress.sequence
+
+    # Predicting
+
+    def predict(self, task: TaskKey, x: Examples) -> Any:
+        """Predictions for inputs of a task: `(n, classes)` probabilities with `CrossEntropy`, otherwise outputs.
+
+        For a task without datapoints they are those of the learner before any (zero-shot). Outputs are in the target's
+        unit, where a table's target was given.
+
+        Args:
+            task: which.
+            x: inputs, as in `learn`.
+
+        Raises:
+            ValueError: the inputs are of another structure, shape or type than those learned from, or not finite.
+            UserError: nothing was learned from yet, and no example was given.
+        """
+        task = _key(task)
+        worker, layout = self._begun()
+        inputs, known = layout.questions(x), self._store.known(task)
+        published = worker.published
+        version = known.last, published.version
+        if (adapted := self._cache.get(task, version)) is None:
+            data = layout.unpacked(self._store.of_task(task, known.last))
+            adapted, _ = self.learner.adapt(self.problem, published.state, task, data)
+            self._cache.put(task, version, adapted)
+        return self._decoded(self.learner.predict(self.problem, adapted, inputs))
+
+    def adapt(self, x: Examples, y: Examples) -> Predictor:
+        """What predicts a task that has these datapoints; nothing is stored, and nothing learned.
+
+        Raises:
+            ValueError: as `learn` does.
+        """
+        x, y = self._encoded(x, y)
+        worker, layout = self._begun()
+        adapted, _ = self.learner.adapt(self.problem, worker.published.state, NOT_STORED, self._checked(x, y))
+        return Predictor(lambda x: self._decoded(self.learner.predict(self.problem, adapted, layout.questions(x))))
+
+    # Looking and keeping
+
+    def tasks(self) -> Mapping[TaskKey, int]:
+        """The tasks that have datapoints, and how many each."""
+        self._check_open()
+        return self._store.tasks()
+
+    def score(self) -> Standing:
+        """How good predictions were, each datapoint judged before it was learned, of all that is learned by now."""
+        self._check_open()
+        score = Prequential(self._window) if self._worker is None else self._worker.progress.score
+        return score.standing(self.problem)
+
+    def forget(self, task: TaskKey) -> Forgotten:
+        """Remove the datapoints of a task: from predictions at once, and on return from log and snapshots.
+
+        It waits until what came before is learned. What the datapoints taught may still be in the learner's weights,
+        and sums over all in `score`: the result says so. Learners that are not of this package, and those with a head
+        for each task, learn the rest of the log anew, which leaves nothing.
+
+        Raises:
+            UserError: the task is not known, or learning ended by an error.
+            WriteError: the file system refuses; what is left to do is done when it is asked again to save, or opened.
+        """
+        task = _key(task)
+        worker, _ = self._begun()
+        worker.check()
+        sequence, datapoints = self._store.forget(task)
+        self._cache.drop(task)
+        worker.tell()
+        worker.wait(sequence, None)
+        worker.ask(worker.finish_forgetting)
+        return Forgotten(task, datapoints, not worker.progress.anew)
+
+    def rebuild(self) -> None:
+        """Learn the log anew, from its beginning, without all that was forgotten; predictions go on meanwhile.
+
+        The weights are then, bit for bit, those of a learner that never saw it.
+
+        Raises:
+            UserError: learning ended by an error.
+        """
+        worker, _ = self._begun()
+        worker.ask(worker.rebuild)
+
+    def save(self) -> None:
+        """Write a snapshot now. There is one now and then, and on `close`.
+
+        Raises:
+            UserError: the learner's state is not a tree of arrays, numbers and strings, or changes its form: it is
+                learned anew from the log whenever it is opened.
+            WriteError: the file system refuses.
+        """
+        worker, _ = self._begun()
+        worker.ask(partial(worker.save, required=True))
+
+    def backup(self, folder: str | Path) -> None:
+        """Write a copy, which can be opened, to a new folder, while all goes on.
+
+        Raises:
+            UserError: the folder exists and is not empty.
+            WriteError: the file system refuses.
+        """
+        self._check_open()
+        folder = Path(folder)
+        if contents(folder):
+            raise UserError(f"{folder} exists already: choose a new folder for the back-up")
+        copy = partial(keeping.copy, self._store, self.folder, folder)
+        if self._worker is None:
+            copy()
+        else:  # by the thread that writes snapshots, so that none goes while it is copied
+            self._worker.ask(copy)
+
+    def close(self) -> None:
+        """Stop learning, write a snapshot, and leave the folder to others. What is not learned yet stays in the log."""
+        if not self._closed:
+            self._closed = True
+            try:
+                if self._worker is not None:
+                    self._worker.close()
+            finally:
+                self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Within
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UserError(f"the learner in {self.folder} is closed: open it by Live.open")
+
+    def _begun(self) -> tuple[Worker, Layout]:
+        """The worker and the layout.
+
+        Raises:
+            UserError: there is no datapoint or example yet, or the learner is closed.
+        """
+        self._check_open()
+        if self._worker is None or self._layout is None:
+            raise UserError("nothing was learned yet: learn a first datapoint, or give Live.create an example")
+        return self._worker, self._layout
+
+    def _begin(self, first: Batch) -> None:
+        """Let a first batch show the layout of all.
+
+        Raises:
+            ValueError: it does not fit the problem.
+        """
+        self._check_open()
+        layout = Layout.of(first)
+        check(self.problem, first, "the first datapoints")
+        check_blind_to_padding(self.problem, first)
+        course = self._course(layout)
+        progress = course.begin()  # before anything is stored: a learner may refuse
+        self._store.set_about("layout", {"inputs": layout.inputs, "targets": layout.targets})
+        self._work(course, progress)
+
+    def _start(self, layout: Layout) -> None:
+        """Go on from the newest sound snapshot."""
+        course = self._course(layout)
+        self._work(course, keeping.newest(course, self.folder))
+
+    def _course(self, layout: Layout) -> Course:
+        return Course(self.problem, self.learner, layout, self._store, self._seed, self._window)
+
+    def _work(self, course: Course, progress: Progress) -> None:
+        self._classes = _classes(self.problem, course.layout)
+        self._worker = Worker(course, self.folder, progress, self._pace)
+        self._layout = course.layout
+        self._worker.start()
+
+    def _encoded(self, x: Examples, y: Examples) -> tuple[Examples, Examples]:
+        return x, y if self.unit is None else self.unit.encoded(y)
+
+    def _checked(self, x: Examples, y: Examples) -> Batch:
+        """A batch of datapoints that fit.
+
+        Raises:
+            ValueError: they do not.
+        """
+        _, layout = self._begun()
+        batch = layout.batch(x, y)
+        if isinstance(self.problem.loss, CrossEntropy) and self._classes is not None:
+            self.problem.loss.check(self._classes, batch.targets)
+        return batch
+
+    def _decoded(self, outputs: Any) -> Any:
+        """Outputs of the learner as predictions, on the host."""
+        if isinstance(self.problem.loss, CrossEntropy):
+            outputs = jax.nn.softmax(outputs, axis=-1)
+        outputs = jax.tree.map(np.asarray, outputs)
+        return outputs if self.unit is None else self.unit.decoded(outputs)
+
+
+def _key(task: TaskKey) -> TaskKey:
+    """A task's key, as it is stored.
+
+    Raises:
+        ValueError: it is none.
+    """
+    task_id(task)
+    return int(task) if isinstance(task, np.integer) else task
+
+
+def _ids(ids: Sequence[str], n: int) -> list[str]:
+    """The ids of `n` datapoints.
+
+    Raises:
+        UserError: they are not.
+    """
+    if isinstance(ids, str) or len(ids) != n:
+        count = "one string" if isinstance(ids, str) else str(len(ids))
+        raise UserError(f"ids must be {n} names, one a datapoint, got {count}: give a list of strings")
+    for name in ids:
+        if not isinstance(name, str) or not 0 < len(name) <= ID_LENGTH or not name.isprintable():
+            raise UserError(f"an id must be a printable string of 1 to {ID_LENGTH} characters, got {name!r:.50}")
+    return list(ids)
+
+
+def _classes(problem: Problem, layout: Layout) -> int | None:
+    """How many outputs the problem's model has for an example; None: it has no model."""
+    if problem.model is None:
+        return None
+    example = layout.example()
+    params = jax.eval_shape(problem.init, jax.random.key(0))
+    asked = partial(applied, problem.net, training=False)
+    outputs = jax.eval_shape(asked, params, example.inputs, example.weights, None)
+    return int(outputs.shape[-1]) if hasattr(outputs, "shape") else None

@@ -1,0 +1,96 @@
+"""What the log of a learner holds: datapoints that were given together, and tasks that were forgotten."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import NamedTuple, TypeAlias
+
+from metaleader.buffer import TaskKey
+
+
+class Group(NamedTuple):
+    """Datapoints that were given together, and are learned together.
+
+    Attributes:
+        sequence: the number of the last one, in the order of all.
+        task: which they are of.
+        rows: the bytes of each.
+    """
+
+    sequence: int
+    task: TaskKey
+    rows: list[bytes]
+
+    @property
+    def first(self) -> int:
+        """The number of the first one."""
+        return self.sequence - len(self.rows) + 1
+
+
+class Forgetting(NamedTuple):
+    """A task is forgotten.
+
+    Attributes:
+        sequence: the number of the event, in the order of all.
+        task: which; None: once its datapoints are deleted, its name is as well.
+    """
+
+    sequence: int
+    task: TaskKey | None
+
+
+Event: TypeAlias = Group | Forgetting
+
+
+class Acknowledged(NamedTuple):
+    """What is on the disk.
+
+    Attributes:
+        new: how many of the datapoints given are new; the others, of the same ids, were there already.
+        sequence: the number, in the order of all, of the newest datapoint of the task.
+    """
+
+    new: int
+    sequence: int
+
+
+class Known(NamedTuple):
+    """What is known of a task.
+
+    Attributes:
+        datapoints: how many there are.
+        last: the number of the newest one; 0: there is none.
+    """
+
+    datapoints: int
+    last: int
+
+
+class Stored(NamedTuple):
+    """A datapoint as it is in the log.
+
+    Attributes:
+        sequence: its number, in the order of all.
+        first: that of the first one of its group.
+        size: how many are in its group.
+        task: which it is of.
+        id: its name within the task.
+        data: its bytes.
+        digest: their checksum, as of when it was stored.
+        counts: whether its task was not forgotten since.
+    """
+
+    sequence: int
+    first: int
+    size: int
+    task: TaskKey
+    id: str
+    data: bytes
+    digest: bytes
+    counts: bool
+
+
+def digest(task: TaskKey, name: str, row: bytes) -> bytes:
+    """The checksum of a datapoint: of its task, its id and its bytes."""
+    return hashlib.blake2b(json.dumps([task, name]).encode() + b"\0" + row, digest_size=16).digest()

@@ -1,0 +1,142 @@
+"""The layout of a datapoint: how its input and target are told as plain data, and stored as plain bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metaleader.errors import UserError
+from metaleader.problem.batch import Batch, Examples, check_alike
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What every datapoint of a learner holds: structure, types and shapes of an input and a target.
+
+    Types are those of JAX: float32 for float64, unless `jax_enable_x64` is set. A datapoint is stored as the bytes of
+    its arrays one after another, those of the input first; nothing of it is ever executed.
+
+    Attributes:
+        inputs: as plain JSON: an array as `{"dtype", "shape"}`, a dict, list or tuple as `{"dict"|"list"|"tuple": ...}`.
+        targets: likewise.
+    """
+
+    inputs: Any
+    targets: Any
+
+    @classmethod
+    def of(cls, batch: Batch) -> Layout:
+        """The layout of the examples of a batch.
+
+        Raises:
+            UserError: inputs or targets are in another container than a dict with names, a list or a tuple.
+        """
+        return cls(_told(batch.inputs, "inputs"), _told(batch.targets, "targets"))
+
+    @property
+    def size(self) -> int:
+        """Bytes of a datapoint."""
+        return sum(_bytes(leaf) for leaf in _leaves((self.inputs, self.targets)))
+
+    def example(self, n: int = 1) -> Batch:
+        """A batch of `n` datapoints of zeros."""
+        return self.unpacked([bytes(self.size)] * n)
+
+    def batch(self, inputs: Examples, targets: Examples) -> Batch:
+        """A checked batch of examples of this layout.
+
+        Raises:
+            ValueError: see `Batch.of`; or the examples are of another structure, shape or type.
+        """
+        batch = Batch.of(inputs, targets)
+        check_alike(batch, self.example(), "this learner's datapoints are")
+        return batch
+
+    def questions(self, inputs: Examples) -> Examples:
+        """Checked inputs of this layout.
+
+        Raises:
+            ValueError: as `batch` does.
+        """
+        batch = Batch.of(inputs, ())
+        check_alike(batch, Batch(self.example().inputs, (), batch.weights), "this learner's inputs are")
+        return jax.tree.map(lambda leaf: leaf.astype(jax.dtypes.canonicalize_dtype(leaf.dtype)), batch.inputs)
+
+    def packed(self, batch: Batch) -> list[bytes]:
+        """The bytes of each datapoint."""
+        parts = [
+            np.ascontiguousarray(leaf, _dtype(told)).reshape(len(batch), -1).view(np.uint8)
+            for leaf, told in zip(
+                jax.tree.leaves((batch.inputs, batch.targets)), _leaves((self.inputs, self.targets)), strict=True
+            )
+        ]
+        return [row.tobytes() for row in np.concatenate(parts, axis=1)]
+
+    def unpacked(self, rows: Sequence[bytes]) -> Batch:
+        """The batch of datapoints that were packed; they may be none.
+
+        Raises:
+            ValueError: one has another number of bytes.
+        """
+        if odd := [len(row) for row in rows if len(row) != self.size]:
+            raise ValueError(f"a datapoint of {odd[0]} bytes, where each has {self.size}")
+        content = np.array(bytearray(b"".join(rows)), np.uint8).reshape(len(rows), self.size)
+        at = 0
+
+        def array(told: Any) -> np.ndarray:
+            nonlocal at
+            part, at = np.ascontiguousarray(content[:, at : at + _bytes(told)]), at + _bytes(told)
+            return part.view(_dtype(told)).reshape(len(rows), *told["shape"])
+
+        inputs, targets = _filled(self.inputs, array), _filled(self.targets, array)
+        return Batch(inputs, targets, np.ones(len(rows), np.float32))
+
+
+def _told(tree: Any, what: str) -> Any:
+    if isinstance(tree, np.ndarray):
+        return {"dtype": str(jax.dtypes.canonicalize_dtype(tree.dtype)), "shape": list(tree.shape[1:])}
+    if type(tree) is dict and all(isinstance(name, str) for name in tree):
+        return {"dict": {name: _told(tree[name], what) for name in sorted(tree)}}
+    if type(tree) in (list, tuple):
+        return {type(tree).__name__: [_told(part, what) for part in tree]}
+    raise UserError(
+        f"{what} hold a {type(tree).__name__}: a learner that lives stores arrays, and dicts (with names as keys), lists "
+        "and tuples of them; convert them to these"
+    )
+
+
+def _leaves(told: Any) -> Iterator[Any]:
+    """The arrays, in the order of JAX."""
+    if isinstance(told, tuple):
+        parts = list(told)
+    elif "dtype" in told:
+        yield told
+        return
+    else:
+        ((kind, held),) = told.items()
+        parts = [held[name] for name in sorted(held)] if kind == "dict" else held
+    for part in parts:
+        yield from _leaves(part)
+
+
+def _filled(told: Any, array: Any) -> Any:
+    if "dtype" in told:
+        return array(told)
+    ((kind, held),) = told.items()
+    if kind == "dict":
+        return {name: _filled(held[name], array) for name in sorted(held)}
+    parts = [_filled(part, array) for part in held]
+    return tuple(parts) if kind == "tuple" else parts
+
+
+def _dtype(told: Any) -> np.dtype[Any]:
+    return np.dtype(jnp.dtype(told["dtype"]))
+
+
+def _bytes(told: Any) -> int:
+    return int(np.prod(told["shape"], dtype=np.int64)) * _dtype(told).itemsize

@@ -1,0 +1,269 @@
+"""The thread that learns, and that alone changes what is learned and its snapshots."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from metaleader.errors import UserError, WriteError, check_not_negative
+from metaleader.live import keeping
+from metaleader.live.course import Course, Progress, Stopped, copied
+from metaleader.live.events import Event, Forgetting
+from metaleader.live.snapshot import Unsaveable
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How much learning and keeping may take. Nothing here changes what is learned, only when.
+
+    Raises:
+        ValueError: a number is negative, or `share` is not in (0, 1].
+    """
+
+    share: float = 1.0
+    """How much of its time the thread that learns may spend learning; the rest of it, it sleeps."""
+    refresh: float = 0.5
+    """Seconds for which predictions may be made from an older state of the learner, with all datapoints of their task.
+    Each refresh copies the state, buffer included; parameters adapted to tasks are kept between two of them."""
+    snapshot: float = 60.0
+    """Seconds between snapshots, while there is something new to learn: so much is learned again at most after a
+    kill."""
+    cache_bytes: int = 64 << 20
+    """Memory for parameters adapted to tasks; those used least recently go first."""
+
+    def __post_init__(self) -> None:
+        check_not_negative(self, "refresh", "snapshot", "cache_bytes")
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share must be above 0 and at most 1, got {self.share}")
+
+
+class Published(NamedTuple):
+    """A state to predict from, that nothing changes.
+
+    Attributes:
+        state: of the learner, a copy.
+        sequence: the number of the last event that it has learned.
+        version: how many there were before.
+    """
+
+    state: Any
+    sequence: int
+    version: int
+
+
+class Worker:
+    """Learns the events of a log in order, as they come, in a thread of its own."""
+
+    def __init__(self, course: Course, folder: Path, progress: Progress, pace: Pace) -> None:
+        self._course, self._folder, self._pace = course, folder, pace
+        self.progress = progress
+        self.published = Published(copied(progress.state), progress.sequence, 0)
+        self._saved, self._saved_at, self._published_at = progress.sequence, time.monotonic(), time.monotonic()
+        self._change = threading.Condition()
+        self._requests: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._closing = self._ended = False
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="metaleader-live", daemon=True)
+
+    # For other threads
+
+    def start(self) -> None:
+        """Begin to learn; first, finish what a process that was killed left to be forgotten."""
+        self.finish_forgetting()
+        self._thread.start()
+
+    def tell(self) -> None:
+        """There is something new in the log."""
+        with self._change:
+            self._change.notify_all()
+
+    def check(self) -> None:
+        """Make sure that learning goes on.
+
+        Raises:
+            UserError: it ended by an error.
+        """
+        if self._failure is not None:
+            raise UserError(
+                f"learning ended by an error after event {self.progress.sequence} of the log: "
+                f"{' '.join(str(self._failure).split()) or type(self._failure).__name__}. All datapoints are still "
+                "there; predictions are made from what was learned before. Repair the cause, then open the folder again"
+            ) from self._failure
+        if self._ended:
+            raise UserError("the learner is closed: open it by Live.open")
+
+    def wait(self, sequence: int, timeout: float | None) -> None:
+        """Wait until that event is learned, and published.
+
+        Raises:
+            UserError: learning ended, or that took longer than `timeout` seconds.
+        """
+        with self._change:
+            if not self._change.wait_for(lambda: self._ended or self.progress.sequence >= sequence, timeout):
+                raise UserError(f"not all is learned after {timeout} seconds: wait longer")
+        if self.published.sequence < sequence or self.published.sequence < self.progress.sequence:
+            self.ask(self._publish)
+        else:
+            self.check()
+
+    def ask(self, what: Callable[[], Any]) -> Any:
+        """What `what` gives, called by the thread that learns, between two events.
+
+        Raises:
+            UserError: learning ended; or what `what` raises.
+        """
+        future: Future[Any] = Future()
+        with self._change:
+            self.check()
+            self._requests.append((what, future))
+            self._change.notify_all()
+        return future.result()
+
+    def close(self) -> None:
+        """Stop after the event that is being learned, and write a snapshot."""
+        with self._change:
+            self._closing = True
+            self._change.notify_all()
+        if self._thread.ident is not None:
+            self._thread.join()
+        if self._failure is None and self.progress.sequence > self._saved:
+            self._try(self.save)
+
+    # For the thread
+
+    def save(self, required: bool = False, keep: int = keeping.KEPT) -> None:
+        """Write a snapshot of what is learned.
+
+        Raises:
+            Unsaveable: there can be none, and it is `required`.
+            WriteError: the file system refuses.
+        """
+        self._saved_at = time.monotonic()
+        try:
+            keeping.save(self._course, self._folder, self.progress, keep)
+        except Unsaveable:
+            keeping.remove_all(self._folder)  # the log is the only account of what is to come
+            if required:
+                raise
+        self._saved = self.progress.sequence
+
+    def finish_forgetting(self) -> None:
+        """Remove what was forgotten by the events learned so far from all files.
+
+        First there is a snapshot without it; then those with it go; then the log can do without it.
+
+        Raises:
+            WriteError: the file system refuses.
+        """
+        if self._course.store.unfinished(self.progress.sequence):
+            self._publish()
+            self.save(keep=1)
+            self._course.store.delete(self.progress.sequence)
+
+    def rebuild(self) -> None:
+        """Learn the log anew, without what was forgotten.
+
+        Raises:
+            WriteError: the file system refuses the snapshot; once opened again, the learner is as it was.
+        """
+        self.progress = self._course.learned(self.progress.sequence, self._stops)
+        self._publish(again=True)
+        self.save(keep=1)  # those before lead to other weights
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except Stopped:
+            pass
+        except BaseException as error:
+            self._failure = error
+            _log.error("learning ended by an error", exc_info=True)
+        with self._change:
+            self._ended = True
+            for _, future in self._requests:
+                future.set_exception(UserError("learning ended before this was done: open the folder again"))
+            self._requests.clear()
+            self._change.notify_all()
+
+    def _work(self) -> None:
+        events: Iterator[Event] = iter(())
+        while True:
+            with self._change:
+                self._change.wait_for(lambda: self._closing or self._requests or self._behind, self._until_due())
+                if self._closing:
+                    return
+                request = self._requests.popleft() if self._requests else None
+            if request is not None:
+                self._perform(*request)
+            elif self._behind:
+                if (event := next(events, None)) is None:
+                    events = self._course.store.events(self.progress.sequence)
+                    event = next(events)
+                self._learn(event)
+            if self._stale and self._until_due() == 0:
+                self._publish()
+            if self.progress.sequence > self._saved and time.monotonic() >= self._saved_at + self._pace.snapshot:
+                self._try(self.save)
+
+    def _learn(self, event: Event) -> None:
+        began = time.monotonic()
+        progress = self._course.after(self.progress, event, self._stops)
+        with self._change:
+            self.progress = progress
+            self._change.notify_all()
+        if isinstance(event, Forgetting):
+            self._try(self.finish_forgetting)
+        if self._pace.share < 1:
+            rest = (time.monotonic() - began) * (1 / self._pace.share - 1)
+            with self._change:
+                self._change.wait_for(lambda: self._closing or self._requests, rest)
+
+    def _perform(self, what: Callable[[], Any], future: Future[Any]) -> None:
+        try:
+            future.set_result(what())
+        except Stopped:
+            future.set_exception(UserError("the learner was closed before this was done: open it again"))
+            raise
+        except Exception as error:
+            future.set_exception(error)
+
+    def _try(self, what: Callable[[], Any]) -> None:
+        """Do something that can be done later as well, if the file system refuses."""
+        try:
+            what()
+        except WriteError as error:
+            _log.warning("%s", error)
+
+    def _publish(self, again: bool = False) -> None:
+        if self._stale or again:
+            self.published = Published(copied(self.progress.state), self.progress.sequence, self.published.version + 1)
+        self._published_at = time.monotonic()
+
+    @property
+    def _behind(self) -> bool:
+        return self._course.store.last > self.progress.sequence
+
+    @property
+    def _stale(self) -> bool:
+        return self.published.sequence < self.progress.sequence
+
+    def _until_due(self) -> float | None:
+        """Seconds until the next state is to be published, or the next snapshot made; None: there is nothing new."""
+        now, due = time.monotonic(), list[float]()
+        if self._stale:
+            due.append(self._published_at + self._pace.refresh)
+        if self.progress.sequence > self._saved:
+            due.append(self._saved_at + self._pace.snapshot)
+        return max(min(due) - now, 0.0) if due else None
+
+    def _stops(self) -> bool:
+        return self._closing
