@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import secrets
 import shutil
 import threading
@@ -16,7 +17,6 @@ import jax
 import numpy as np
 
 from metaleader.buffer import TaskKey
-from metaleader.buffer.store import task_id
 from metaleader.errors import UserError
 from metaleader.files import contents
 from metaleader.learners import Learner
@@ -37,7 +37,7 @@ from metaleader.processes import owned_for_results
 from metaleader.streams.encoding import Target
 
 NOT_STORED = "\0not stored"  # the task of datapoints that are adapted to and not stored
-ID_LENGTH = 200  # characters
+NAME_LENGTH = 200  # characters of a task's key, or of a datapoint's id
 
 
 class Forgotten(NamedTuple):
@@ -71,7 +71,7 @@ class Live:
     A datapoint that `learn` acknowledged is on the disk. The learner meets all datapoints in one order, those of one
     call together; where it stands is a function of that order, so that a learner that was killed arrives, once it is
     opened again, at the same weights, bit for bit, on the same machine and versions of packages. A prediction
-    for a task adapts the newest state to all datapoints of the task that were acknowledged; it never waits for learning.
+    for a task adapts the newest state to all datapoints of the task that were acknowledged; it waits for no learning.
 
     All methods may be called by several threads at once. One process at a time may have the folder open.
 
@@ -101,6 +101,7 @@ class Live:
         self._classes: int | None = None
         self._worker: Worker | None = None
         self._closed = False
+        atexit.register(self.close)
 
     @classmethod
     def create(
@@ -362,6 +363,7 @@ class Live:
         """Stop learning, write a snapshot, and leave the folder to others. What is not learned yet stays in the log."""
         if not self._closed:
             self._closed = True
+            atexit.unregister(self.close)
             try:
                 if self._worker is not None:
                     self._worker.close()
@@ -447,10 +449,19 @@ def _key(task: TaskKey) -> TaskKey:
     """A task's key, as it is stored.
 
     Raises:
-        ValueError: it is none.
+        UserError: it is none.
     """
-    task_id(task)
-    return int(task) if isinstance(task, np.integer) else task
+    if isinstance(task, (int, np.integer)) and not isinstance(task, bool):
+        return int(task)
+    if not isinstance(task, str):
+        raise UserError(f"a task's key must be an integer or a string, got {task!r:.50}")
+    if len(task) > NAME_LENGTH:
+        raise UserError(f"a task's key must have at most {NAME_LENGTH} characters, got {len(task)}")
+    try:
+        task.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"a task's key must be text, got {task!r:.50}: {error.reason}") from error
+    return str(task)
 
 
 def _ids(ids: Sequence[str], n: int) -> list[str]:
@@ -463,8 +474,8 @@ def _ids(ids: Sequence[str], n: int) -> list[str]:
         count = "one string" if isinstance(ids, str) else str(len(ids))
         raise UserError(f"ids must be {n} names, one a datapoint, got {count}: give a list of strings")
     for name in ids:
-        if not isinstance(name, str) or not 0 < len(name) <= ID_LENGTH or not name.isprintable():
-            raise UserError(f"an id must be a printable string of 1 to {ID_LENGTH} characters, got {name!r:.50}")
+        if not isinstance(name, str) or not 0 < len(name) <= NAME_LENGTH or not name.isprintable():
+            raise UserError(f"an id must be a printable string of 1 to {NAME_LENGTH} characters, got {name!r:.50}")
     return list(ids)
 
 

@@ -124,7 +124,7 @@ class Course:
     def _without(self, state: Any, task: TaskKey) -> Any:
         """The state without the datapoints of a task; None: nobody knows where they are in it.
 
-        A learner with a head for each task finds it by the order of the tasks in its buffer, which must then not change.
+        A learner with a head for each task finds it by the order of the tasks in its buffer, which must not change.
         """
         if not isinstance(state, Learned) or isinstance(self.learner, MultiHead):
             return None

@@ -67,7 +67,7 @@ def remove_all(folder: Path) -> None:
 
 
 def newest(course: Course, folder: Path) -> Progress:
-    """Where the newest sound snapshot stands, or the beginning.
+    """Where the newest sound snapshot stands, or the beginning; damaged ones are removed.
 
     Warns:
         RuntimeWarning: a snapshot is damaged.
@@ -77,18 +77,21 @@ def newest(course: Course, folder: Path) -> Progress:
     for path in reversed(snapshot.paths(folder / SNAPSHOTS)):
         try:
             found = snapshot.read(path)
+            if found.sequence > course.store.last:
+                raise Damaged(f"{path} has learned event {found.sequence}, the log ends with {course.store.last}")
             state = snapshot.restored(found.leaves, begun.state)
             score = Prequential.restored(course.window, found.about["score"], found.arrays)
             return Progress(state, found.sequence, score, found.about["anew"])
         except Damaged as damage:
             damaged = True
+            path.unlink()
             warnings.warn(
                 f"{damage}; going on from what was saved before, and from the log", RuntimeWarning, stacklevel=4
             )
     if damaged and course.store.incomplete:
         warnings.warn(
-            f"{folder}: no sound snapshot is left, and the log lacks what was forgotten: the weights will be those of a "
-            "learner that never saw it",
+            f"{folder}: no sound snapshot is left, and the log lacks what was forgotten: the weights will be those of "
+            "a learner that never saw it",
             RuntimeWarning,
             stacklevel=4,
         )

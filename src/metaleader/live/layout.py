@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -22,7 +23,8 @@ class Layout:
     its arrays one after another, those of the input first; nothing of it is ever executed.
 
     Attributes:
-        inputs: as plain JSON: an array as `{"dtype", "shape"}`, a dict, list or tuple as `{"dict"|"list"|"tuple": ...}`.
+        inputs: as plain JSON: an array as `{"dtype": ..., "shape": ...}`, a container as `{"dict": ...}`, `list` or
+            `tuple`.
         targets: likewise.
     """
 
@@ -38,7 +40,7 @@ class Layout:
         """
         return cls(_told(batch.inputs, "inputs"), _told(batch.targets, "targets"))
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Bytes of a datapoint."""
         return sum(_bytes(leaf) for leaf in _leaves((self.inputs, self.targets)))
@@ -105,8 +107,8 @@ def _told(tree: Any, what: str) -> Any:
     if type(tree) in (list, tuple):
         return {type(tree).__name__: [_told(part, what) for part in tree]}
     raise UserError(
-        f"{what} hold a {type(tree).__name__}: a learner that lives stores arrays, and dicts (with names as keys), lists "
-        "and tuples of them; convert them to these"
+        f"{what} hold a {type(tree).__name__}: a learner that lives stores arrays, and dicts (with names as keys), "
+        "lists and tuples of them; convert them to these"
     )
 
 

@@ -118,7 +118,7 @@ class Prequential:
         finite = [np.isfinite(leaf).all() for leaf in jax.tree.leaves(outputs)]
         if not all(finite) or not all(map(math.isfinite, values.values())):
             return replace(self, not_finite=self.not_finite + len(batch))
-        keep = _whole(problem) and all(jax.tree.structure(tree).num_nodes == 1 for tree in (outputs, batch.targets))
+        keep = _whole(problem) and all(hasattr(tree, "shape") for tree in (outputs, batch.targets))
         shown = (np.asarray(outputs), np.asarray(batch.targets)) if keep else (None, None)
         judged, age = Judged(task, len(batch), values, *shown), age_group(before)
         recent, held = (*self.recent, judged), sum(one.datapoints for one in self.recent) + len(batch)

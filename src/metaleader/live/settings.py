@@ -95,7 +95,8 @@ def check_same(folder: Path, stored: Mapping[str, Any], now: Mapping[str, Any]) 
     Raises:
         UserError: naming the first that differs, what it was and what it is.
     """
-    for name, before, is_now in differences(stored, now, tuple(stored)):
+    found = sorted(differences(stored, now, tuple(stored)), key=lambda each: not each[0].endswith(".type"))
+    for name, before, is_now in found:
         what = f"{name} = {before!r}, now it is {is_now!r}"
         if name.endswith(".code"):
             what = f"other code of {name.removesuffix('.code')}, or under another version of Python"
@@ -109,9 +110,9 @@ def rebuilt(told: Any) -> Any:
         UserError: it is of a class or function that is not listed here.
     """
     if isinstance(told, Mapping):
-        kind = told.get("type")
+        kind = str(told.get("type") or told.get("function") or "a mapping")
         if kind not in CLASSES or "code" in told:
-            raise UserError(f"{kind or told.get('function') or 'a mapping'} is not one of those of metaleader")
+            raise UserError(f"{kind} is not one of those of metaleader")
         fields = {each.name: each for each in dataclasses.fields(CLASSES[kind]) if each.init}
         if fields.keys() != told.keys() - {"type"}:
             raise UserError(f"{kind} has the settings {listed(list(fields))} in this version of metaleader")

@@ -31,7 +31,7 @@ class Damaged(Exception):  # noqa: N818 - a state of a file
     """A snapshot that cannot be read; the message names the file and says why."""
 
 
-class Unsaveable(UserError):
+class Unsaveable(UserError):  # noqa: N818 - a state of a learner
     """A state of which there can be no snapshot: its log is learned anew whenever it is opened."""
 
 
@@ -85,7 +85,7 @@ def write(folder: Path, snapshot: Snapshot) -> Path:
         OSError: the file system refuses; those before are still there.
     """
     make_folder(folder)
-    arrays, told = {f"array {name}": array for name, array in snapshot.arrays.items()}, []
+    arrays, told = {f"array {name}": array for name, array in snapshot.arrays.items()}, list[dict[str, Any]]()
     for number, leaf in enumerate(snapshot.leaves):
         if isinstance(leaf, _Key):
             told.append({"key": leaf.kind})
@@ -162,8 +162,8 @@ def _on_host(leaf: Any) -> Any:
     ):
         return leaf
     raise Unsaveable(
-        f"the learner's state holds a {type(leaf).__name__}, so that no snapshot can be made: keep it a tree of arrays, "
-        "numbers and strings"
+        f"the learner's state holds a {type(leaf).__name__}, so that no snapshot can be made: keep it a tree of "
+        "arrays, numbers and strings"
     )
 
 

@@ -330,8 +330,7 @@ class Store:
         for _, group in groupby(rows, key=lambda row: row.first):
             together = list(group)
             events.append(Group(together[-1].sequence, json.loads(together[0].task), [row.data for row in together]))
-        for row in forgotten:
-            events.append(Forgetting(row.sequence, None if row.task is None else json.loads(row.task)))
+        events += [Forgetting(row.sequence, row.task and json.loads(row.task)) for row in forgotten]
         return sorted(events, key=lambda event: event.sequence)
 
     def unfinished(self, until: int) -> bool:

@@ -16,7 +16,7 @@ from metaleader.errors import UserError, WriteError, check_not_negative
 from metaleader.live import keeping
 from metaleader.live.course import Course, Progress, Stopped, copied
 from metaleader.live.events import Event, Forgetting
-from metaleader.live.snapshot import Unsaveable
+from metaleader.live.snapshot import KEPT, Unsaveable
 
 _log = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ class Worker:
 
     # For the thread
 
-    def save(self, required: bool = False, keep: int = keeping.KEPT) -> None:
+    def save(self, required: bool = False, keep: int = KEPT) -> None:
         """Write a snapshot of what is learned.
 
         Raises:
