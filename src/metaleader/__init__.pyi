@@ -15,6 +15,7 @@ from .learners import (
     OnlineMetaGradient,
     Scratch,
 )
+from .live import Live
 from .models import MLP, ConvNet, PoseNet, from_equinox, from_flax_linen, from_flax_nnx
 from .online import (
     OnlineProtocol,
@@ -88,6 +89,7 @@ __all__ = [
     "InnerAdam",
     "InnerMomentum",
     "Learner",
+    "Live",
     "MetaSGD",
     "Model",
     "Momentum",

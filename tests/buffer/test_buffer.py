@@ -357,3 +357,40 @@ def test_any_function_of_the_ages_serves() -> None:
 def test_an_index_of_weight_zero_is_never_drawn(weights: list[float], seed: int) -> None:
     drawn = sampling.sample_rows(jax.random.key(seed), jnp.array(weights), (200,))
     assert all(weights[i] > 0 for i in np.asarray(drawn))
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 5)), min_size=1, max_size=12), st.integers(0, 4))
+def test_without_a_task_the_rest_is_as_it_was_and_takes_what_comes(arrivals: list[tuple[int, int]], gone: int) -> None:
+    """Against a list of the datapoints of each task."""
+    example = Batch.of(np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32))
+    buffer, kept, number = store.empty(example, jax.random.key(0), 4), dict[int, list[float]](), 1
+
+    def arrived(task: int, n: int) -> None:
+        nonlocal buffer, number
+        values = np.arange(number, number + n, dtype=np.float32)
+        buffer = Retention().append(buffer, task, Batch.of(values[:, None], -values[:, None]))
+        kept.setdefault(task, []).extend(values)
+        number += n
+
+    def check_all() -> None:
+        assert buffer.size == sum(map(len, kept.values()))
+        for task, values in kept.items():
+            row = buffer.row_of(task)
+            assert row is not None
+            start = buffer.starts[row]
+            found = store.held(buffer, np.arange(start, start + buffer.counts[row]))
+            assert np.asarray(found.inputs)[:, 0].tolist() == values
+            assert np.asarray(found.targets)[:, 0].tolist() == [-value for value in values]
+
+    for task, n in arrivals:
+        arrived(task, n)
+    taken = kept.pop(gone, [])
+    buffer = store.without(buffer, gone)
+    assert buffer.row_of(gone) is None
+    check_all()
+    assert not np.isin(np.asarray(buffer.data.inputs), taken).any()  # nothing is left of them
+    assert buffer.total == number - 1
+    for task, n in reversed(arrivals):
+        arrived(task, n)
+    check_all()
+    assert store.without(buffer, 99) is buffer

@@ -51,7 +51,7 @@ Row = tuple[int, int, str, str, bytes]  # number, number of the first of its gro
 def log(folder: Path) -> list[Row]:
     """The datapoints in the file of the log, in order."""
     connection = sqlite3.connect(folder / "log.sqlite")
-    rows = connection.execute('SELECT sequence, first, task, id, data FROM datapoints ORDER BY sequence').fetchall()
+    rows = connection.execute("SELECT sequence, first, task, id, data FROM datapoints ORDER BY sequence").fetchall()
     connection.close()
     return rows
 
@@ -72,8 +72,10 @@ def plainly(steps: Sequence[tuple[str, ml.Batch]], learner: Any = LEARNER, seed:
     errors: list[float] = []
     for task, batch in steps:
         before = seen.setdefault(task, [])
-        data = [np.concatenate([np.zeros((0, 1), np.float32), *(getattr(b, n) for b in before)]) for n in ("inputs", "targets")]
-        adapted, _ = learner.adapt(PROBLEM, state, task, ml.Batch(*data, np.ones(len(data[0]), np.float32)))
+        none = np.zeros((0, 1), np.float32)
+        x, y = (np.concatenate([none, *(getattr(b, name) for b in before)]) for name in ("inputs", "targets"))
+        data = ml.Batch(inputs=x, targets=y, weights=np.ones(len(x), np.float32))
+        adapted, _ = learner.adapt(PROBLEM, state, task, data)
         outputs = np.asarray(learner.predict(PROBLEM, adapted, batch.inputs))
         errors += np.square(outputs - batch.targets)[:, 0].tolist()
         state, _ = learner.observe(PROBLEM, state, task, batch)

@@ -14,6 +14,7 @@ from metaleader.commands.standing_in import without_jax
 from metaleader.errors import RunFailed, UserError, printable, unknown
 
 COMMANDS = ("run", "sweep", "tune", "reproduce", "report", "list", "data", "theory", "assess")
+COMMANDS = ("run", "sweep", "tune", "reproduce", "report", "list", "data", "theory", "live")
 USAGE = """usage: metaleader COMMAND ...
 
   run [EXPERIMENT]   run learners on an experiment, then report (coloured-digits, if none is named)
@@ -26,6 +27,7 @@ USAGE = """usage: metaleader COMMAND ...
   data render NAME   render the images of pose or pose-primitives
   assess FILE        whether learning across tasks pays on your table, from how many rows on, with which learner
   theory             check the theorem and the regret bounds on convex streams; table, figures and a page
+  live check DIR     verify the folder of a learner that lives: its log and its snapshots
 
 metaleader COMMAND --help tells more; metaleader run EXPERIMENT --help lists every setting."""
 

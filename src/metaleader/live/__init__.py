@@ -1,7 +1,7 @@
 """A learner that lives: durable, learning while it predicts. It needs `pip install 'metaleader[serve]'`."""
 
-from metaleader.live.agent import Forgotten, Live, Predictor
-from metaleader.live.events import Acknowledged
+from metaleader.live.agent import Live, Predictor
+from metaleader.live.events import Acknowledged, Forgotten
 from metaleader.live.keeping import Checked, check
 from metaleader.live.prequential import Mean, Standing
 from metaleader.live.worker import Pace

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -23,7 +23,8 @@ from metaleader.learners import Learner
 from metaleader.live import keeping, settings
 from metaleader.live.cache import Cache
 from metaleader.live.course import Course, Progress
-from metaleader.live.events import Acknowledged
+from metaleader.live.events import Acknowledged, Forgotten
+from metaleader.live.inputs import checked_ids, checked_key, classes
 from metaleader.live.layout import Layout
 from metaleader.live.prequential import Prequential, Standing
 from metaleader.live.settings import Unit
@@ -31,27 +32,11 @@ from metaleader.live.store import Store
 from metaleader.live.worker import Pace, Worker
 from metaleader.problem import CrossEntropy, Problem
 from metaleader.problem.batch import Batch, Examples
-from metaleader.problem.model import applied
 from metaleader.problem.problem import check, check_blind_to_padding
 from metaleader.processes import owned_for_results
 from metaleader.streams.encoding import Target
 
 NOT_STORED = "\0not stored"  # the task of datapoints that are adapted to and not stored
-NAME_LENGTH = 200  # characters of a task's key, or of a datapoint's id
-
-
-class Forgotten(NamedTuple):
-    """What `Live.forget` gives.
-
-    Attributes:
-        task: the task.
-        datapoints: how many it had. They are in no file of the folder any more.
-        influence: whether what they taught is still in the learner's weights; `Live.rebuild` removes it.
-    """
-
-    task: TaskKey
-    datapoints: int
-    influence: bool
 
 
 @dataclass(frozen=True)
@@ -220,14 +205,15 @@ class Live:
             WriteError: the file system refuses; nothing is stored.
             UserError: learning ended by an error, or the learner is closed.
         """
-        task, (x, y) = _key(task), self._encoded(x, y)
+        self._check_open()
+        task, batch = checked_key(task), self._encoded(x, y)
+        names = [secrets.token_hex(16) for _ in range(len(batch))] if ids is None else checked_ids(ids, len(batch))
         if self._layout is None:
             with self._beginning:
                 if self._layout is None:
-                    self._begin(Batch.of(x, y))
-        batch = self._checked(x, y)
-        names = [secrets.token_hex(16) for _ in range(len(batch))] if ids is None else _ids(ids, len(batch))
+                    self._begin(batch)
         worker, layout = self._begun()
+        self._check(batch, layout)
         worker.check()
         acknowledged = self._store.append(task, names, layout.packed(batch))
         worker.tell()
@@ -264,7 +250,7 @@ class Live:
             ValueError: the inputs are of another structure, shape or type than those learned from, or not finite.
             UserError: nothing was learned from yet, and no example was given.
         """
-        task = _key(task)
+        task = checked_key(task)
         worker, layout = self._begun()
         inputs, known = layout.questions(x), self._store.known(task)
         published = worker.published
@@ -281,9 +267,11 @@ class Live:
         Raises:
             ValueError: as `learn` does.
         """
-        x, y = self._encoded(x, y)
         worker, layout = self._begun()
-        adapted, _ = self.learner.adapt(self.problem, worker.published.state, NOT_STORED, self._checked(x, y))
+        batch = self._encoded(x, y)
+        self._check(batch, layout)
+        data = layout.unpacked(layout.packed(batch))  # as if it had been stored
+        adapted, _ = self.learner.adapt(self.problem, worker.published.state, NOT_STORED, data)
         return Predictor(lambda x: self._decoded(self.learner.predict(self.problem, adapted, layout.questions(x))))
 
     # Looking and keeping
@@ -310,7 +298,7 @@ class Live:
             UserError: the task is not known, or learning ended by an error.
             WriteError: the file system refuses; what is left to do is done when it is asked again to save, or opened.
         """
-        task = _key(task)
+        task = checked_key(task)
         worker, _ = self._begun()
         worker.check()
         sequence, datapoints = self._store.forget(task)
@@ -417,25 +405,28 @@ class Live:
         return Course(self.problem, self.learner, layout, self._store, self._seed, self._window)
 
     def _work(self, course: Course, progress: Progress) -> None:
-        self._classes = _classes(self.problem, course.layout)
+        self._classes = classes(self.problem, course.layout)
         self._worker = Worker(course, self.folder, progress, self._pace)
         self._layout = course.layout
         self._worker.start()
 
-    def _encoded(self, x: Examples, y: Examples) -> tuple[Examples, Examples]:
-        return x, y if self.unit is None else self.unit.encoded(y)
-
-    def _checked(self, x: Examples, y: Examples) -> Batch:
-        """A batch of datapoints that fit.
+    def _encoded(self, x: Examples, y: Examples) -> Batch:
+        """Datapoints as the learner sees them.
 
         Raises:
-            ValueError: they do not.
+            ValueError: they are none.
         """
-        _, layout = self._begun()
-        batch = layout.batch(x, y)
+        return Batch.of(x, y if self.unit is None else self.unit.encoded(y))
+
+    def _check(self, batch: Batch, layout: Layout) -> None:
+        """Make sure that datapoints are like all others.
+
+        Raises:
+            ValueError: they are not.
+        """
+        layout.check(batch)
         if isinstance(self.problem.loss, CrossEntropy) and self._classes is not None:
             self.problem.loss.check(self._classes, batch.targets)
-        return batch
 
     def _decoded(self, outputs: Any) -> Any:
         """Outputs of the learner as predictions, on the host."""
@@ -443,48 +434,3 @@ class Live:
             outputs = jax.nn.softmax(outputs, axis=-1)
         outputs = jax.tree.map(np.asarray, outputs)
         return outputs if self.unit is None else self.unit.decoded(outputs)
-
-
-def _key(task: TaskKey) -> TaskKey:
-    """A task's key, as it is stored.
-
-    Raises:
-        UserError: it is none.
-    """
-    if isinstance(task, (int, np.integer)) and not isinstance(task, bool):
-        return int(task)
-    if not isinstance(task, str):
-        raise UserError(f"a task's key must be an integer or a string, got {task!r:.50}")
-    if len(task) > NAME_LENGTH:
-        raise UserError(f"a task's key must have at most {NAME_LENGTH} characters, got {len(task)}")
-    try:
-        task.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(f"a task's key must be text, got {task!r:.50}: {error.reason}") from error
-    return str(task)
-
-
-def _ids(ids: Sequence[str], n: int) -> list[str]:
-    """The ids of `n` datapoints.
-
-    Raises:
-        UserError: they are not.
-    """
-    if isinstance(ids, str) or len(ids) != n:
-        count = "one string" if isinstance(ids, str) else str(len(ids))
-        raise UserError(f"ids must be {n} names, one a datapoint, got {count}: give a list of strings")
-    for name in ids:
-        if not isinstance(name, str) or not 0 < len(name) <= NAME_LENGTH or not name.isprintable():
-            raise UserError(f"an id must be a printable string of 1 to {NAME_LENGTH} characters, got {name!r:.50}")
-    return list(ids)
-
-
-def _classes(problem: Problem, layout: Layout) -> int | None:
-    """How many outputs the problem's model has for an example; None: it has no model."""
-    if problem.model is None:
-        return None
-    example = layout.example()
-    params = jax.eval_shape(problem.init, jax.random.key(0))
-    asked = partial(applied, problem.net, training=False)
-    outputs = jax.eval_shape(asked, params, example.inputs, example.weights, None)
-    return int(outputs.shape[-1]) if hasattr(outputs, "shape") else None

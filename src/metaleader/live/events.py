@@ -55,6 +55,20 @@ class Acknowledged(NamedTuple):
     sequence: int
 
 
+class Forgotten(NamedTuple):
+    """What `Live.forget` gives.
+
+    Attributes:
+        task: the task.
+        datapoints: how many it had. They are in no file of the folder any more.
+        influence: whether what they taught is still in the learner's weights; `Live.rebuild` removes it.
+    """
+
+    task: TaskKey
+    datapoints: int
+    influence: bool
+
+
 class Known(NamedTuple):
     """What is known of a task.
 

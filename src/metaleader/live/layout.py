@@ -49,21 +49,19 @@ class Layout:
         """A batch of `n` datapoints of zeros."""
         return self.unpacked([bytes(self.size)] * n)
 
-    def batch(self, inputs: Examples, targets: Examples) -> Batch:
-        """A checked batch of examples of this layout.
+    def check(self, batch: Batch) -> None:
+        """Make sure that examples have this layout.
 
         Raises:
-            ValueError: see `Batch.of`; or the examples are of another structure, shape or type.
+            ValueError: they are of another structure, shape or type.
         """
-        batch = Batch.of(inputs, targets)
         check_alike(batch, self.example(), "this learner's datapoints are")
-        return batch
 
     def questions(self, inputs: Examples) -> Examples:
         """Checked inputs of this layout.
 
         Raises:
-            ValueError: as `batch` does.
+            ValueError: see `Batch.of` and `check`.
         """
         batch = Batch.of(inputs, ())
         check_alike(batch, Batch(self.example().inputs, (), batch.weights), "this learner's inputs are")

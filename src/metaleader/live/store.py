@@ -1,4 +1,4 @@
-"""The log: every datapoint that was acknowledged, on the disk, in one total order. All SQL is here.
+"""The log: every datapoint that was acknowledged, on the disk, in one total order. All SQL is here and in `tables`.
 
 A SQLite file in WAL mode with `synchronous=FULL`: a transaction that has ended outlives a power cut. Callers that
 arrive while another one's transaction is written share the next one (group commit), so that many callers do not wait
@@ -12,57 +12,32 @@ import sqlite3
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+
+import sqlalchemy as sa
 
 from metaleader.buffer import TaskKey
 from metaleader.errors import UserError, WriteError
 from metaleader.files import sync, sync_folder
 from metaleader.live.events import Acknowledged, Event, Forgetting, Group, Known, Stored, digest
+from metaleader.live.tables import (
+    ABOUT,
+    CLEANED,
+    DATAPOINTS,
+    DELETED,
+    FORGOTTEN,
+    LOGGED,
+    METADATA,
+    PATIENCE,
+    VERSION,
+    is_log,
+    prepare,
+)
 
-try:
-    import sqlalchemy as sa
-except ImportError:
-    raise UserError("SQLAlchemy is not installed: pip install 'metaleader[serve]'") from None
-
-VERSION = 1  # of the tables and of what is in them
 AT_ONCE = 256  # rows read, or names asked for, by one statement
-PATIENCE = 30.0  # seconds that a statement waits for those of others
-
-_LARGE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # there, a key of this type is the row's own number
-_METADATA = sa.MetaData()
-_ABOUT = sa.Table(
-    "about", _METADATA, sa.Column("name", sa.Text, primary_key=True), sa.Column("value", sa.Text, nullable=False)
-)
-_DATAPOINTS = sa.Table(
-    "datapoints",
-    _METADATA,
-    sa.Column("sequence", _LARGE, primary_key=True, autoincrement=False),
-    sa.Column("first", _LARGE, nullable=False),
-    sa.Column("size", sa.Integer, nullable=False),
-    sa.Column("task", sa.Text, nullable=False),
-    sa.Column("id", sa.Text, nullable=False),
-    sa.Column("data", sa.LargeBinary, nullable=False),
-    sa.Column("digest", sa.LargeBinary, nullable=False),
-    sa.Column("arrived", sa.Float, nullable=False),
-    # Not unique: while a task that was forgotten is not yet deleted, it may come back with the same ids.
-    sa.Index("by_id", "task", "id"),
-    sa.Index("by_task", "task", "sequence"),
-)
-_FORGOTTEN = sa.Table(
-    "forgotten",
-    _METADATA,
-    sa.Column("sequence", _LARGE, primary_key=True, autoincrement=False),
-    sa.Column("task", sa.Text),  # until it is deleted
-    sa.Column("stage", sa.Text, nullable=False),
-    sa.Column("arrived", sa.Float, nullable=False),
-)
-# Stages of what was forgotten. Predictions leave it out from the first on.
-LOGGED = "logged"  # its datapoints are still in the files
-DELETED = "deleted"  # their bytes may be
-CLEANED = "cleaned"  # not even these
 
 
 class _Waiting:
@@ -84,8 +59,9 @@ class Store:
             pool_size=16,
             max_overflow=-1,
         )
-        sa.event.listen(self._engine, "connect", _prepare)
-        self._writing, self._arriving = threading.Lock(), threading.Lock()
+        sa.event.listen(self._engine, "connect", prepare)
+        self._writing, self._turn = threading.Lock(), threading.Condition()
+        self._led = False  # whether a caller writes, or is about to
         self._queue: list[_Waiting] = []
         self._tasks: dict[TaskKey, Known] = {}
         self._deleting: dict[int, TaskKey] = {}  # by the number of the event: tasks forgotten, but not yet deleted
@@ -106,10 +82,10 @@ class Store:
             connection.exec_driver_sql(
                 "BEGIN IMMEDIATE"
             )  # all of it, or nothing: tables are made in no transaction else
-            _METADATA.create_all(connection)
+            METADATA.create_all(connection)
             values = {"version": VERSION, **about}
             rows = [{"name": name, "value": json.dumps(value)} for name, value in values.items()]
-            connection.execute(_ABOUT.insert(), rows)
+            connection.execute(ABOUT.insert(), rows)
         sync_folder(path.parent)
         return store
 
@@ -134,13 +110,13 @@ class Store:
     def about(self, name: str) -> Any:
         """A setting, as plain JSON; None: it was not set."""
         with self._engine.connect() as connection:
-            found = connection.execute(sa.select(_ABOUT.c.value).where(_ABOUT.c.name == name)).scalar()
+            found = connection.execute(sa.select(ABOUT.c.value).where(ABOUT.c.name == name)).scalar()
         return None if found is None else json.loads(found)
 
     def set_about(self, name: str, value: Any) -> None:
         """Set a setting that was not set."""
         with self._writing, self._refusals(), self._engine.begin() as connection:
-            connection.execute(_ABOUT.insert().values(name=name, value=json.dumps(value)))
+            connection.execute(ABOUT.insert().values(name=name, value=json.dumps(value)))
 
     def close(self) -> None:
         """Close the file."""
@@ -161,13 +137,21 @@ class Store:
             WriteError: the file system refuses; the same.
         """
         waiting = _Waiting(task, ids, rows)
-        with self._arriving:
+        with self._turn:
             self._queue.append(waiting)
-        with self._writing:  # whoever comes first writes for all who wait
-            if waiting.done is None:
-                with self._arriving:
-                    together, self._queue = self._queue, []
-                self._write(together)
+            self._turn.wait_for(lambda: waiting.done is not None or not self._led)
+            leads = waiting.done is None
+            self._led = self._led or leads
+        if leads:  # one writes for all who wait by then
+            try:
+                with self._writing:
+                    with self._turn:
+                        together, self._queue = self._queue, []
+                    self._write(together)
+            finally:
+                with self._turn:
+                    self._led = False
+                    self._turn.notify_all()
         if isinstance(waiting.done, BaseException):
             raise waiting.done
         assert waiting.done is not None
@@ -185,7 +169,7 @@ class Store:
                         outcomes.append(error)
                         continue
                     if new:
-                        connection.execute(_DATAPOINTS.insert(), _as_rows(waiting, new, last + 1))
+                        connection.execute(DATAPOINTS.insert(), _as_rows(waiting, new, last + 1))
                         last += len(new)
                         before = known.get(waiting.task) or self._tasks.get(waiting.task) or Known(0, 0)
                         known[waiting.task] = Known(before.datapoints + len(new), last)
@@ -208,10 +192,10 @@ class Store:
         """
         stored: dict[str, bytes] = {}
         for start in range(0, len(waiting.ids), AT_ONCE):
-            asked = sa.select(_DATAPOINTS.c.id, _DATAPOINTS.c.digest).where(
-                _DATAPOINTS.c.task == _text(waiting.task),
-                _DATAPOINTS.c.id.in_(waiting.ids[start : start + AT_ONCE]),
-                _DATAPOINTS.c.sequence > self._since(waiting.task),
+            asked = sa.select(DATAPOINTS.c.id, DATAPOINTS.c.digest).where(
+                DATAPOINTS.c.task == _text(waiting.task),
+                DATAPOINTS.c.id.in_(waiting.ids[start : start + AT_ONCE]),
+                DATAPOINTS.c.sequence > self._since(waiting.task),
             )
             stored.update((row.id, row.digest) for row in connection.execute(asked))
         new, places = dict[str, bytes](), list[int]()
@@ -244,7 +228,7 @@ class Store:
             sequence = self.last + 1
             row = {"sequence": sequence, "task": _text(task), "stage": LOGGED, "arrived": time.time()}
             with self._refusals(), self._engine.begin() as connection:
-                connection.execute(_FORGOTTEN.insert(), row)
+                connection.execute(FORGOTTEN.insert(), row)
             self._deleting[sequence] = task
             del self._tasks[task]
             self.last = sequence
@@ -260,15 +244,15 @@ class Store:
             due = {sequence: task for sequence, task in self._deleting.items() if sequence <= until}
             with self._engine.begin() as connection:
                 for sequence, task in due.items():
-                    gone = (_DATAPOINTS.c.task == _text(task)) & (_DATAPOINTS.c.sequence < sequence)
-                    connection.execute(_DATAPOINTS.delete().where(gone))
-                    event = _FORGOTTEN.update().where(_FORGOTTEN.c.sequence == sequence)
+                    gone = (DATAPOINTS.c.task == _text(task)) & (DATAPOINTS.c.sequence < sequence)
+                    connection.execute(DATAPOINTS.delete().where(gone))
+                    event = FORGOTTEN.update().where(FORGOTTEN.c.sequence == sequence)
                     connection.execute(event.values(task=None, stage=DELETED))
             for sequence in due:
                 del self._deleting[sequence]
             self._wipe()
             with self._engine.begin() as connection:
-                event = _FORGOTTEN.update().where(_FORGOTTEN.c.stage == DELETED)
+                event = FORGOTTEN.update().where(FORGOTTEN.c.stage == DELETED)
                 connection.execute(event.values(stage=CLEANED))
 
     def _wipe(self) -> None:
@@ -295,13 +279,13 @@ class Store:
 
     def of_task(self, task: TaskKey, until: int) -> list[bytes]:
         """The datapoints of a task, in order, up to number `until`, without what was forgotten before that."""
-        asked = sa.select(_DATAPOINTS.c.data).where(
-            _DATAPOINTS.c.task == _text(task),
-            _DATAPOINTS.c.sequence > self._since(task, until),
-            _DATAPOINTS.c.sequence <= until,
+        asked = sa.select(DATAPOINTS.c.data).where(
+            DATAPOINTS.c.task == _text(task),
+            DATAPOINTS.c.sequence > self._since(task, until),
+            DATAPOINTS.c.sequence <= until,
         )
         with self._engine.connect() as connection:
-            return list(connection.execute(asked.order_by(_DATAPOINTS.c.sequence)).scalars())
+            return list(connection.execute(asked.order_by(DATAPOINTS.c.sequence)).scalars())
 
     def events(self, after: int, until: int | None = None) -> Iterator[Event]:
         """The events with numbers above `after`, in order, up to the one that was the last when this was called."""
@@ -313,7 +297,7 @@ class Store:
 
     def _some(self, after: int, until: int) -> list[Event]:
         """The next few events, at least one."""
-        column = _DATAPOINTS.c
+        column = DATAPOINTS.c
         asked = sa.select(column.sequence, column.first, column.size, column.task, column.data)
         asked = asked.order_by(column.sequence)
         with self._engine.connect() as connection:
@@ -324,8 +308,8 @@ class Store:
                 rest = (column.sequence > rows[-1].sequence) & (column.sequence <= end)
                 rows += connection.execute(asked.where(rest))
             upto = rows[-1].sequence if full else until
-            within = (_FORGOTTEN.c.sequence > after) & (_FORGOTTEN.c.sequence <= upto)
-            forgotten = list(connection.execute(sa.select(_FORGOTTEN).where(within)))
+            within = (FORGOTTEN.c.sequence > after) & (FORGOTTEN.c.sequence <= upto)
+            forgotten = list(connection.execute(sa.select(FORGOTTEN).where(within)))
         events: list[Event] = []
         for _, group in groupby(rows, key=lambda row: row.first):
             together = list(group)
@@ -335,14 +319,14 @@ class Store:
 
     def unfinished(self, until: int) -> bool:
         """Whether of what was forgotten by events up to number `until` something is left in the files."""
-        asked = sa.select(sa.func.count()).where(_FORGOTTEN.c.stage != CLEANED, _FORGOTTEN.c.sequence <= until)
+        asked = sa.select(sa.func.count()).where(FORGOTTEN.c.stage != CLEANED, FORGOTTEN.c.sequence <= until)
         with self._engine.connect() as connection:
             return bool(connection.execute(asked).scalar())
 
     @property
     def incomplete(self) -> bool:
         """Whether datapoints that were learned at some time are no longer in the log."""
-        asked = sa.select(sa.func.count()).where(_FORGOTTEN.c.stage != LOGGED)
+        asked = sa.select(sa.func.count()).where(FORGOTTEN.c.stage != LOGGED)
         with self._engine.connect() as connection:
             return bool(connection.execute(asked).scalar())
 
@@ -375,7 +359,7 @@ class Store:
 
     def datapoints(self) -> Iterator[Stored]:
         """All datapoints in the file, in order, also those of tasks that are forgotten but not yet deleted."""
-        rows = sa.select(_DATAPOINTS).order_by(_DATAPOINTS.c.sequence)
+        rows = sa.select(DATAPOINTS).order_by(DATAPOINTS.c.sequence)
         with self._engine.connect() as connection:
             for row in connection.execute(rows).yield_per(AT_ONCE):
                 task = json.loads(row.task)
@@ -390,19 +374,17 @@ class Store:
         return max((sequence for sequence in events if until is None or sequence <= until), default=0)
 
     def _read_tasks(self) -> None:
-        column = _DATAPOINTS.c
+        column = DATAPOINTS.c
         asked = sa.select(column.task, sa.func.count(), sa.func.max(column.sequence)).group_by(column.task)
         with self._engine.connect() as connection:
-            waits = sa.select(_FORGOTTEN.c.sequence, _FORGOTTEN.c.task).where(_FORGOTTEN.c.stage == LOGGED)
+            waits = sa.select(FORGOTTEN.c.sequence, FORGOTTEN.c.task).where(FORGOTTEN.c.stage == LOGGED)
             self._deleting = {row.sequence: json.loads(row.task) for row in connection.execute(waits)}
             rows = list(connection.execute(asked.where(column.task.not_in(set(map(_text, self._deleting.values()))))))
             for task in set(self._deleting.values()):
                 own = (column.task == _text(task)) & (column.sequence > self._since(task))
                 rows += connection.execute(asked.where(own))
             self._tasks = {json.loads(task): Known(count, last) for task, count, last in rows}
-            ends = [
-                connection.execute(sa.select(sa.func.max(t.c.sequence))).scalar() for t in (_DATAPOINTS, _FORGOTTEN)
-            ]
+            ends = [connection.execute(sa.select(sa.func.max(t.c.sequence))).scalar() for t in (DATAPOINTS, FORGOTTEN)]
             self.last = max(end or 0 for end in ends)
 
     @contextmanager
@@ -420,30 +402,6 @@ class Store:
                 f"cannot write to {self.path}: {why}; nothing of this call is stored: make room on the disk, then give "
                 "the same again with the same ids"
             ) from error
-
-
-def is_log(path: Path) -> bool:
-    """Whether a file that exists is a log, and complete: its settings are written together with its tables.
-
-    Raises:
-        UserError: it is damaged.
-    """
-    try:
-        with closing(sqlite3.connect(path, timeout=PATIENCE)) as connection:
-            return bool(connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'about'").fetchall())
-    except sqlite3.DatabaseError as error:
-        raise UserError(f"{path} is damaged ({error}): restore the folder from a back-up") from error
-
-
-def _prepare(connection: sqlite3.Connection, _: Any) -> None:
-    """Settings of a connection."""
-    for setting in (
-        "journal_mode = WAL",
-        "synchronous = FULL",
-        "fullfsync = ON",  # on macOS, where fsync leaves it in the cache of the disk
-        "secure_delete = ON",
-    ):
-        connection.execute(f"PRAGMA {setting}")
 
 
 def _text(task: TaskKey) -> str:

@@ -1,0 +1,32 @@
+"""`metaleader live check DIR`."""
+
+from pathlib import Path
+
+import pytest
+from living import EAGER, LEARNER, PROBLEM, told
+
+from command import call
+from metaleader.live import Live
+
+
+def test_a_folder_is_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "live"
+    with Live.create(folder, PROBLEM, LEARNER, pace=EAGER) as live:
+        told(live, range(3))
+    assert call("live", "check", str(folder)) == 0
+    assert capsys.readouterr().out == f"{folder}: 6 datapoints of 3 tasks, 1 sound snapshots, no faults\n"
+    next((folder / "snapshots").iterdir()).write_bytes(b"x")
+    assert call("live", "check", str(folder)) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert "is damaged (1 bytes)" in said[0]
+    assert said[1].endswith("0 sound snapshots, 1 faults")
+
+
+def test_what_cannot_be_verified_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, message in (
+        (["check", str(tmp_path)], "holds no learner"),
+        (["chek"], "did you mean check"),
+        ([], "There are check"),
+    ):
+        assert call("live", *arguments) == 2
+        assert message in capsys.readouterr().err
