@@ -45,7 +45,7 @@ def test_datapoints_as_bytes_come_back(data: st.DataObject, n: int) -> None:
     rows = layout.packed(batch)
     assert {len(row) for row in rows} == {layout.size}
     back = layout.unpacked(rows)
-    assert jax.tree.structure(back) == jax.tree.structure(batch)
+    assert str(jax.tree.structure(back)) == str(jax.tree.structure(batch))
     for found, expected in zip(jax.tree.leaves(back), jax.tree.leaves(batch), strict=True):
         assert found.dtype == expected.dtype
         assert found.tobytes() == np.ascontiguousarray(expected).tobytes()
@@ -92,13 +92,12 @@ def test_a_state_of_many_kinds_comes_back_from_a_snapshot(tmp_path: Path) -> Non
         snapshot.flattened([object()], jax.tree.structure([0]))
 
 
-@pytest.mark.parametrize(
-    "told", [{"type": "Popen", "args": "ls"}, {"type": "MLP", "code": "1"}, {"function": "system"}, {"type": "MLP"}]
-)
+OTHERS = ({"type": "Popen", "args": "ls"}, {"type": "MLP", "code": "1"}, {"function": "system"}, {"type": "MLP"})
+
+
+@pytest.mark.parametrize("told", OTHERS)
 def test_of_what_a_folder_tells_nothing_is_made_but_what_is_listed(told: Any) -> None:
-    with pytest.raises(
-        UserError, match="is not one of those of metaleader|MLP has the settings inputs, outputs, width, depth"
-    ):
+    with pytest.raises(UserError, match=r"is not one of those of metaleader|MLP has the settings inputs, outputs"):
         rebuilt(told)
 
 

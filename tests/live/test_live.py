@@ -296,7 +296,7 @@ def test_forgetting_leaves_the_weights_and_all_other_datapoints(live: Live) -> N
     assert live.tasks() == {"t0": 8, "t2": 8, "t1": 4}
 
 
-@pytest.mark.parametrize("step", ["snapshot.write", "snapshot.tidy", "Store.delete", "Store._wipe"])
+@pytest.mark.parametrize("step", ["snapshot.write", "snapshot.tidy", "store.Store.delete", "store.Store._wipe"])
 def test_forgetting_that_was_cut_short_is_finished_when_opened_again(
     step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -317,9 +317,7 @@ def test_forgetting_that_was_cut_short_is_finished_when_opened_again(
         live.save()
         told(live, range(2, 6))
         with monkeypatch.context() as patch:
-            patch.setattr(
-                f"metaleader.live.{step}" if "Store" not in step else f"metaleader.live.store.{step}", refused
-            )
+            patch.setattr(f"metaleader.live.{step}", refused)
             with pytest.raises(WriteError, match="the disk is full"):
                 live.forget("t1")
             shutil.copytree(folder, tmp_path / "killed")
