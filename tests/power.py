@@ -125,5 +125,20 @@ class Image:
         return done, int((device / "inflight").read_text().split()[1])
 
 
+def image_or_skip(folder: Path) -> Image:
+    """An empty file system that can be mounted, or a skip with the reason."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a file system")
+    if missing := [command for command in ("mkfs.ext4", "mount", "losetup") if shutil.which(command) is None]:
+        pytest.skip(f"{', '.join(missing)} cannot be found")
+    image = Image.made(folder / "disk")
+    try:
+        with image.mounted(folder / "tried"):
+            pass
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"a file cannot be mounted here: {error.stderr.strip()}")
+    return image
+
+
 def _done(*command: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()

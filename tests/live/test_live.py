@@ -173,9 +173,10 @@ def test_opened_again_it_is_where_it_was_and_goes_on_as_if_never_stopped(tmp_pat
         assert live.tasks() == {"t0": 6, "t1": 6, "t2": 6}
 
 
-@pytest.mark.parametrize(
-    "name", ["ftml-reservoir", "ftml-averaged", "toe-last", "ftl-multi-head", "scratch", "streaming"]
-)
+OTHERS = ("ftml-averaged", "toe-last", "ftl-multi-head", "scratch", "streaming")
+
+
+@pytest.mark.parametrize("name", ["ftml-reservoir", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_any_learner_comes_back_bit_for_bit(name: str, tmp_path: Path) -> None:
     learner = LEARNERS[name]
     with Live.create(tmp_path / "whole", PROBLEM, learner, pace=EAGER) as whole:

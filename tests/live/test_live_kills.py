@@ -19,16 +19,21 @@ from metaleader.live import Live, check
 CHILD = [sys.executable, str(Path(__file__).with_name("child.py"))]
 
 
-def killed(folder: Path, acknowledged: Path, arguments: list[str], chance: random.Random, most: float) -> bool:
-    """Whether the process was killed before it ended by itself; mostly up to `most` seconds after it began to work."""
+def started(folder: Path, acknowledged: Path, arguments: list[str]) -> "subprocess.Popen[str]":
+    """The process at work in a folder: see `child`."""
     path = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parent), *sys.path])
-    with subprocess.Popen(
+    return subprocess.Popen(
         [*CHILD, str(folder), str(acknowledged), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": path},
-    ) as process:
+    )
+
+
+def killed(folder: Path, acknowledged: Path, arguments: list[str], chance: random.Random, most: float) -> bool:
+    """Whether the process was killed before it ended by itself; mostly up to `most` seconds after it began to work."""
+    with started(folder, acknowledged, arguments) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         if chance.random() < 0.8:

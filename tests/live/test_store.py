@@ -238,3 +238,12 @@ def test_appending_while_a_task_is_deleted_loses_nothing(store: Store) -> None:
     done.set()
     thread.join()
     assert [row.id for row in store.datapoints()] == [str(i) for i in range(count)]
+
+
+def test_what_is_closed_takes_nothing(store: Store) -> None:
+    store.append("a", ["1"], [b"x"])
+    store.close()
+    for call in (lambda: store.append("a", ["2"], [b"x"]), lambda: store.forget("a"), lambda: store.set_about("a", 1)):
+        with pytest.raises(UserError, match=r"is closed: open it by Live.open"):
+            call()
+    assert names(store) == [("a", "1")]

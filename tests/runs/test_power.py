@@ -1,8 +1,6 @@
 """After a power cut nothing is lost that was said to be saved, and a run goes on to the same records."""
 
-import os
 import random
-import shutil
 import signal
 import subprocess
 import time
@@ -20,7 +18,7 @@ from metaleader.commands import run as run_command
 from metaleader.files import write_whole
 from metaleader.runs.folder import RunFolder
 from metaleader.runs.run import run
-from power import Image, PowerCuts, emptied
+from power import Image, PowerCuts, emptied, image_or_skip
 
 CUTS = 50  # of a real file system
 COMMAND = "run sinusoid --preset smoke --stream.rounds 24 --learner ftml toe --checkpoint-seconds 0.1 --out"
@@ -78,17 +76,7 @@ def test_a_file_that_was_written_whole_outlives_a_cut(tmp_path: Path, monkeypatc
 @pytest.fixture
 def ext4(tmp_path: Path) -> Image:
     """An empty file system that can be mounted, or a skip with the reason."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a file system")
-    if missing := [command for command in ("mkfs.ext4", "mount", "losetup") if shutil.which(command) is None]:
-        pytest.skip(f"{', '.join(missing)} cannot be found")
-    image = Image.made(tmp_path / "disk")
-    try:
-        with image.mounted(tmp_path / "tried"):
-            pass
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"a file cannot be mounted here: {error.stderr.strip()}")
-    return image
+    return image_or_skip(tmp_path)
 
 
 def promised(out: Path) -> dict[str, int]:

@@ -61,6 +61,7 @@ class Store:
         )
         sa.event.listen(self._engine, "connect", prepare)
         self._writing, self._turn = threading.Lock(), threading.Condition()
+        self._closed = False
         self._led = False  # whether a caller writes, or is about to
         self._queue: list[_Waiting] = []
         self._tasks: dict[TaskKey, Known] = {}
@@ -119,8 +120,10 @@ class Store:
             connection.execute(ABOUT.insert().values(name=name, value=json.dumps(value)))
 
     def close(self) -> None:
-        """Close the file."""
-        self._engine.dispose()
+        """Close the file, once what is being written is."""
+        with self._writing:
+            self._closed = True
+            self._engine.dispose()
 
     # Writing
 
@@ -393,7 +396,10 @@ class Store:
 
         Raises:
             WriteError: saying what.
+            UserError: the file is closed; another process may have it.
         """
+        if self._closed:
+            raise UserError(f"the learner in {self.path.parent} is closed: open it by Live.open")
         try:
             yield
         except (sa.exc.DBAPIError, sqlite3.Error) as error:
