@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import sqlite3
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -323,7 +324,8 @@ def test_forgetting_that_was_cut_short_is_finished_when_opened_again(
                 live.forget("t1")
             shutil.copytree(folder, tmp_path / "killed")
         assert "t1" not in live.tasks()
-        live.rebuild()  # goes on, and can be asked again
+        live.save()  # which finishes it
+        assert [in_files(folder, points(i, 2)[0][:1].tobytes()) for i in (1, 4)] == [[], []]
     for path in (tmp_path / "killed").glob(".owner"):
         path.unlink()
     with Live.open(tmp_path / "killed", pace=EAGER) as live:
@@ -592,3 +594,12 @@ def test_structured_inputs(tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(buffer.data.inputs["image"])[:4], x["image"])
         assert np.array_equal(np.asarray(buffer.data.inputs["more"][0])[4:6], data(1, 2)[0]["more"][0])
         assert live.predict("b", data(2, 3)[0]).shape == (3, 1)
+
+
+def test_without_sqlalchemy_it_is_said_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("store", "tables"):
+        monkeypatch.delitem(sys.modules, f"metaleader.live.{name}")
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    with pytest.raises(UserError, match=r"SQLAlchemy is not installed: pip install 'metaleader\[serve\]'"):
+        Live.create(tmp_path / "live", PROBLEM, LEARNER)
+    assert not (tmp_path / "live").exists()

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
 import numpy as np
@@ -28,13 +28,15 @@ from metaleader.live.inputs import checked_ids, checked_key, classes
 from metaleader.live.layout import Layout
 from metaleader.live.prequential import Prequential, Standing
 from metaleader.live.settings import Unit
-from metaleader.live.store import Store
 from metaleader.live.worker import Pace, Worker
 from metaleader.problem import CrossEntropy, Problem
 from metaleader.problem.batch import Batch, Examples
 from metaleader.problem.problem import check, check_blind_to_padding
 from metaleader.processes import owned_for_results
 from metaleader.streams.encoding import Target
+
+if TYPE_CHECKING:
+    from metaleader.live.store import Store
 
 NOT_STORED = "\0not stored"  # the task of datapoints that are adapted to and not stored
 
@@ -127,7 +129,7 @@ class Live:
             if any(path.name.removesuffix("-wal").removesuffix("-shm") != keeping.LOG for path in contents(folder)):
                 raise UserError(f"{folder} holds other files: choose a new folder for the learner")
             told = settings.settings(problem, learner, seed, window, None if target is None else Unit.of(target))
-            store = Store.create(folder / keeping.LOG, {"settings": told})
+            store = keeping.logs().create(folder / keeping.LOG, {"settings": told})
             stack.callback(store.close)
             live = cls(folder, problem, learner, store, pace or Pace(), stack.pop_all())
         if example is not None:
@@ -170,7 +172,7 @@ class Live:
             raise UserError(f"{folder} holds no learner: make one by Live.create")
         with ExitStack() as stack:
             stack.enter_context(owned_for_results(folder))
-            store = Store.open(folder / keeping.LOG)
+            store = keeping.logs().open(folder / keeping.LOG)
             stack.callback(store.close)
             stored = store.about("settings")
             if problem is None or learner is None:

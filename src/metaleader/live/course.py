@@ -10,7 +10,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,10 @@ from metaleader.learners.multihead import MultiHead
 from metaleader.live.events import Event, Forgetting, Group
 from metaleader.live.layout import Layout
 from metaleader.live.prequential import Prequential
-from metaleader.live.store import Store
 from metaleader.problem import Problem
+
+if TYPE_CHECKING:
+    from metaleader.live.store import Store
 
 
 class Stopped(Exception):  # noqa: N818 - not an error

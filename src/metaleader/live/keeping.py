@@ -9,9 +9,9 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from metaleader.errors import WriteError
+from metaleader.errors import UserError, WriteError
 from metaleader.files import make_folder, sync, sync_folder
 from metaleader.live import snapshot
 from metaleader.live.course import Course, Progress
@@ -19,7 +19,9 @@ from metaleader.live.events import digest
 from metaleader.live.layout import Layout
 from metaleader.live.prequential import Prequential
 from metaleader.live.snapshot import KEPT, Damaged, Snapshot
-from metaleader.live.store import Store
+
+if TYPE_CHECKING:
+    from metaleader.live.store import Store
 
 LOG = "log.sqlite"
 SNAPSHOTS = "snapshots"
@@ -39,6 +41,19 @@ class Checked(NamedTuple):
     tasks: int
     snapshots: int
     faults: tuple[str, ...]
+
+
+def logs() -> type[Store]:
+    """The class of logs, imported when one is opened.
+
+    Raises:
+        UserError: SQLAlchemy is not installed.
+    """
+    try:
+        from metaleader.live.store import Store
+    except ImportError:
+        raise UserError("SQLAlchemy is not installed: pip install 'metaleader[serve]'") from None
+    return Store
 
 
 def save(course: Course, folder: Path, progress: Progress, keep: int) -> None:
@@ -132,7 +147,7 @@ def check(folder: str | Path) -> Checked:
         UserError: there is no learner, or its log cannot be opened.
     """
     folder = Path(folder)
-    store = Store.open(folder / LOG)
+    store = logs().open(folder / LOG)
     try:
         told = store.about("layout")
         size = None if told is None else Layout(**told).size

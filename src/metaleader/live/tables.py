@@ -7,12 +7,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from metaleader.errors import UserError
+import sqlalchemy as sa
 
-try:
-    import sqlalchemy as sa
-except ImportError:
-    raise UserError("SQLAlchemy is not installed: pip install 'metaleader[serve]'") from None
+from metaleader.errors import UserError
 
 VERSION = 1  # of the tables and of what is in them
 PATIENCE = 30.0  # seconds that a statement waits for those of others

@@ -140,13 +140,17 @@ class Worker:
 
     # For the thread
 
-    def save(self, required: bool = False, keep: int = KEPT) -> None:
-        """Write a snapshot of what is learned.
+    def save(self, required: bool = False) -> None:
+        """Write a snapshot of what is learned, and finish what could not be finished before.
 
         Raises:
             Unsaveable: there can be none, and it is `required`.
             WriteError: the file system refuses.
         """
+        self._snapshot(KEPT, required)
+        self.finish_forgetting()
+
+    def _snapshot(self, keep: int, required: bool = False) -> None:
         self._saved_at = time.monotonic()
         try:
             keeping.save(self._course, self._folder, self.progress, keep)
@@ -166,7 +170,7 @@ class Worker:
         """
         if self._course.store.unfinished(self.progress.sequence):
             self._publish()
-            self.save(keep=1)
+            self._snapshot(1)
             self._course.store.delete(self.progress.sequence)
 
     def rebuild(self) -> None:
@@ -177,7 +181,7 @@ class Worker:
         """
         self.progress = self._course.learned(self.progress.sequence, self._stops)
         self._publish(again=True)
-        self.save(keep=1)  # those before lead to other weights
+        self._snapshot(1)  # those before lead to other weights
 
     def _run(self) -> None:
         try:
