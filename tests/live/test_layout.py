@@ -41,7 +41,7 @@ def trees(draw: Any, n: int) -> Any:
 def test_datapoints_as_bytes_come_back(data: st.DataObject, n: int) -> None:
     batch = ml.Batch.of(data.draw(trees(n)), data.draw(trees(n)))
     layout = Layout.of(batch)
-    layout = Layout(**json.loads(json.dumps({"inputs": layout.inputs, "targets": layout.targets})))
+    layout = Layout(**json.loads(json.dumps(layout.as_json)))
     rows = layout.packed(batch)
     assert {len(row) for row in rows} == {layout.size}
     back = layout.unpacked(rows)

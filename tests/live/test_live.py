@@ -603,3 +603,17 @@ def test_without_sqlalchemy_it_is_said_how_to_get_it(tmp_path: Path, monkeypatch
     with pytest.raises(UserError, match=r"SQLAlchemy is not installed: pip install 'metaleader\[serve\]'"):
         Live.create(tmp_path / "live", PROBLEM, LEARNER)
     assert not (tmp_path / "live").exists()
+
+
+def test_a_folder_whose_making_was_cut_short_is_made_again(tmp_path: Path) -> None:
+    folder = tmp_path / "live"
+    folder.mkdir()
+    (folder / "log.sqlite").write_bytes(b"")
+    with pytest.raises(UserError, match="holds no learner"):
+        Live.open(folder)
+    with pytest.raises(ValueError, match="the first datapoints: "):
+        Live.create(tmp_path / "other", PROBLEM, LEARNER, example=ml.Batch.of(np.zeros((2, 3)), np.zeros((2, 1))))
+    assert not (tmp_path / "other").exists()
+    Live.create(folder, PROBLEM, LEARNER, example=example()).close()
+    with Live.open(folder) as live:
+        assert live.predict("a", X).shape == (2, 1)  # what datapoints are like was stored with the rest

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import secrets
-import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -124,21 +123,19 @@ class Live:
         folder = Path(folder)
         if window < 1:
             raise UserError(f"window must be at least 1, got {window}")
+        about: dict[str, Any] = {}
+        if example is not None:
+            about["layout"] = _first_layout(problem, Batch.of(example.inputs, example.targets)).as_json
         with ExitStack() as stack:
             stack.enter_context(owned_for_results(folder))
             if any(path.name.removesuffix("-wal").removesuffix("-shm") != keeping.LOG for path in contents(folder)):
                 raise UserError(f"{folder} holds other files: choose a new folder for the learner")
-            told = settings.settings(problem, learner, seed, window, None if target is None else Unit.of(target))
-            store = keeping.logs().create(folder / keeping.LOG, {"settings": told})
+            unit = None if target is None else Unit.of(target)
+            about["settings"] = settings.settings(problem, learner, seed, window, unit)
+            store = keeping.logs().create(folder / keeping.LOG, about)
             stack.callback(store.close)
             live = cls(folder, problem, learner, store, pace or Pace(), stack.pop_all())
-        if example is not None:
-            try:
-                live._begin(Batch.of(example.inputs, example.targets))
-            except BaseException:
-                live.close()
-                shutil.rmtree(folder)
-                raise
+        live._resume()
         return live
 
     @classmethod
@@ -181,12 +178,7 @@ class Live:
             now = settings.settings(problem, learner, stored["seed"], stored["window"], None)
             settings.check_same(folder, stored, {**now, "unit": stored["unit"]})
             live = cls(folder, problem, learner, store, pace or Pace(), stack.pop_all())
-        try:
-            if (layout := store.about("layout")) is not None:
-                live._start(Layout(**layout))
-        except BaseException:
-            live.close()
-            raise
+        live._resume()
         return live
 
     # Learning
@@ -390,18 +382,20 @@ class Live:
             ValueError: it does not fit the problem.
         """
         self._check_open()
-        layout = Layout.of(first)
-        check(self.problem, first, "the first datapoints")
-        check_blind_to_padding(self.problem, first)
-        course = self._course(layout)
+        course = self._course(_first_layout(self.problem, first))
         progress = course.begin()  # before anything is stored: a learner may refuse
-        self._store.set_about("layout", {"inputs": layout.inputs, "targets": layout.targets})
+        self._store.set_about("layout", course.layout.as_json)
         self._work(course, progress)
 
-    def _start(self, layout: Layout) -> None:
-        """Go on from the newest sound snapshot."""
-        course = self._course(layout)
-        self._work(course, keeping.newest(course, self.folder))
+    def _resume(self) -> None:
+        """Go on from the newest sound snapshot, if it is known what datapoints are like."""
+        try:
+            if (told := self._store.about("layout")) is not None:
+                course = self._course(Layout(**told))
+                self._work(course, keeping.newest(course, self.folder))
+        except BaseException:
+            self.close()
+            raise
 
     def _course(self, layout: Layout) -> Course:
         return Course(self.problem, self.learner, layout, self._store, self._seed, self._window)
@@ -436,3 +430,15 @@ class Live:
             outputs = jax.nn.softmax(outputs, axis=-1)
         outputs = jax.tree.map(np.asarray, outputs)
         return outputs if self.unit is None else self.unit.decoded(outputs)
+
+
+def _first_layout(problem: Problem, first: Batch) -> Layout:
+    """The layout of all datapoints, as a first batch shows it.
+
+    Raises:
+        ValueError: it does not fit the problem.
+    """
+    layout = Layout.of(first)
+    check(problem, first, "the first datapoints")
+    check_blind_to_padding(problem, first)
+    return layout

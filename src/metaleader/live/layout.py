@@ -40,6 +40,11 @@ class Layout:
         """
         return cls(_told(batch.inputs, "inputs"), _told(batch.targets, "targets"))
 
+    @property
+    def as_json(self) -> dict[str, Any]:
+        """As plain JSON, the names of its parts being those of its attributes."""
+        return {"inputs": self.inputs, "targets": self.targets}
+
     @cached_property
     def size(self) -> int:
         """Bytes of a datapoint."""
