@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import platform
+import re
 import shlex
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -89,7 +91,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _table(options: AssessOptions) -> Table:
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _as_options():
         warnings.simplefilter("ignore", UserWarning)  # `describe` says them
         return from_table(
             options.file,
@@ -102,6 +104,19 @@ def _table(options: AssessOptions) -> Table:
             smallest=options.smallest,
             fitted_on=options.first,
         )
+
+
+@contextmanager
+def _as_options() -> Iterator[None]:
+    """Advice to a caller, as options of the command.
+
+    Raises:
+        UserError: what was raised within.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise UserError(re.sub(r"columns=\{'(.+?)': '(.+?)'\}", r"--column '\1=\2'", str(error))) from error
 
 
 def _assess(given: assess.Setup, workers: int, described: str, out: Path, arguments: Sequence[str]) -> int:

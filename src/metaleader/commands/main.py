@@ -13,8 +13,7 @@ from typing import NoReturn
 from metaleader.commands.standing_in import without_jax
 from metaleader.errors import RunFailed, UserError, printable, unknown
 
-COMMANDS = ("run", "sweep", "tune", "reproduce", "report", "list", "data", "theory", "assess")
-COMMANDS = ("run", "sweep", "tune", "reproduce", "report", "list", "data", "theory", "live")
+COMMANDS = ("run", "sweep", "tune", "reproduce", "report", "list", "data", "theory", "assess", "live")
 USAGE = """usage: metaleader COMMAND ...
 
   run [EXPERIMENT]   run learners on an experiment, then report (coloured-digits, if none is named)
