@@ -67,8 +67,8 @@ def test_the_recent_window_and_scores_of_whole_sets(tmp_path: Path) -> None:
     frame = pl.DataFrame({"shop": list("abcd") * 10, "day": days, "sales": [100.0 + i % 17 / 3 for i in range(40)]})
     table = from_table(frame, group="shop", target="sales")
     problem = table.problem(ml.MLP(len(table.features), width=4, depth=1))
-    folder, x = tmp_path / "live", table.inputs
-    sales = table.target.values[:, 0] * table.target.scale + table.target.mean
+    folder, (x, targets) = tmp_path / "live", table.examples(np.arange(len(frame)))
+    sales = table.unscaled(targets)[:, 0]
     with Live.create(folder, problem, LEARNER, target=table.target, window=6, pace=EAGER) as live:
         predicted: list[Any] = []
         for i in range(0, 20, 2):
@@ -93,10 +93,10 @@ def test_classes_are_predicted_by_probabilities_and_may_be_told_by_name(tmp_path
     frame = pl.DataFrame({"user": [i % 4 for i in range(40)], "a": values, "like": likes})
     table = from_table(frame, group="user", target="like")
     problem = table.problem(ml.MLP(len(table.features), 3, width=4, depth=1))
-    x, names = table.inputs, np.array(frame["like"].to_list())
+    (x, labels), names = table.examples(np.arange(len(frame))), np.array(frame["like"].to_list())
     with Live.create(tmp_path / "live", problem, LEARNER, target=table.target, pace=EAGER) as live:
         live.learn(7, x[:10], names[:10])
-        live.learn(np.int64(7), x[10:12], table.target.values[10:12], ids=["x", "y"])  # type: ignore[arg-type]
+        live.learn(np.int64(7), x[10:12], labels[10:12], ids=["x", "y"])  # type: ignore[arg-type]
         assert live.learn(7, x[10:12], names[10:12], ids=["x", "y"]).new == 0  # the same, by name
         live.wait()
         assert live.tasks() == {7: 12}
