@@ -102,7 +102,18 @@ def contest_of(errors: np.ndarray, learners: tuple[str, ...], failed: str = "") 
     """A contest with these errors."""
     names = tuple(f"t{i}" for i in range(errors.shape[1] + 2))
     tasks = assess.Stored(
-        "", names, (9,) * len(names), (3,) * len(names), 2, True, "regression", 2, 1, ml.squared_error, SCORE
+        "y by task",
+        "",
+        names,
+        (9,) * len(names),
+        (3,) * len(names),
+        2,
+        True,
+        "regression",
+        2,
+        1,
+        ml.squared_error,
+        SCORE,
     )
     sizes = (0, 2, 5, assess.END)[-errors.shape[2] :]
     played = {name: (Played({}, {}, 7, 1.0, 2.0, failed if name == learners[0] else ""),) for name in learners}

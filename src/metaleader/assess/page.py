@@ -41,7 +41,7 @@ def write(found: Contest, answer: Answer, described: str, made: dict[str, str], 
     headings, rows = error_rows(found, answer)
     costs = cost_rows(found)
     tasks = task_rows(found, answer)
-    title = f"Does learning across tasks pay? {described.splitlines()[1]}"
+    title = f"Does learning across tasks pay? {found.setup.tasks.about}"
     note = _note(found, answer)
     html = [
         f"<h1>{escape(title)}</h1>",

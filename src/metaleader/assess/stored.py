@@ -25,6 +25,7 @@ class Stored:
     """What processes need to know of a table; tasks as `Table` has them.
 
     Attributes:
+        about: the target and the column of tasks, in words.
         folder: where the arrays are.
         names: of the tasks, as drawn once.
         learned: how many rows of each are to learn from.
@@ -38,6 +39,7 @@ class Stored:
         score: of the table.
     """
 
+    about: str
     folder: str
     names: tuple[str, ...]
     learned: tuple[int, ...]
@@ -102,6 +104,7 @@ def store(table: Table, folder: Path) -> Stored:
         for array in arrays:
             array.flush()
     return Stored(
+        f"{table.target.name} by {table.group}",
         str(folder),
         tuple(task.name for task in table.tasks),
         learned,
