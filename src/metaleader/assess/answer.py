@@ -155,9 +155,14 @@ def percent(ratio: Ratio) -> str:
     less = ratio.gain >= 0
     low, high = (ratio.low, ratio.high) if less else (-ratio.high, -ratio.low)
     return (
-        f"{100 * abs(ratio.gain):.0f} % {'less' if less else 'more'} error (95 % interval {100 * low:.0f} to "
-        f"{100 * high:.0f} %)"
+        f"{_in_hundred(abs(ratio.gain))} % {'less' if less else 'more'} error (95 % interval {_in_hundred(low)} to "
+        f"{_in_hundred(high)} %)"
     )
+
+
+def _in_hundred(share: float) -> str:
+    """A share in per cent: whole ones, tenths below two."""
+    return f"{100 * share:.0f}" if abs(share) >= 0.02 else f"{100 * share:.1f}"
 
 
 def _pays(given: Answer, title: dict[str, str]) -> str:
@@ -199,7 +204,7 @@ def _best(given: Answer, title: dict[str, str]) -> str:
         said = f"{between(first.size, last.size)} {title[first.better]}"
         if first.ratio.shown:
             least, most = (end([c.ratio.gain for c, _ in run]) for end in (min, max))
-            span = f"{100 * most:.0f}" if len(run) == 1 else f"{100 * least:.0f} to {100 * most:.0f}"
+            span = _in_hundred(most) if len(run) == 1 else f"{_in_hundred(least)} to {_in_hundred(most)}"
             parts.append(f"{said}, with {span} % less error than the second ({title[first.other]})")
         else:
             others = [title[name] for name in able[1:]]
