@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 MANY = 30  # names, too many to list in a message
+TO_GO_ON = "make room or choose another folder with --out, then add --resume to go on from the last checkpoint"
 
 
 class UserError(ValueError):
@@ -26,8 +27,8 @@ class RunFailed(Exception):  # noqa: N818 - one of the ways in which a run stops
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turn what the file system refuses into one line.
+def writing(folder: Path, remedy: str = TO_GO_ON) -> Iterator[None]:
+    """Turn what the file system refuses into one line, with what to do about it.
 
     Raises:
         WriteError: naming the file, or `folder`.
@@ -36,8 +37,7 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise WriteError(
-            f"cannot write to {error.filename or folder}: {error.strerror or error}; make room or choose another "
-            "folder with --out, then add --resume to go on from the last checkpoint"
+            f"cannot write to {error.filename or folder}: {error.strerror or error}; {remedy}"
         ) from error
 
 

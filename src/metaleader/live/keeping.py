@@ -7,11 +7,10 @@ import secrets
 import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from metaleader.errors import UserError, WriteError
+from metaleader.errors import UserError, writing
 from metaleader.files import make_folder, sync, sync_folder
 from metaleader.live import snapshot
 from metaleader.live.course import Course, Progress
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from metaleader.live.store import Store
 
 LOG = "log.sqlite"
+ROOM = "make room on the disk, then save again: nothing that was acknowledged is lost"
 SNAPSHOTS = "snapshots"
 
 
@@ -65,7 +65,7 @@ def save(course: Course, folder: Path, progress: Progress, keep: int) -> None:
     """
     score, arrays = progress.score.saved()
     leaves = snapshot.flattened(progress.state, course.structure)
-    with _refusals(folder):
+    with writing(folder, ROOM):
         about = {"score": score, "anew": progress.anew}
         snapshot.write(folder / SNAPSHOTS, Snapshot(progress.sequence, leaves, arrays, about))
         snapshot.tidy(folder / SNAPSHOTS, keep)
@@ -77,7 +77,7 @@ def remove_all(folder: Path) -> None:
     Raises:
         WriteError: the file system refuses.
     """
-    with _refusals(folder):
+    with writing(folder, ROOM):
         snapshot.tidy(folder / SNAPSHOTS, 0)
 
 
@@ -120,7 +120,7 @@ def copy(store: Store, folder: Path, to: Path) -> None:
         WriteError: the file system refuses.
     """
     partial = to.with_name(f".{secrets.token_hex(8)}.tmp")
-    with _refusals(to):
+    with writing(to, ROOM):
         try:
             make_folder(partial / SNAPSHOTS)
             for path in snapshot.paths(folder / SNAPSHOTS):  # first: the log has to have what they have learned
@@ -188,19 +188,3 @@ def _misplaced(store: Store, size: int | None) -> Iterator[str]:
         left -= 1
     if left:
         yield f"the last group lacks {left} datapoints"
-
-
-@contextmanager
-def _refusals(folder: Path) -> Iterator[None]:
-    """Turn what the file system refuses into one line.
-
-    Raises:
-        WriteError: naming the file, or `folder`.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise WriteError(
-            f"cannot write to {error.filename or folder}: {error.strerror or error}; make room on the disk, then save "
-            "again: nothing that was acknowledged is lost"
-        ) from error
