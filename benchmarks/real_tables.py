@@ -67,7 +67,15 @@ TABLES = {
     "Exam": Source("mlmRev", "school", "normexam", "exam scores of pupils by school", None, ("student",)),
     "egsingle": Source("mlmRev", "schoolid", "math", "scores in mathematics of pupils by school", None, ("childid",)),
     "bdf": Source("mlmRev", "schoolNR", "langPOST", "language scores of pupils by school", None, ("pupilNR",)),
-    "star": Source("mlmRev", "sch", "math", "scores in mathematics of pupils by school", None, ("id", "tch")),
+    "star": Source(
+        "mlmRev",
+        "sch",
+        "math",
+        "scores in mathematics of pupils by school",
+        None,
+        ("id", "tch"),
+        ("--column", "gr=categorical"),
+    ),
     "Chem97": Source(
         "mlmRev",
         "lea",
