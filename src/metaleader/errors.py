@@ -36,9 +36,7 @@ def writing(folder: Path, remedy: str = TO_GO_ON) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise WriteError(
-            f"cannot write to {error.filename or folder}: {error.strerror or error}; {remedy}"
-        ) from error
+        raise WriteError(f"cannot write to {error.filename or folder}: {error.strerror or error}; {remedy}") from error
 
 
 def failure(error: Exception) -> str:

@@ -17,6 +17,7 @@ import metaleader as ml
 import tables
 from command import Refused, call
 from metaleader import assess
+from metaleader.assess.answer import between, rows_of
 from metaleader.assess.contest import Contest, Played, Setup, settings_to_try, with_settings
 from metaleader.errors import UserError
 from metaleader.learners import external
@@ -142,6 +143,15 @@ def test_the_words_say_where_it_pays_who_is_best_and_whether_learning_to_adapt_d
     assert meta.startswith("Learning to adapt pays up to 2 rows")
     assert answer.best_at[0] == ("ftml",)
     assert set(answer.best_at[3]) == {"ftml", "linear, pooled", "linear, per task"}
+
+
+def test_numbers_of_rows_in_words() -> None:
+    assert [rows_of(size) for size in (0, 1, 5, assess.END)] == [
+        "before the first row", "after 1 row", "after 5 rows", "after all rows"
+    ]  # fmt: skip
+    assert [between(*ends) for ends in ((0, 1), (1, 5), (5, assess.END), (0, assess.END), (3, 3))] == [
+        "up to 1 row", "from 1 to 5 rows", "from 5 rows on", "at every number of rows", "after 3 rows"
+    ]  # fmt: skip
 
 
 def test_nothing_is_said_of_others_by_few_tasks() -> None:

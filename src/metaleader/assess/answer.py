@@ -138,7 +138,11 @@ def in_words(found: Contest, given: Answer) -> list[str]:
 
 def rows_of(size: int) -> str:
     """`after 5 rows` and the like."""
-    return "after all rows" if size == END else "before the first row" if size == 0 else f"after {size} rows"
+    return "after all rows" if size == END else "before the first row" if size == 0 else f"after {_counted(size)}"
+
+
+def _counted(rows: int) -> str:
+    return "1 row" if rows == 1 else f"{rows} rows"
 
 
 def between(first: int, last: int) -> str:
@@ -146,8 +150,8 @@ def between(first: int, last: int) -> str:
     if first == last:
         return rows_of(first)
     if last == END:
-        return f"from {first} rows on" if first else "at every number of rows"
-    return f"from {first} to {last} rows" if first else f"up to {last} rows"
+        return f"from {_counted(first)} on" if first else "at every number of rows"
+    return f"from {first} to {last} rows" if first else f"up to {_counted(last)}"
 
 
 def percent(ratio: Ratio) -> str:
