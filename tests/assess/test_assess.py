@@ -99,6 +99,16 @@ def test_a_search_finds_the_better_settings_and_pooling_wins_where_all_tasks_are
     assert assess.contest(replace(given, trials=1)).errors.tolist() == own.errors.tolist()
 
 
+def test_a_search_counts_tasks_that_do_not_reach_every_size(tmp_path: Path) -> None:
+    frame = tables.table("common", 0, tasks=30, rows=20)
+    some = frame.task.isin([f"t{i}" for i in range(0, 30, 3)])
+    short = frame[~some | (frame.groupby("task").cumcount() < 9)]
+    tasks = assess.store(ml.streams.from_table(short, group="task", target="y"), tmp_path)
+    assert min(tasks.learned[: tasks.first]) < 10
+    given = assess.setup(tasks, sizes=(2, 10), learners=("linear, shrunken", "linear, per task"), seeds=1)
+    assert assess.contest(given).chosen["linear, shrunken"]  # other settings than its own, which are not the best here
+
+
 def contest_of(errors: np.ndarray, learners: tuple[str, ...], failed: str = "") -> Contest:
     """A contest with these errors."""
     names = tuple(f"t{i}" for i in range(errors.shape[1] + 2))

@@ -147,7 +147,8 @@ class Played(NamedTuple):
     """What a job found.
 
     Attributes:
-        errors: by task and size; infinite where the learner's prediction was not finite.
+        errors: by task and size; infinite where the learner's prediction was not finite, NaN where the task has not so
+            many rows.
         losses: likewise.
         gradients: per-example gradients in learning and adapting.
         learning: seconds in learning.
@@ -209,7 +210,7 @@ def _play(given: Setup, job: Job) -> Played:
 
 def _at(found: Mapping[int, float], sizes: Sequence[int]) -> tuple[float, ...]:
     """The values at the sizes; at `END`, that of the largest."""
-    return tuple(found[max(found)] if size == END else found.get(size, math.inf) for size in sizes)
+    return tuple(found[max(found)] if size == END else found.get(size, math.nan) for size in sizes)
 
 
 def with_settings(learner: Any, settings: Mapping[str, Any]) -> Any:
@@ -331,7 +332,7 @@ def _best(name: str, trials: Sequence[dict[str, Any]], jobs: Sequence[Job], foun
 
 
 def _geometric(errors: Float64[np.ndarray, "tasks sizes"]) -> float:
-    means = errors.mean(axis=0)
+    means = np.nanmean(errors[:, ~np.isnan(errors).all(axis=0)], axis=0)
     return float(np.exp(np.log(np.maximum(means, 1e-12)).mean())) if np.isfinite(means).all() else math.inf
 
 
