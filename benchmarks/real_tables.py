@@ -120,8 +120,8 @@ def main(options: Options) -> int:
             began = time.perf_counter()
             done = subprocess.run([*command, *source.options], check=False)
             failed += done.returncode != 0
+            write(options.out)
             print(f"{name}: exit code {done.returncode}, {time.perf_counter() - began:.0f} s", flush=True)
-    write(options.out)
     return int(failed > 0)
 
 

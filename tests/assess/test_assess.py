@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +43,7 @@ def test_stored_tasks_are_those_of_the_table(tmp_path: Path, held_out: str | Non
         for ours, theirs in zip(tasks.stream(seed), table.stream(seed), strict=True):
             assert ours.name == theirs.name
             jax.tree.map(np.testing.assert_array_equal, (ours.train, ours.test), (theirs.train, theirs.test))
+    assert len(pickle.dumps(tasks)) < 5_000  # other processes read the arrays themselves
     assert tasks.judged_up_to == tuple(len(task.train) - (task.test is None) for task in table.tasks)
 
 
@@ -169,6 +171,16 @@ def test_nothing_is_said_of_others_by_few_tasks() -> None:
     found = contest_of(errors, ("ftml", "linear, per task"))
     (only,) = assess.in_words(found, assess.answer(found))
     assert only.startswith("Only 5 tasks could be judged, too few")
+
+
+def test_a_learner_that_fails_does_so_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(external.PooledLinear, "observe", fail)
+    found = assess.contest(assess.setup(stored(tmp_path, tasks=20, rows=9), learners=CHEAP, trials=1, seeds=1))
+    assert found.played["linear, pooled"][0].failed == "failed: out of luck"
+    assert assess.answer(found).winner != "linear, pooled"
 
 
 def test_a_learner_that_diverged_is_named_on_the_page_and_takes_no_part(tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def _play(given: Setup, job: Job) -> Played:
                 score = math.inf if last.score is None else last.score if lower_is_better else 1 - last.score
                 errors.setdefault(last.task, {})[last.datapoints] = score
                 losses.setdefault(last.task, {})[last.datapoints] = math.inf if last.loss is None else last.loss
-    except (UserError, ValueError, ArithmeticError) as error:
+    except Exception as error:  # one learner's failure is its own result
         failed = failure(error)
     if last is None:
         return Played({}, {}, 0, 0.0, 0.0, failed or "nothing was judged")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.lib.format import open_memmap
@@ -51,6 +52,10 @@ class Stored:
     outputs: int
     loss: Loss
     score: Score
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the arrays, which each process opens for itself."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def problem(self, model: ModelLike) -> Problem:
         """What is learned."""
