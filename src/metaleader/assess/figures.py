@@ -15,6 +15,7 @@ from metaleader.assess.contest import END, Contest
 from metaleader.results.figures import drawing, literal
 
 SHOWN = 6  # learners in colour: the best
+ABOVE = 1.1  # times the largest of their errors is in the frame, and the least of all by as much below
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#332288")
 MARKERS = ("o", "s", "^", "D", "v", "X")
 DASHES = ("-", "--", "-.", ":", (0, (5, 2)), (0, (3, 1, 1, 1)))
@@ -27,7 +28,7 @@ def all_figures(found: Contest, answer: Answer) -> dict[str, tuple[Figure, str]]
             "error-against-rows": (
                 error_against_rows(found, answer),
                 f"Mean {error_name(found)} over {answer.tasks} tasks against the rows of a task that were seen, the "
-                "same tasks everywhere. In colour the best learners, in grey the others.",
+                "same tasks everywhere. In colour the best learners, in grey the others, as far as the frame goes.",
             ),
             "gain-across-tasks": (
                 gain(answer, found),
@@ -71,9 +72,12 @@ def error_against_rows(found: Contest, answer: Answer) -> Figure:
         else:
             axis.plot(places, shown, color="#b5b5b5", lw=1, label="others" if rank == SHOWN else None)
     _size_ticks(axis, found)
-    finite: np.ndarray = means[np.isfinite(means)]
-    if finite.size and finite.min() > 0 and np.quantile(finite, 0.9) > 10 * finite.min():
+    coloured = means[order[:SHOWN]]
+    finite: np.ndarray = coloured[np.isfinite(coloured)]
+    if finite.size and finite.min() > 0 and finite.max() > 10 * finite.min():
         axis.set_yscale("log")
+    if finite.size:
+        axis.set_ylim(float(means[np.isfinite(means)].min()) / ABOVE, ABOVE * float(finite.max()))
     axis.set(xlabel="rows of the task seen", ylabel=f"mean {error_name(found)}")
     axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
@@ -89,12 +93,16 @@ def gain(answer: Answer, found: Contest) -> Figure:
     floor = min(-50.0, 1.3 * float(np.nanmin(gains[:, 0])))
     low = np.maximum(gains[:, 1], floor)
     errors = np.maximum([gains[:, 0] - low, gains[:, 2] - gains[:, 0]], 0)
-    axis.errorbar(places, gains[:, 0], errors, color="#0072B2", marker="o", ls="none", capsize=4, lw=1.8)
-    for place, comparison in zip(places, answer.pays, strict=True):
-        title = literal(found.setup.candidates[comparison.better].title)
-        axis.annotate(title, (place, 1), xycoords=("data", "axes fraction"), fontsize=7, ha="center", va="bottom")
+    best = dict.fromkeys(comparison.better for comparison in answer.pays)
+    for name, colour, marker in zip(best, cycle(COLOURS), cycle(MARKERS), strict=False):
+        at = [i for i, comparison in enumerate(answer.pays) if comparison.better == name]
+        title = literal(found.setup.candidates[name].title)
+        axis.errorbar(
+            places[at], gains[at, 0], errors[:, at], color=colour, marker=marker, ls="none", capsize=4, label=title
+        )
     _size_ticks(axis, found)
     axis.set(xlabel="rows of the task seen", ylabel="error spared (%)")
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1), title="best across tasks")
     return figure
 
 
