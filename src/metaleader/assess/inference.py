@@ -21,7 +21,8 @@ from jaxtyping import Float64
 DRAWS = 4000
 LEVEL = 0.95
 EXACT = 1e-9  # a relative error that is taken for rounding
-FEWEST = 8  # blocks of tasks, below which nothing is said of others
+FEWEST = 8  # tasks, below which nothing is said of others
+FEWEST_IN_TIME = 24  # likewise, where time orders them: about as many blocks
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,6 @@ class Resampled:
     drawn: Float64[np.ndarray, "draws tasks"]
 
     @property
-    def independent(self) -> int:
-        """How many blocks are drawn at a time: of tasks that do not depend on each other, as many as there are."""
-        return int(self.drawn[0].sum())
-
-    @property
     def logs(self) -> Float64[np.ndarray, "learners sizes"]:
         """Logarithms of the means."""
         return np.log(self.means)
@@ -82,7 +78,7 @@ class Resampled:
             gap = self.logs[second, at] - self.logs[first, at]
         i, j = self.blocks[first, :, at], self.blocks[second, :, at]  # (pairs, tasks)
         share = self.drawn / self.drawn.sum(axis=1, keepdims=True)
-        number = self.independent
+        number = self.drawn.sum(axis=1)[0]
         error = np.sqrt(np.mean(np.square(j - i), axis=1) / number)
         uncertain = np.isfinite(gap) & (error > EXACT)
         i, j = i[uncertain], j[uncertain]
