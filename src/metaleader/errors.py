@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 MANY = 30  # names, too many to list in a message
 TO_GO_ON = "make room or choose another folder with --out, then add --resume to go on from the last checkpoint"
@@ -37,6 +39,24 @@ def writing(folder: Path, remedy: str = TO_GO_ON) -> Iterator[None]:
         yield
     except OSError as error:
         raise WriteError(f"cannot write to {error.filename or folder}: {error.strerror or error}; {remedy}") from error
+
+
+def imported(name: str, extra: str, who: str) -> Any:
+    """A module of an extra.
+
+    Args:
+        name: of the module.
+        extra: which of ours installs it.
+        who: needs it.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        package = name.split(".")[0]
+        raise UserError(f"{who} needs {package}, which is not installed: pip install 'metaleader[{extra}]'") from error
 
 
 def failure(error: Exception) -> str:

@@ -129,10 +129,10 @@ def contest_of(errors: np.ndarray, learners: tuple[str, ...], failed: str = "") 
         SCORE,
     )
     sizes = (0, 2, 5, assess.END)[-errors.shape[2] :]
-    played = {name: (Played({}, {}, 7, 1.0, 2.0, failed if name == learners[0] else ""),) for name in learners}
+    played = {name: (Played({}, 7, 1.0, 2.0, failed if name == learners[0] else ""),) for name in learners}
     setup = Setup(tasks, sizes, 3, 1, learners)
     nothing: dict[str, Any] = {name: {} for name in learners}
-    return Contest(setup, nothing, dict.fromkeys(learners, 3), dict.fromkeys(learners, 0.5), errors, errors, played)
+    return Contest(setup, nothing, dict.fromkeys(learners, 3), dict.fromkeys(learners, 0.5), errors, played)
 
 
 def test_the_words_say_where_it_pays_who_is_best_and_whether_learning_to_adapt_does() -> None:

@@ -149,7 +149,6 @@ class Played(NamedTuple):
     Attributes:
         errors: by task and size; infinite where the learner's prediction was not finite, NaN where the task has not so
             many rows.
-        losses: likewise.
         gradients: per-example gradients in learning and adapting.
         learning: seconds in learning.
         predicting: seconds in adapting and predicting.
@@ -157,7 +156,6 @@ class Played(NamedTuple):
     """
 
     errors: Mapping[str, tuple[float, ...]]
-    losses: Mapping[str, tuple[float, ...]]
     gradients: int
     learning: float
     predicting: float
@@ -180,7 +178,6 @@ def _play(given: Setup, job: Job) -> Played:
     if job.searching:
         tasks = itertools.islice(iter(tasks), min(given.tasks.first, SEARCHED))
     errors: dict[str, dict[int, float]] = {}
-    losses: dict[str, dict[int, float]] = {}
     last, failed = None, ""
     lower_is_better = not given.tasks.score.higher_is_better
     try:
@@ -191,16 +188,14 @@ def _play(given: Setup, job: Job) -> Played:
                 stop_if_asked()
                 score = math.inf if last.score is None else last.score if lower_is_better else 1 - last.score
                 errors.setdefault(last.task, {})[last.datapoints] = score
-                losses.setdefault(last.task, {})[last.datapoints] = math.inf if last.loss is None else last.loss
     except Exception as error:  # one learner's failure is its own result
         failed = failure(error)
     if last is None:
-        return Played({}, {}, 0, 0.0, 0.0, failed or "nothing was judged")
+        return Played({}, 0, 0.0, 0.0, failed or "nothing was judged")
     if not failed and last.diverged:
         failed = "diverged"
     return Played(
         {task: _at(found, given.sizes) for task, found in errors.items()},
-        {task: _at(found, given.sizes) for task, found in losses.items()},
         last.gradient_evaluations,
         last.train_seconds,
         last.evaluation_seconds,
@@ -230,7 +225,6 @@ class Contest:
         trials: how many settings of each were tried.
         searching: seconds that took, for each, in its process.
         errors: `(candidates, tasks, sizes)`: means over the seeds, infinite where a learner failed or diverged.
-        losses: likewise.
         played: what each candidate's runs on the whole stream found, by seed.
     """
 
@@ -239,7 +233,6 @@ class Contest:
     trials: Mapping[str, int]
     searching: Mapping[str, float]
     errors: Float64[np.ndarray, "candidates tasks sizes"]
-    losses: Float64[np.ndarray, "candidates tasks sizes"]
     played: Mapping[str, tuple[Played, ...]]
 
 
@@ -285,12 +278,9 @@ def contest(given: Setup, pool: LocalWorkers[Job, Played] | None = None, show: S
     seconds = dict.fromkeys(entries, 0.0)
     for job, one in zip(searches, found, strict=True):
         seconds[job.name] += one.learning + one.predicting
-    errors, losses = (
-        np.stack([_mean([getattr(p, what) for p in of_candidate[name]], given) for name in entries])
-        for what in ("errors", "losses")
-    )
+    errors = np.stack([_mean([p.errors for p in of_candidate[name]], given) for name in entries])
     trials = {name: len(values) for name, values in tried.items()}
-    return Contest(given, chosen, trials, seconds, errors, losses, of_candidate)
+    return Contest(given, chosen, trials, seconds, errors, of_candidate)
 
 
 def _performed(
@@ -311,7 +301,7 @@ def _performed(
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             i = running.pop(future)
             if isinstance(future.exception(), BrokenExecutor):
-                found[i] = Played({}, {}, 0, 0.0, 0.0, "its process ended, perhaps for want of memory")
+                found[i] = Played({}, 0, 0.0, 0.0, "its process ended, perhaps for want of memory")
             else:
                 found[i] = future.result()
             show(jobs[i], len(found))

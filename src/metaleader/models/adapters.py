@@ -16,7 +16,6 @@ Dropout is at work in training, if there is a random key. 8-bit integers are ima
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 import operator
 import types
@@ -30,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metaleader.errors import UserError
+from metaleader.errors import UserError, imported
 from metaleader.models.layers import as_float
 from metaleader.problem.batch import Batch
 from metaleader.problem.content import content
@@ -427,12 +426,7 @@ def _library(name: str, extra: str) -> Any:
     Raises:
         UserError: it is not installed.
     """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(
-            f"this model needs {extra}, which is not installed: pip install 'metaleader[{extra}]'"
-        ) from error
+    return imported(name, extra, "this model")
 
 
 def _parameters(function: Any) -> dict[str, inspect.Parameter]:

@@ -7,7 +7,6 @@ as one. What is computed is in double precision.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, partial
@@ -183,21 +182,6 @@ class Rows(NamedTuple):
             ids=moved(self.ids),
             held=self.held - first,
         )
-
-
-def library(learner: object, name: str) -> Any:
-    """A module of the extra `compare`.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        package = name.split(".")[0]
-        raise UserError(
-            f"{type(learner).__name__} needs {package}, which is not installed: pip install 'metaleader[compare]'"
-        ) from error
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float64, Int64
 
 from metaleader.buffer import TaskKey
-from metaleader.errors import UserError, check_not_negative, check_positive
+from metaleader.errors import UserError, check_not_negative, check_positive, imported
 from metaleader.learners.external import examples
 from metaleader.learners.external.examples import Rows, Totals
 from metaleader.learners.external.linear import Linear, PredictsLinearly, with_ones
@@ -87,7 +87,7 @@ class MixedModel(PredictsLinearly):
         Raises:
             UserError: statsmodels is not installed, the inputs are no vectors, or the targets no numbers.
         """
-        examples.library(self, "statsmodels")
+        imported("statsmodels", "compare", type(self).__name__)
         totals = examples.begin(self, problem, example)
         if totals.classes:
             raise UserError("MixedModel is for regression, and the targets are labels: leave it out")

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float64
 
 from metaleader.buffer import TaskKey
-from metaleader.errors import UserError, check_positive, unknown
+from metaleader.errors import UserError, check_positive, imported, unknown
 from metaleader.learners.external import examples
 from metaleader.learners.external.examples import Totals
 from metaleader.problem.batch import Batch
@@ -69,7 +69,7 @@ class RiverModel:
         Raises:
             UserError: river is not installed, the inputs are no vectors, or the targets neither numbers nor labels.
         """
-        examples.library(self, "river")
+        imported("river", "compare", type(self).__name__)
         return Streamed(examples.begin(self, problem, example), None)
 
     def observe(self, problem: Problem, state: Streamed, task: TaskKey, batch: Batch) -> tuple[Streamed, int]:  # noqa: ARG002
