@@ -73,6 +73,14 @@ class AssessOptions:
 def main(arguments: list[str]) -> int:
     """Run the command, and return its exit code."""
     options = parse(AssessOptions, arguments, "metaleader assess")
+    try:
+        return _perform(options, arguments)
+    except KeyboardInterrupt:
+        say("stopped; an assessment keeps nothing before its end")
+        return 130
+
+
+def _perform(options: AssessOptions, arguments: list[str]) -> int:
     table = _table(options)
     described = table.describe()
     print(f"{described}\n")
@@ -83,11 +91,7 @@ def main(arguments: list[str]) -> int:
         given = assess.setup(tasks, options.sizes, options.trials, options.seeds, options.learner)
         workers = slots(options.workers)
         with results_in(options.out, f"assess-{options.file.stem}", resume=False, among_others=True) as out:
-            try:
-                return _assess(given, workers, described, out, arguments)
-            except KeyboardInterrupt:
-                say("stopped; an assessment keeps nothing before its end")
-                return 130
+            return _assess(given, workers, described, out, arguments)
 
 
 def _table(options: AssessOptions) -> Table:

@@ -70,14 +70,23 @@ class CrossEntropy:
         return losses
 
 
+def check_same_shape(outputs: AnyArray, targets: AnyArray) -> None:
+    """Make sure that outputs and targets have one shape: others would broadcast.
+
+    Raises:
+        ValueError: naming both.
+    """
+    if outputs.shape != targets.shape:
+        raise ValueError(f"outputs have shape {outputs.shape}, targets {targets.shape}: make them equal")
+
+
 def squared_error(outputs: Float[AnyArray, "n ..."], targets: Shaped[AnyArray, "n ..."]) -> Float[Array, " n"]:
     """The mean over output dimensions of `(output - target)^2`.
 
     Raises:
         ValueError: the shapes differ, which would otherwise broadcast.
     """
-    if outputs.shape != targets.shape:
-        raise ValueError(f"outputs have shape {outputs.shape}, targets {targets.shape}: make them equal")
+    check_same_shape(outputs, targets)
     return jnp.mean(jnp.square(outputs - targets), axis=tuple(range(1, outputs.ndim)))
 
 
@@ -89,8 +98,7 @@ def sigmoid_cross_entropy(logits: Float[AnyArray, "n ..."], targets: Shaped[AnyA
     Raises:
         ValueError: the shapes differ, which would otherwise broadcast.
     """
-    if logits.shape != targets.shape:
-        raise ValueError(f"outputs have shape {logits.shape}, targets {targets.shape}: make them equal")
+    check_same_shape(logits, targets)
     y = jnp.asarray(targets).astype(logits.dtype)
     losses: Array = optax.losses.sigmoid_binary_cross_entropy(jnp.asarray(logits), y)
     return jnp.mean(losses, axis=tuple(range(1, logits.ndim)))

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from metaleader.problem.batch import AnyArray
-from metaleader.problem.losses import squared_error
+from metaleader.problem.losses import check_same_shape, squared_error
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,7 @@ def _correct(logits: Float[Array, "n classes"], labels: AnyArray) -> Float[Array
 
 def _labels_correct(logits: Float[AnyArray, "n ..."], targets: AnyArray) -> Float[Array, " n"]:
     """The share of the labels of which it is right that an example has them (logit above 0), or does not."""
-    if logits.shape != targets.shape:
-        raise ValueError(f"outputs have shape {logits.shape}, targets {targets.shape}: make them equal")
+    check_same_shape(logits, targets)
     right = (jnp.asarray(logits) > 0) == (jnp.asarray(targets) > 0)
     return jnp.mean(right.astype(logits.dtype), axis=tuple(range(1, logits.ndim)))
 
