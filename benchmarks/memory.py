@@ -33,8 +33,9 @@ from benchmarks.comparison import (
     write_page,
 )
 from benchmarks.paired import Measure, differences
-from metaleader import FTML, Learner, Preset, Retention
+from metaleader import FTML, Learner, Preset, Retention, UserError
 from metaleader.experiments import find
+from metaleader.models import ConvNet, PoseNet, Shifted
 from metaleader.results import figures, metrics
 from metaleader.results.formats import with_interval
 from metaleader.results.metrics import Run
@@ -57,6 +58,11 @@ class MemoryOptions(Options):
     """Budgets, in per cent of all datapoints of the stream; 100 is always there."""
     policies: tuple[str, ...] = ("reservoir", "balanced", "mixed", "last")
     """Policies to compare."""
+    shift: int = 2
+    """At a tenth (or the smallest budget above it), and with everything: runs whose training images are shifted by up
+    to so many pixels at every draw; 0: none."""
+    halve: bool = True
+    """At the same budget: runs with half the meta-steps, so that each image kept is drawn half as often."""
     out: Path = Path("runs/memory")
     """Folder for the runs."""
     page: Path = Path("docs/memory.md")
@@ -66,6 +72,11 @@ class MemoryOptions(Options):
 def name(policy: str, percent: float) -> str:
     """What the runs of a policy and budget are called."""
     return f"ftml-{policy}-{percent:g}"
+
+
+def smallest(options: MemoryOptions) -> float | None:
+    """The smallest budget of at least a tenth, in per cent; None: all are smaller."""
+    return min((percent for percent in options.percent if percent >= 10), default=None)
 
 
 def learners(preset: Preset, options: MemoryOptions, datapoints: int) -> dict[str, Learner]:
@@ -81,6 +92,36 @@ def learners(preset: Preset, options: MemoryOptions, datapoints: int) -> dict[st
         for percent in options.percent
     }
     return {"ftml": ftml, "streaming": streaming, **limited}
+
+
+def halved(compared: Mapping[str, Learner], options: MemoryOptions) -> dict[str, Learner]:
+    """FTML with half the meta-steps, with every policy at a tenth."""
+    if not options.halve or (percent := smallest(options)) is None:
+        return {}
+    found: dict[str, Learner] = {}
+    for policy in options.policies:
+        learner = compared[name(policy, percent)]
+        assert isinstance(learner, FTML)
+        found[f"{name(policy, percent)}-half"] = dataclasses.replace(
+            learner, meta_steps=max(learner.meta_steps // 2, 1)
+        )
+    return found
+
+
+def shifted(preset: Preset, compared: Mapping[str, Learner], options: MemoryOptions) -> Preset | None:
+    """FTML trained on shifted images, with everything and with every policy at a tenth; None: there is to be none.
+
+    Raises:
+        UserError: the experiment has no images.
+    """
+    if not options.shift:
+        return None
+    if not isinstance(preset.model, (ConvNet, PoseNet)):
+        raise UserError(f"--shift {options.shift} needs images, which {options.experiment} has not: say --shift 0")
+    percent = smallest(options)
+    names = ["ftml", *(name(policy, percent) for policy in options.policies if percent is not None)]
+    of_shifted = {f"{each}-shifted": compared[each] for each in names}
+    return dataclasses.replace(preset, model=Shifted(preset.model, options.shift), learners=of_shifted)
 
 
 def drawn(learner: Learner) -> int:
@@ -151,11 +192,15 @@ def main(options: MemoryOptions, workers: Workers | None = None) -> int:
     preset = settings_of(experiment, options)
     tasks = [len(task.train) for task in preset.stream.stream(0, options.data_dir)]
     compared = learners(preset, options, sum(tasks))
+    half = halved(compared, options)
     # The learners take the steps that they have, whatever their memory.
-    jobs = planned(experiment, dataclasses.replace(preset, learners=compared), list(compared), options)
+    own = dataclasses.replace(preset, learners={**compared, **half}, own_steps=(*preset.own_steps, *half))
+    presets = [own] if (moved := shifted(preset, compared, options)) is None else [own, moved]
+    jobs = [job for each in presets for job in planned(experiment, each, list(each.learners), options)]
+    every = {key: learner for each in presets for key, learner in each.learners.items()}
 
     def write() -> None:
-        write_page(options.page, "Limited memory", parts(jobs, ended(jobs), compared, preset, tasks, options))
+        write_page(options.page, "Limited memory", parts(jobs, ended(jobs), every, preset, tasks, options))
 
     return study(jobs, options, write, workers)
 
@@ -196,19 +241,21 @@ def parts(
 
 
 def _against_all(runs: Mapping[str, Sequence[Run]], options: MemoryOptions) -> list[str]:
-    """What each policy loses with the smallest budget of at least a tenth."""
-    budgets = [percent for percent in options.percent if percent >= 10]
-    if not budgets or "ftml" not in runs:
+    """What each policy loses with the smallest budget of at least a tenth, and what the variants change."""
+    if "ftml" not in runs or (percent := smallest(options)) is None:
         return []
-    percent, few = min(budgets), after_few(runs["ftml"])
+    few = after_few(runs["ftml"])
+    shown = [name(policy, percent) + variant for policy in options.policies for variant in ("", "-half", "-shifted")]
     lines = [
-        f"- `{policy}`: {with_interval(t_interval(differences(few, runs[called], runs['ftml'])), sign=True)}"
-        for policy in options.policies
-        if (called := name(policy, percent)) in runs
+        f"- `{called}`: {with_interval(t_interval(differences(few, runs[called], runs['ftml'])), sign=True)}"
+        for called in (*shown, "ftml-shifted")
+        if called in runs
     ]
     return [
         f"With {percent:g} % of the data, by how much the score {few} is better than with all, paired by seed, with a "
-        "95 % t interval:",
+        "95 % t interval. `half`: with half the meta-steps. `shifted`: training images are moved by up to "
+        f"{options.shift} pixels at every draw (`metaleader.models.Shifted`), which is to be compared with "
+        "`ftml-shifted` as well, which keeps everything.",
         "\n".join(lines),
     ]
 

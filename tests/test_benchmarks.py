@@ -49,6 +49,7 @@ from metaleader import (
 )
 from metaleader.experiments import find
 from metaleader.experiments.plans import Job
+from metaleader.models import Shifted
 from metaleader.results import metrics
 from metaleader.results.formats import with_interval
 from metaleader.results.metrics import Run
@@ -334,7 +335,12 @@ def test_updates_take_searched_settings_and_say_which_were_not(tmp_path: Path) -
 
 def test_memory_counts_draws_at_the_steps_that_gradients_pay_for(tmp_path: Path) -> None:
     options = MemoryOptions(
-        **{**TINY, "seeds": 1}, out=tmp_path / "runs", page=tmp_path / "page.md", percent=(50,), policies=("reservoir",)
+        **{**TINY, "seeds": 1},
+        out=tmp_path / "runs",
+        page=tmp_path / "page.md",
+        percent=(50,),
+        policies=("reservoir",),
+        shift=0,
     )
     assert memory.main(options, Here()) == 0
     rows = {row["learner"]: row for row in table(options.page, "learner")}
@@ -349,6 +355,19 @@ def test_memory_counts_draws_at_the_steps_that_gradients_pay_for(tmp_path: Path)
     assert rows["`streaming`"]["datapoints kept"] == "10"
     streaming = find("sinusoid").preset("smoke").learners["streaming"]
     assert rows["`streaming`"]["draws of each"] == f"{4 * memory.drawn(streaming) / 20:.0f}"
+    half = 4 * (ftml.meta_steps // 2) * ftml.meta_batch * (ftml.train_size + ftml.validation_size)
+    assert rows["`ftml-reservoir-50-half`"]["draws of each"] == f"{half / 10:.0f}"
+
+
+def test_memory_shifts_images_only(tmp_path: Path) -> None:
+    preset = find("rainbow-digits").preset("smoke")
+    options = MemoryOptions(percent=(30, 10, 1), policies=("last",), shift=1)
+    moved = memory.shifted(preset, memory.learners(preset, options, 100), options)
+    assert moved is not None
+    assert moved.model == Shifted(preset.model, 1)
+    assert list(moved.learners) == ["ftml-shifted", "ftml-last-10-shifted"]
+    with pytest.raises(UserError, match="--shift 2 needs images, which sinusoid has not"):
+        memory.main(MemoryOptions(**TINY, out=tmp_path / "runs"), Here())
 
 
 def test_a_memory_of_tasks_keeps_the_largest_neighbours() -> None:

@@ -1,5 +1,6 @@
 """Layers against independent implementations, and the two modes of batch normalisation."""
 
+from dataclasses import replace
 from typing import Any
 
 import hypothesis.strategies as st
@@ -10,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 
 from metaleader import MLP, Batch, ConvNet, CrossEntropy, GradientDescent, Problem, accuracy, adapt
-from metaleader.models import layers
+from metaleader.models import Shifted, layers
+from metaleader.models.shifted import shifted
 from problems import images
 
 
@@ -103,3 +105,33 @@ def test_images_of_another_size_are_refused() -> None:
     net = ConvNet()
     with pytest.raises(ValueError, match=r"inputs have shape \(16, 16, 3\) an example, the net expects \(28, 28, 3\)"):
         net.apply(net.init(jax.random.key(0)), images(2).inputs, np.ones(2, np.float32))
+
+
+def test_shifted_images_are_moved_by_chance_and_their_border_repeated() -> None:
+    batch = images(40, 0)
+    moved = np.asarray(shifted(jax.random.key(1), batch.inputs, 2))
+    found = set()
+    for image, got in zip(np.asarray(batch.inputs), moved, strict=True):
+        wide = np.pad(image, ((2, 2), (2, 2), (0, 0)), mode="edge")
+        size, _, _ = image.shape
+        found |= {(i, j) for i in range(5) for j in range(5) if (wide[i : i + size, j : j + size] == got).all()}
+    assert len(found) > 12
+    assert {i for i, _ in found} == {j for _, j in found} == set(range(5))
+
+
+def test_a_shifted_net_is_the_net_wherever_it_does_not_train() -> None:
+    net, batch = ConvNet(depth=2, filters=4, image=(16, 16, 3), norm="task"), images(10, 1)
+    plain, moving = (Problem(model, CrossEntropy(), accuracy) for model in (net, Shifted(net, 1)))
+    params = moving.net.calibrate(moving.init(jax.random.key(0)), batch)
+    np.testing.assert_array_equal(moving.predict(params, batch.inputs), plain.predict(params, batch.inputs))
+    fresh = plain.init(jax.random.key(0))
+    losses = {float(moving.objective(fresh, replace(batch, key=jax.random.key(seed)))) for seed in range(3)}
+    assert len(losses) == 3
+    assert float(moving.objective(fresh, batch)) == float(plain.objective(fresh, batch)) not in losses
+
+
+def test_shifted_refuses_what_it_cannot_do() -> None:
+    with pytest.raises(ValueError, match="pixels must be at least 1, got 0"):
+        Shifted(ConvNet(), 0)
+    with pytest.raises(ValueError, match="Shifted takes a random key itself"):
+        Shifted(Shifted(ConvNet()), 1)

@@ -4,5 +4,6 @@ from metaleader.models.adapters import from_equinox, from_flax_linen, from_flax_
 from metaleader.models.conv import ConvNet
 from metaleader.models.mlp import MLP
 from metaleader.models.pose import PoseNet
+from metaleader.models.shifted import Shifted
 
-__all__ = ["MLP", "ConvNet", "PoseNet", "from_equinox", "from_flax_linen", "from_flax_nnx"]
+__all__ = ["MLP", "ConvNet", "PoseNet", "Shifted", "from_equinox", "from_flax_linen", "from_flax_nnx"]
