@@ -1,4 +1,4 @@
-"""`metaleader live check`."""
+"""`metaleader live check` and `metaleader live export`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tyro
 from metaleader.errors import UserError, printable, unknown
 from metaleader.experiments.parsing import parse
 
-VERBS = ("check",)
+VERBS = ("check", "export")
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,33 @@ class CheckOptions:
     """The folder."""
 
 
+@dataclass(frozen=True)
+class ExportOptions:
+    """Write what predicts a task to a new folder, to be loaded by JAX without metaleader.
+
+    All that was acknowledged is learned first. A process that has the folder open must end before, or exports by
+    itself (Live.export). A learner of your own code is exported from Python.
+    """
+
+    dir: tyro.conf.Positional[Path]
+    """The folder of the learner."""
+    out: Path
+    """The folder to write, which must not exist."""
+    task: str | None = None
+    """The task; without one, what predicts a task before its first datapoint (zero-shot)."""
+
+
 def main(arguments: list[str]) -> int:
     """Run the command, and return its exit code."""
     if not arguments or (arguments[0] not in VERBS and not arguments[0].startswith("-")):
         raise UserError(unknown("command of metaleader live", arguments[0] if arguments else "", VERBS))
+    if arguments[0] == "export":
+        return _export(parse(ExportOptions, arguments[1:], "metaleader live export"))
     words = arguments if arguments[0].startswith("-") else arguments[1:]
-    options = parse(CheckOptions, words, "metaleader live check")
+    return _check(parse(CheckOptions, words, "metaleader live check"))
+
+
+def _check(options: CheckOptions) -> int:
     from metaleader.live import check
 
     found = check(options.dir)
@@ -41,3 +62,17 @@ def main(arguments: list[str]) -> int:
         f"{len(found.faults) or 'no'} faults"
     )
     return 1 if found.faults else 0
+
+
+def _export(options: ExportOptions) -> int:
+    from metaleader.live import Live
+
+    with Live.open(options.dir) as live:
+        tasks = live.tasks()
+        named = {str(task): task for task in sorted(tasks, key=lambda task: isinstance(task, str))}  # "1" before 1
+        if options.task is not None and options.task not in named:
+            raise UserError(unknown("task", options.task, named))
+        live.wait()
+        live.export(None if options.task is None else named[options.task], options.out)
+    print(printable(f"wrote {options.out}: predictor.json there says how it is loaded"))
+    return 0

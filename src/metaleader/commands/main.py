@@ -27,6 +27,7 @@ USAGE = """usage: metaleader COMMAND ...
   assess FILE        whether learning across tasks pays on your table, from how many rows on, with which learner
   theory             check the theorem and the regret bounds on convex streams; table, figures and a page
   live check DIR     verify the folder of a learner that lives: its log and its snapshots
+  live export DIR    write what predicts a task to a folder, to be loaded by JAX without metaleader
 
 metaleader COMMAND --help tells more; metaleader run EXPERIMENT --help lists every setting."""
 

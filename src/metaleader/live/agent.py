@@ -19,7 +19,8 @@ from metaleader.buffer import TaskKey
 from metaleader.errors import UserError
 from metaleader.files import contents
 from metaleader.learners import Learner
-from metaleader.live import keeping, settings
+from metaleader.learners.base import Adapted
+from metaleader.live import export, keeping, settings
 from metaleader.live.cache import Cache
 from metaleader.live.course import Course, Progress
 from metaleader.live.events import Acknowledged, Forgotten
@@ -45,10 +46,15 @@ class Predictor:
     """Predicts for one task, from the datapoints it was adapted to; see `Live.adapt`."""
 
     answer: Callable[[Any], Any]
+    write: Callable[[Path], None]
 
     def predict(self, x: Examples) -> Any:
         """As `Live.predict`."""
         return self.answer(x)
+
+    def export(self, folder: str | Path) -> None:
+        """As `Live.export`."""
+        self.write(Path(folder))
 
 
 class Live:
@@ -246,13 +252,8 @@ class Live:
         """
         task = checked_key(task)
         worker, layout = self._begun()
-        inputs, known = layout.questions(x), self._store.known(task)
-        published = worker.published
-        version = known.last, published.version
-        if (adapted := self._cache.get(task, version)) is None:
-            data = layout.unpacked(self._store.of_task(task, known.last))
-            adapted, _ = self.learner.adapt(self.problem, published.state, task, data)
-            self._cache.put(task, version, adapted)
+        inputs = layout.questions(x)
+        adapted, _ = self._adapted(task, worker, layout)
         return self._decoded(self.learner.predict(self.problem, adapted, inputs))
 
     def adapt(self, x: Examples, y: Examples) -> Predictor:
@@ -266,7 +267,31 @@ class Live:
         self._check(batch, layout)
         data = layout.unpacked(layout.packed(batch))  # as if it had been stored
         adapted, _ = self.learner.adapt(self.problem, worker.published.state, NOT_STORED, data)
-        return Predictor(lambda x: self._decoded(self.learner.predict(self.problem, adapted, layout.questions(x))))
+        return Predictor(
+            lambda x: self._decoded(self.learner.predict(self.problem, adapted, layout.questions(x))),
+            lambda folder: self._export(folder, adapted, layout, {"task": None, "datapoints": len(data)}),
+        )
+
+    def export(self, task: TaskKey | None, folder: str | Path) -> None:
+        """Write what predicts a task now to a new folder, to be loaded by JAX without this package.
+
+        It holds a program (StableHLO, by `jax.export`) for any number of rows, for CPUs and, as far as its operations
+        are there, CUDA, ROCm and TPUs; the parameters (safetensors); and `predictor.json`, which says what goes in and
+        comes out, and in which lines of Python it is loaded. Predictions are those of `predict`, to rounding.
+
+        Args:
+            task: which; one without datapoints, or None for any such, is predicted as before any (zero-shot).
+            folder: which must not exist.
+
+        Raises:
+            UserError: the folder exists, safetensors or flatbuffers is not installed, nothing was learned yet, or
+                the learner's predictions are not made by functions that JAX can trace.
+            WriteError: the file system refuses; the folder does not exist.
+        """
+        task = None if task is None else checked_key(task)
+        worker, layout = self._begun()
+        adapted, datapoints = self._adapted(NOT_STORED if task is None else task, worker, layout)
+        self._export(Path(folder), adapted, layout, {"task": task, "datapoints": datapoints})
 
     # Looking and keeping
 
@@ -405,6 +430,20 @@ class Live:
         self._worker = Worker(course, self.folder, progress, self._pace)
         self._layout = course.layout
         self._worker.start()
+
+    def _adapted(self, task: TaskKey, worker: Worker, layout: Layout) -> tuple[Adapted, int]:
+        """What predicts a task, by the newest state and all of its datapoints; and how many these are."""
+        known, published = self._store.known(task), worker.published
+        version = known.last, published.version
+        if (adapted := self._cache.get(task, version)) is None:
+            data = layout.unpacked(self._store.of_task(task, known.last))
+            adapted, _ = self.learner.adapt(self.problem, published.state, task, data)
+            self._cache.put(task, version, adapted)
+        return adapted, known.datapoints
+
+    def _export(self, folder: Path, adapted: Adapted, layout: Layout, about: Mapping[str, Any]) -> None:
+        told = {**about, "learner": type(self.learner).__name__}
+        export.write(folder, self.problem, self.learner, adapted, layout, self.unit, told)
 
     def _encoded(self, x: Examples, y: Examples) -> Batch:
         """Datapoints as the learner sees them.

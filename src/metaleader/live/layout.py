@@ -38,7 +38,7 @@ class Layout:
         Raises:
             UserError: inputs or targets are in another container than a dict with names, a list or a tuple.
         """
-        return cls(_told(batch.inputs, "inputs"), _told(batch.targets, "targets"))
+        return cls(layout_of(batch.inputs, "inputs"), layout_of(batch.targets, "targets"))
 
     @property
     def as_json(self) -> dict[str, Any]:
@@ -102,13 +102,18 @@ class Layout:
         return Batch(inputs, targets, np.ones(len(rows), np.float32))
 
 
-def _told(tree: Any, what: str) -> Any:
+def layout_of(tree: Any, what: str) -> Any:
+    """The layout of an example of a pytree of arrays, as plain JSON; see `Layout.inputs`.
+
+    Raises:
+        UserError: it has another container than a dict with names, a list or a tuple.
+    """
     if isinstance(tree, np.ndarray):
         return {"dtype": str(jax.dtypes.canonicalize_dtype(tree.dtype)), "shape": list(tree.shape[1:])}
     if type(tree) is dict and all(isinstance(name, str) for name in tree):
-        return {"dict": {name: _told(tree[name], what) for name in sorted(tree)}}
+        return {"dict": {name: layout_of(tree[name], what) for name in sorted(tree)}}
     if type(tree) in (list, tuple):
-        return {type(tree).__name__: [_told(part, what) for part in tree]}
+        return {type(tree).__name__: [layout_of(part, what) for part in tree]}
     raise UserError(
         f"{what} hold a {type(tree).__name__}: a learner that lives stores arrays, and dicts (with names as keys), "
         "lists and tuples of them; convert them to these"

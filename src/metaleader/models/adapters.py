@@ -468,12 +468,12 @@ def _mask(examples: Any, x: Any, mask: Any) -> Any:
     Raises:
         ValueError: the first axis of `x` is not that of the examples.
     """
-    n = len(examples)
-    if x.ndim < 2 or len(x) % n:
+    n = examples.shape[0]
+    if x.ndim < 2 or x.shape[0] % n:
         raise ValueError(
             f"batch normalisation of {n} examples got an array of shape {x.shape}: keep the examples on the first axis"
         )
-    rows = jnp.repeat(examples, len(x) // n).reshape(-1, *[1] * (x.ndim - 1))
+    rows = jnp.repeat(examples, x.shape[0] // n).reshape(-1, *[1] * (x.ndim - 1))
     return rows if mask is None else rows & mask
 
 

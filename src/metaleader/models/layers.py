@@ -85,7 +85,7 @@ def moments(
     Both are products of a row of weights with the matrix of positions x channels: on a CPU a product is many
     times faster than a reduction over two axes.
     """
-    share = _shares(weights, len(x))
+    share = _shares(weights, x.shape[0])
     mean = share @ x
     return mean, share @ jnp.square(x - mean)
 
@@ -98,7 +98,7 @@ def moments_of_product(
     For a narrow x that is less work: nothing of the size of `x W` is read or differentiated for the sake of its
     moments. Of the patches of the images, C does not depend on parameters: the compiler moves it out of the inner loop.
     """
-    share = _shares(weights, len(x))
+    share = _shares(weights, x.shape[0])
     mean = share @ x
     centred = x - mean
     covariance = (centred * share[:, None]).T @ centred
@@ -108,7 +108,7 @@ def moments_of_product(
 
 def _shares(weights: Float[AnyArray, " n"], rows: int) -> Float[Array, " rows"]:
     """Every row's share of the total weight; zeros if there is none."""
-    positions = rows // len(weights)
+    positions = rows // weights.shape[0]
     return jnp.repeat(weights / (jnp.maximum(jnp.sum(weights), 1e-12) * positions), positions)
 
 
@@ -123,8 +123,9 @@ def normalised(
     Returns:
         The outputs, and the layer with the statistics that were used: stored ones, or those of the batch.
     """
-    kernel = layer["kernel"]
-    if len(kernel) <= min(kernel.shape[1], len(x)):
+    kernel, rows = layer["kernel"], x.shape[0]
+    # In a program for any number of rows (`Live.export`) that is no int: taken for many.
+    if len(kernel) <= kernel.shape[1] and (not isinstance(rows, int) or len(kernel) <= rows):
         # Narrow: moments from the covariance, normalising folded into the kernel.
         mean, variance = _stored(layer) or moments_of_product(x, kernel, weights)
         factor = layer["scale"] * jax.lax.rsqrt(variance + epsilon)

@@ -60,7 +60,7 @@ class MLP:
         weights: Float[AnyArray, " n"],  # noqa: ARG002
     ) -> Float[Array, "n width"]:
         """What the head takes."""
-        x = layers.as_float(inputs).reshape(len(inputs), -1)
+        x = layers.as_float(inputs).reshape(inputs.shape[0], -1)
         if x.shape[1] != self.inputs:
             raise ValueError(f"inputs have {x.shape[1]} numbers an example, the net expects {self.inputs}")
         for layer in params["hidden"]:

@@ -23,7 +23,7 @@ def spatial_soft_argmax(maps: Float[AnyArray, "n h w c"]) -> Float[Array, "n c2"
     Coordinates run from -1 to 1 across the map, right and down; 0 for a map of one pixel.
     """
     _, height, width, channels = maps.shape
-    share = jax.nn.softmax(maps.reshape(len(maps), height * width, channels), axis=1).reshape(maps.shape)
+    share = jax.nn.softmax(maps.reshape(maps.shape[0], height * width, channels), axis=1).reshape(maps.shape)
     x, y = (jnp.linspace(-1, 1, size) if size > 1 else jnp.zeros(1) for size in (width, height))
     across, down = jnp.einsum("nhwc,w->nc", share, x), jnp.einsum("nhwc,h->nc", share, y)
     return jnp.concatenate([across, down], axis=1)

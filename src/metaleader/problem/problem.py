@@ -90,7 +90,11 @@ class Problem:
 
     def predict(self, params: Params, inputs: Examples) -> Any:
         """The outputs of the model for all `inputs` together, compiled for a few sizes."""
-        n = len(jax.tree.leaves(inputs)[0])
+        first, *_ = leaves = jax.tree.leaves(inputs)
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+            # Within a larger program, which has its own size, or is for any (`Live.export`).
+            return _predict(Static(self), params, inputs, jnp.ones(first.shape[:1], np.float32))
+        n = len(first)
         padded = pad(Batch(inputs, (), np.ones(n, np.float32)), bucket_size(n))
         outputs = _predict(Static(self), params, padded.inputs, padded.weights)
         return jax.tree.map(lambda leaf: leaf[:n], outputs)
