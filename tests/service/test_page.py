@@ -146,7 +146,7 @@ def test_charts_are_drawn_to_their_axes_and_said_in_words(page: Any) -> None:
 
 def test_the_ends_of_axes_are_named_and_long_times_are_days(page: Any, fake: Fake) -> None:
     told = status(
-        score_over_time=[{"time": NOW - 86400 * i, "datapoints": 9, "recent": {"loss": 1.0 + i}} for i in (9, 0)]
+        score_over_time=[{"time": NOW - 86400 * i, "datapoints": 99, "recent": {"loss": 1.0 + i}} for i in (9, 0)]
     )
     told["score"]["by_age"] = {str(age): means(9, loss=1.0) for age in (0, 1, 2, *(2**i + 1 for i in range(1, 14)))}
     fake.status = told
@@ -158,6 +158,15 @@ def test_the_ends_of_axes_are_named_and_long_times_are_days(page: Any, fake: Fak
     assert f"8,193{DASH}16,384: 1" in words(page, "age-note")
     assert words(page, "age-note").endswith(", the same.")
     assert re.fullmatch(r"10 at \d\d:\d\d on 6 Jan, 1 at \d\d:\d\d on 15 Jan: 90 % better\.", words(page, "time-note"))
+
+
+def test_the_first_few_datapoints_are_not_compared(page: Any, fake: Fake) -> None:
+    few = [(NOW - 60, 1, 0.001), (NOW - 50, 40, 0.1), (NOW - 40, 90, 0.5)]
+    fake.status = status(score_over_time=[{"time": x, "datapoints": n, "recent": {"loss": y}} for x, n, y in few])
+    opened(page)
+    page.select_option("#score", "loss")
+    assert re.fullmatch(r"0\.1 at [\d:]{8}, 0\.5 at [\d:]{8}: 5 times as much, worse\.", words(page, "time-note"))
+    assert len(cells(page, "time-table")) == 3
 
 
 def test_an_empty_learner(page: Any, fake: Fake) -> None:
@@ -247,6 +256,7 @@ def test_a_token_is_asked_for_and_kept_in_the_tab_alone(page: Any, fake: Fake) -
     page.press("#secret", "Enter")
     page.wait_for_selector("#shown:not([hidden])")
     assert not page.is_visible("#token")
+    assert not page.is_visible("#metrics")  # a link carries no token
     assert page.evaluate("[localStorage.length, document.cookie, location.href.includes('tok')]") == [0, "", False]
     assert page.evaluate("Object.values(sessionStorage)") == [SECRET]
     page.reload()

@@ -134,7 +134,8 @@ function chosen(status) {
 function compared(first, last, higher) { // by how much the last is better
   if (first === 0 || !Number.isFinite(last / first)) return "";
   const change = (last - first) / Math.abs(first), better = higher ? change > 0 : change < 0;
-  return Math.abs(change) < 0.005 ? "the same" : `${percent(Math.abs(change))} ${better ? "better" : "worse"}`;
+  if (Math.abs(change) < 0.005) return "the same";
+  return `${Math.abs(change) < 2 ? percent(Math.abs(change)) : `${number(last / first, 2)} times as much,`} ${better ? "better" : "worse"}`;
 }
 
 function showScore(status) {
@@ -177,13 +178,14 @@ function showTime(status, name, higher) {
   const series = status.score_over_time.filter((sample) => (sample.recent[name] ?? null) !== null)
     .map((sample) => ({ x: sample.time, y: sample.recent[name], n: sample.datapoints }));
   $("time").toggleAttribute("hidden", series.length === 0);
+  const start = series.find((sample) => sample.n >= TELLING) ?? series[0]; // the first few say little
   const first = series[0], last = series[series.length - 1], long = series.length > 0 && last.x - first.x > 86400;
   const when = (x) => long ? `${clock(x).slice(0, 5)} on ${day(x)}` : clock(x);
   let note = "Nothing was judged since the service began.";
   if (series.length) note = `${brief(last.y)} at ${when(last.x)}`;
-  if (series.length > 1) {
-    const change = compared(first.y, last.y, higher);
-    note = `${brief(first.y)} at ${when(first.x)}, ${note}${change ? `: ${change}` : ""}`;
+  if (start !== last) {
+    const change = compared(start.y, last.y, higher);
+    note = `${brief(start.y)} at ${when(start.x)}, ${note}${change ? `: ${change}` : ""}`;
   }
   text("time-note", series.length ? `${note}.` : note);
   table("time-table", ["Time", name, "Datapoints judged by then"],
@@ -261,6 +263,7 @@ function show(status) {
   $("shown").hidden = false;
   $("token").hidden = true;
   $("leave").hidden = !sessionStorage.getItem(KEY);
+  $("metrics").hidden = !$("leave").hidden; // a link carries no token
   if (status.failed) say("bad", "Learning has ended by an error. All datapoints are kept, and predictions are made from what was learned before; the log of the service says why. Repair the cause, then start it again.");
   else if (status.rebuilding) say("wait", "The log is being learned anew, without what was forgotten. Predictions go on.");
   else if (!status.ready) say("wait", "Catching up with what was stored before it began. Predictions are made from an older state.");
