@@ -29,18 +29,22 @@ from metaleader.streams import from_table
 FEW = ml.GradientDescent(2)
 LEARNERS = {
     "FTML": LEARNER,
-    "FTML, averaged": ml.FTML(FEW, meta_steps=1, optimizer=ml.Adam(average=0.5)),
-    "MetaSGD": ml.FTML(ml.MetaSGD(2), meta_steps=1),
-    "Proximal": ml.FTML(ml.Proximal(2), meta_steps=1),
     "Ridge": ml.FTML(ml.Ridge(), meta_steps=1),
-    "OnlineMetaGradient": ml.OnlineMetaGradient(FEW, meta_steps=1),
-    "FTL": ml.FTL(1),
     "TOE": ml.TOE(1),
     "MultiHeadFTL": ml.MultiHeadFTL(1),
-    "MultiHeadTOE": ml.MultiHeadTOE(1),
     "Scratch": ml.Scratch(1),
 }
-CLASSES = ml.Problem(ml.MLP(1, 3, width=4, depth=1), ml.CrossEntropy(), ml.accuracy)
+MORE = {
+    "FTML, averaged": ml.FTML(FEW, meta_steps=1, optimizer=ml.Adam(average=0.5)),
+    "HeadFirst": ml.FTML(ml.HeadFirst(), meta_steps=1),
+    "MetaSGD": ml.FTML(ml.MetaSGD(2), meta_steps=1),
+    "OptimizerSteps": ml.FTML(ml.OptimizerSteps(), meta_steps=1),
+    "Proximal": ml.FTML(ml.Proximal(2), meta_steps=1),
+    "Reptile": ml.FTML(ml.Reptile(), meta_steps=1),
+    "OnlineMetaGradient": ml.OnlineMetaGradient(FEW, meta_steps=1),
+    "FTL": ml.FTL(1),
+    "MultiHeadTOE": ml.MultiHeadTOE(1),
+}
 LABELS = np.array([0, 2, 1, 1, 0], np.int32)
 ALONE = f"""
 import pathlib, sys
@@ -80,10 +84,11 @@ def exported(folder: Path, problem: ml.Problem, learner: Any, x: Any, y: Any, ta
         return live.predict("north", asked)
 
 
-def test_every_learner_predicts_the_same_without_this_package(tmp_path: Path) -> None:
+@pytest.mark.parametrize("learners", [LEARNERS, pytest.param(MORE, marks=pytest.mark.slow)], ids=["some", "others"])
+def test_every_learner_predicts_the_same_without_this_package(tmp_path: Path, learners: dict[str, Any]) -> None:
     x, y = points(1, 5)
-    expected = [exported(tmp_path / name, PROBLEM, learner, x, y) for name, learner in LEARNERS.items()]
-    for found, same in zip(alone(*(tmp_path / name for name in LEARNERS)), expected, strict=True):
+    expected = [exported(tmp_path / name, PROBLEM, learner, x, y) for name, learner in learners.items()]
+    for found, same in zip(alone(*(tmp_path / name for name in learners)), expected, strict=True):
         close(found, same)
 
 

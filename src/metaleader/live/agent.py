@@ -254,7 +254,7 @@ class Live:
         worker, layout = self._begun()
         inputs = layout.questions(x)
         adapted, _ = self._adapted(task, worker, layout)
-        return self._decoded(self.learner.predict(self.problem, adapted, inputs))
+        return self._decoded(self._outputs(adapted, inputs))
 
     def adapt(self, x: Examples, y: Examples) -> Predictor:
         """What predicts a task that has these datapoints; nothing is stored, and nothing learned.
@@ -268,7 +268,7 @@ class Live:
         data = layout.unpacked(layout.packed(batch))  # as if it had been stored
         adapted, _ = self.learner.adapt(self.problem, worker.published.state, NOT_STORED, data)
         return Predictor(
-            lambda x: self._decoded(self.learner.predict(self.problem, adapted, layout.questions(x))),
+            lambda x: self._decoded(self._outputs(adapted, layout.questions(x))),
             lambda folder: self._export(folder, adapted, layout, {"task": None, "datapoints": len(data)}),
         )
 
@@ -442,8 +442,9 @@ class Live:
         return adapted, known.datapoints
 
     def _export(self, folder: Path, adapted: Adapted, layout: Layout, about: Mapping[str, Any]) -> None:
-        told = {**about, "learner": type(self.learner).__name__}
-        export.write(folder, self.problem, self.learner, adapted, layout, self.unit, told)
+        predicts = "probabilities" if isinstance(self.problem.loss, CrossEntropy) else "values"
+        told = {**about, "learner": type(self.learner).__name__, "predicts": predicts}
+        export.write(folder, self._outputs, adapted, layout, self.unit, told)
 
     def _encoded(self, x: Examples, y: Examples) -> Batch:
         """Datapoints as the learner sees them.
@@ -463,10 +464,13 @@ class Live:
         if isinstance(self.problem.loss, CrossEntropy) and self._classes is not None:
             self.problem.loss.check(self._classes, batch.targets)
 
+    def _outputs(self, adapted: Adapted, inputs: Any) -> Any:
+        """What the learner predicts, as it sees targets, or as probabilities."""
+        outputs = self.learner.predict(self.problem, adapted, inputs)
+        return jax.nn.softmax(outputs, axis=-1) if isinstance(self.problem.loss, CrossEntropy) else outputs
+
     def _decoded(self, outputs: Any) -> Any:
-        """Outputs of the learner as predictions, on the host."""
-        if isinstance(self.problem.loss, CrossEntropy):
-            outputs = jax.nn.softmax(outputs, axis=-1)
+        """The same in the words of the target, on the host."""
         outputs = jax.tree.map(np.asarray, outputs)
         return outputs if self.unit is None else self.unit.decoded(outputs)
 

@@ -6,20 +6,18 @@ import os
 import platform
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 
 from metaleader.errors import UserError, imported, writing
 from metaleader.files import make_folder, sync_folder, write_json, write_whole
-from metaleader.learners import Learner
+from metaleader.learners.base import Adapted
 from metaleader.live.layout import Layout, layout_of
-from metaleader.live.settings import Unit
-from metaleader.problem import CrossEntropy, Problem
 
 PROGRAM, PARAMETERS, ABOUT = "predictor.stablehlo", "parameters.safetensors", "predictor.json"
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -38,24 +36,41 @@ predicted = np.asarray(outputs, np.float64) * about["target"]["scale"] + about["
 """
 
 
+class Words(Protocol):
+    """How a target is told: its name, those of its classes, and the mean and scale that a regression is scaled by."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def classes(self) -> Sequence[str]: ...  # noqa: D102
+    @property
+    def mean(self) -> float: ...  # noqa: D102
+    @property
+    def scale(self) -> float: ...  # noqa: D102
+
+
 def write(
-    folder: Path, problem: Problem, learner: Learner, adapted: Any, layout: Layout, unit: Unit | None, about: Any
+    folder: Path,
+    predict: Callable[[Adapted, Any], Any],
+    adapted: Adapted,
+    layout: Layout,
+    target: Words | None,
+    about: Mapping[str, Any],
 ) -> None:
     """Write what predicts a task to a new folder, which appears when it is complete.
 
     `predictor.stablehlo` is a serialised `jax.export.Exported`: the StableHLO of a function `(parameters, inputs) ->
     outputs` for any number of rows, in which `parameters` is a dict of arrays by name. They are in
-    `parameters.safetensors`, and `predictor.json` says the rest. Outputs are probabilities with `CrossEntropy`;
-    otherwise what the learner predicts, which is `(y - mean) / scale` of a target in its unit.
+    `parameters.safetensors`, and `predictor.json` says the rest. A regression's outputs are `(y - mean) / scale` of a
+    target in its unit.
 
     Args:
         folder: which.
-        problem: what was learned.
-        learner: whose predictions they are.
-        adapted: what it predicts the task by.
+        predict: outputs, or probabilities, by what was adapted to the task and inputs.
+        adapted: to the task.
         layout: of the inputs.
-        unit: of the target, if it has one.
-        about: what else `predictor.json` is to say.
+        target: how it is told, if that is known.
+        about: what else `predictor.json` is to say, at least the name of the `learner`.
 
     Raises:
         UserError: the folder exists; a package is missing; or the predictions are not those of a function that JAX can
@@ -66,18 +81,26 @@ def write(
     imported("flatbuffers", "serve", "export")
     if folder.exists() or folder.is_symlink():
         raise UserError(f"{folder} exists already: choose a new folder for the predictor")
-    parameters, rebuilt = _named(learner, adapted)
-    exported, serialised, outputs = _program(problem, learner, parameters, rebuilt, layout)
-    classes = isinstance(problem.loss, CrossEntropy)
-    unit = unit or Unit("")
+    try:
+        parameters, rebuilt = _named(adapted)
+        exported, serialised, outputs = _program(predict, parameters, rebuilt, layout)
+    except _NotJax as error:
+        raise UserError(
+            f"{about['learner']} cannot be exported: {error}. A predictor is exported as one program of JAX, for any "
+            "number of rows: its model must be made of jax.numpy (not of NumPy, scikit-learn or river) and take the "
+            "number of rows as x.shape[0], not len(x)"
+        ) from error.__cause__
     described = {
         "format": FORMAT,
         **about,
         "inputs": layout.inputs,
         "outputs": outputs,
-        "predicts": "probabilities" if classes else "values",
-        "classes": list(unit.classes),
-        "target": {"name": unit.name, "mean": unit.mean, "scale": unit.scale},
+        "classes": [] if target is None else list(target.classes),
+        "target": {
+            "name": None if target is None else target.name,
+            "mean": 0.0 if target is None else target.mean,
+            "scale": 1.0 if target is None else target.scale,
+        },
         "parameters": {name: {"dtype": str(leaf.dtype), "shape": leaf.shape} for name, leaf in parameters.items()},
         "platforms": list(exported.platforms),
         "x64": bool(jax.config.values["jax_enable_x64"]),
@@ -103,16 +126,20 @@ def write(
         sync_folder(folder.parent)
 
 
-def _named(learner: Learner, adapted: Any) -> tuple[dict[str, jax.Array], Callable[[Mapping[str, Any]], Any]]:
+class _NotJax(Exception):  # noqa: N818 - said to the user in other words
+    """A prediction is not made by a function that JAX can trace and store."""
+
+
+def _named(adapted: Adapted) -> tuple[dict[str, jax.Array], Callable[[Mapping[str, Any]], Any]]:
     """The arrays of an adapted value by name, and how it is made of them again.
 
     Raises:
-        UserError: it holds something else.
+        _NotJax: it holds something else.
     """
     leaves, structure = jax.tree_util.tree_flatten_with_path(adapted)
     numbers = (jax.Array, np.ndarray, np.generic, int, float)
     if odd := [leaf for _, leaf in leaves if not isinstance(leaf, numbers)]:
-        raise _not_exported(learner, f"what it adapts to a task holds a {type(odd[0]).__name__}")
+        raise _NotJax(f"what it adapts to a task holds a {type(odd[0]).__name__}")
     names = [jax.tree_util.keystr(path, simple=True, separator="/") or "parameters" for path, _ in leaves]
     if len(set(names)) < len(names):  # {1: ..., "1": ...}
         names = [f"{number}/{name}" for number, name in enumerate(names)]
@@ -121,25 +148,27 @@ def _named(learner: Learner, adapted: Any) -> tuple[dict[str, jax.Array], Callab
 
 
 def _program(
-    problem: Problem, learner: Learner, parameters: Mapping[str, jax.Array], rebuilt: Any, layout: Layout
+    predict: Callable[[Adapted, Any], Any],
+    parameters: Mapping[str, jax.Array],
+    rebuilt: Callable[[Mapping[str, Any]], Adapted],
+    layout: Layout,
 ) -> tuple[jax.export.Exported, bytes, Any]:
     """The program for all platforms that it can be lowered for, also as bytes; and the layout of an output.
 
     Raises:
-        UserError: JAX cannot trace what the learner predicts by, or store it.
+        _NotJax: JAX cannot trace or store it.
     """
     (rows,) = jax.export.symbolic_shape("rows")
 
-    def predict(parameters: Mapping[str, Any], inputs: Any) -> Any:
-        outputs = learner.predict(problem, rebuilt(parameters), inputs)
-        return jax.nn.softmax(outputs, axis=-1) if isinstance(problem.loss, CrossEntropy) else outputs
+    def program(parameters: Mapping[str, Any], inputs: Any) -> Any:
+        return predict(rebuilt(parameters), inputs)
 
     def exported(platforms: tuple[str, ...]) -> tuple[jax.export.Exported, bytes, Any]:
         shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), parameters)
         inputs = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), leaf.dtype), layout.example().inputs
         )
-        found = jax.export.export(jax.jit(predict), platforms=platforms)(shapes, inputs)
+        found = jax.export.export(jax.jit(program), platforms=platforms)(shapes, inputs)
         shown = jax.tree.unflatten(
             found.out_tree, [np.zeros((1, *aval.shape[1:]), aval.dtype) for aval in found.out_avals]
         )
@@ -156,13 +185,5 @@ def _program(
         return exported(PLATFORMS)
     except Exception as error:  # whatever tracing a user's function raises; or an operation that one platform lacks
         if not (some := tuple(filter(possible, PLATFORMS))):
-            raise _not_exported(learner, " ".join(str(error).split())[:300]) from error
+            raise _NotJax(" ".join(str(error).split())[:300]) from error
     return exported(some)
-
-
-def _not_exported(learner: Learner, why: str) -> UserError:
-    return UserError(
-        f"{type(learner).__name__} cannot be exported: {why}. A predictor is exported as one program of JAX, for any "
-        "number of rows: its model must be made of jax.numpy (not of NumPy, scikit-learn or river) and take the number "
-        "of rows as x.shape[0], not len(x)"
-    )
