@@ -22,6 +22,13 @@ def test_a_folder_is_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert said[1].endswith("0 sound snapshots, 1 faults")
 
 
+def test_it_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("live", "--help") == 0
+    assert capsys.readouterr().out == "usage: metaleader live {check,export} --help\n"
+    assert call("live", "export", "--help") == 0
+    assert "--task" in capsys.readouterr().out
+
+
 def test_what_cannot_be_verified_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, message in (
         (["check", str(tmp_path)], "holds no learner"),

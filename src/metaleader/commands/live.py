@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +10,6 @@ import tyro
 
 from metaleader.errors import UserError, printable, unknown
 from metaleader.experiments.parsing import parse
-
-VERBS = ("check", "export")
 
 
 @dataclass(frozen=True)
@@ -43,15 +42,16 @@ class ExportOptions:
 
 def main(arguments: list[str]) -> int:
     """Run the command, and return its exit code."""
-    if not arguments or (arguments[0] not in VERBS and not arguments[0].startswith("-")):
+    if not arguments or arguments[0] not in VERBS:
+        if arguments and arguments[0] in ("-h", "--help"):
+            print(f"usage: metaleader live {{{','.join(VERBS)}}} --help")
+            return 0
         raise UserError(unknown("command of metaleader live", arguments[0] if arguments else "", VERBS))
-    if arguments[0] == "export":
-        return _export(parse(ExportOptions, arguments[1:], "metaleader live export"))
-    words = arguments if arguments[0].startswith("-") else arguments[1:]
-    return _check(parse(CheckOptions, words, "metaleader live check"))
+    return VERBS[arguments[0]](arguments[1:])
 
 
-def _check(options: CheckOptions) -> int:
+def _check(arguments: list[str]) -> int:
+    options = parse(CheckOptions, arguments, "metaleader live check")
     from metaleader.live import check
 
     found = check(options.dir)
@@ -64,7 +64,8 @@ def _check(options: CheckOptions) -> int:
     return 1 if found.faults else 0
 
 
-def _export(options: ExportOptions) -> int:
+def _export(arguments: list[str]) -> int:
+    options = parse(ExportOptions, arguments, "metaleader live export")
     from metaleader.live import Live
 
     with Live.open(options.dir) as live:
@@ -76,3 +77,6 @@ def _export(options: ExportOptions) -> int:
         live.export(None if options.task is None else named[options.task], options.out)
     print(printable(f"wrote {options.out}: predictor.json there says how it is loaded"))
     return 0
+
+
+VERBS: Mapping[str, Callable[[list[str]], int]] = {"check": _check, "export": _export}
