@@ -14,8 +14,8 @@ from numpy.lib.format import open_memmap
 from metaleader.errors import writing
 from metaleader.problem import ModelLike, Problem, Score
 from metaleader.problem.losses import Loss
-from metaleader.streams.encoding import TargetKind
 from metaleader.streams.table import Table, order_of
+from metaleader.streams.target import TargetKind
 from metaleader.streams.task import Stream, Task
 
 INPUTS, TARGETS = "inputs.npy", "targets.npy"

@@ -33,7 +33,7 @@ from metaleader.problem import CrossEntropy, Problem
 from metaleader.problem.batch import Batch, Examples
 from metaleader.problem.problem import check, check_blind_to_padding
 from metaleader.processes import owned_for_results
-from metaleader.streams.encoding import Target
+from metaleader.streams.target import Target
 
 if TYPE_CHECKING:
     from metaleader.live.store import Store

@@ -22,8 +22,8 @@ from metaleader.errors import UserError, listed
 from metaleader.learners import Learner
 from metaleader.online.description import described, differences
 from metaleader.problem import CrossEntropy, Problem, Score, accuracy, squared_error
-from metaleader.streams.encoding import Target
 from metaleader.streams.table import RootMeanSquare
+from metaleader.streams.target import Target
 
 CLASSES: Mapping[str, Any] = {
     kind.__name__: kind

@@ -6,6 +6,7 @@ from metaleader.streams.folders import Folder, from_folder
 from metaleader.streams.pose import Pose
 from metaleader.streams.rainbow import RainbowDigits, RainbowMnist
 from metaleader.streams.reading import from_table
+from metaleader.streams.row_encoder import RowEncoder
 from metaleader.streams.sinusoid import Sinusoid
 from metaleader.streams.table import Table
 from metaleader.streams.task import Stream, Task
@@ -18,6 +19,7 @@ __all__ = [
     "Pose",
     "RainbowDigits",
     "RainbowMnist",
+    "RowEncoder",
     "Sinusoid",
     "Stream",
     "Table",

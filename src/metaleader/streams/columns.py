@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
-import decimal
 import itertools
 import math
-import numbers
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
@@ -15,17 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from metaleader.errors import UserError, unknown
+from metaleader.streams import objects
+from metaleader.streams.objects import DAY, MISSING, WRITTEN_DATE, Base, labels
 
 if TYPE_CHECKING:
     import narwhals as nw
 
 ColumnKind: TypeAlias = Literal["numeric", "categorical", "date", "text", "left out"]
-Base: TypeAlias = Literal["none", "numbers", "words", "dates"]
-MISSING = "(missing)"  # what a category is called where there is none
 FEW = 20  # so many different words are categories however few rows there are
 MANY = 100_000  # so many different values are counted, which bounds the memory; of more words, a column is text
-WRITTEN_DATE = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d+)?)?)?")
-DAY = 86_400e6  # in microseconds
 
 
 @dataclass(frozen=True)
@@ -102,13 +96,19 @@ def values(series: nw.Series[Any], kind: str) -> np.ndarray:
     if kind == "left out" or (absent.all() and kind in ("numeric", "date")):
         return np.full(len(absent), np.nan)
     if kind == "labels":
-        lists = np.empty(len(absent), object)
-        lists[:] = [None if out else _as_labels(value) for value, out in zip(series.to_list(), absent, strict=True)]
-        return lists
+        return objects.label_sets(str(series.name), series.to_list(), absent)
     base: Base = "none" if absent.all() else _base(series, absent)
     if kind in ("categorical", "text"):
         return _words(series, np.isnan(_numbers(series, absent, base)) if base == "numbers" else absent)
     return _days(series, absent, base) if kind == "date" else _numbers(series, absent, base)
+
+
+def not_finite(name: str, row: int, value: float, many: int) -> UserError:
+    """The error of a column that holds numbers that are infinite, or of more than 32 bits; `row` has the first."""
+    return UserError(
+        f"column {name!r} must hold finite numbers, of 32 bits: row {row} holds {value:g}, one of {many} such; replace "
+        "them, or mark them as missing"
+    )
 
 
 @dataclass
@@ -161,7 +161,7 @@ class _Seen:
         if self.told == "left out":
             return Column(self.name, "left out", self.missing)
         if required and self.missing == rows:
-            raise UserError(f"all values of column {self.name!r} are missing: {_leave_out(self.name)}")
+            raise UserError(f"all values of column {self.name!r} are missing: {objects.leave_out(self.name)}")
         distinct = frozenset(self.distinct)
         if self.told == "labels":
             return Column(self.name, "labels", self.missing, distinct)
@@ -171,22 +171,13 @@ class _Seen:
             kind: ColumnKind = found if self.told is None else "text" if self.told == "text" else "categorical"
             return Column(self.name, kind, self.missing, distinct)
         if self.beyond:
-            row, value = self.beyond
-            raise UserError(
-                f"column {self.name!r} must hold finite numbers, of 32 bits: row {row} holds {value:g}, one of "
-                f"{self.infinite} such; replace them, or mark them as missing"
-            )
+            raise not_finite(self.name, *self.beyond, self.infinite)
         kind = "date" if self.told == "date" or (self.told is None and "dates" in self.bases) else "numeric"
         return Column(self.name, kind, self.missing, distinct, self.low, self.high)
 
     def _meet(self, found: Iterable[Any]) -> None:
         if len(self.distinct) <= MANY:
             self.distinct.update(itertools.islice(found, 2 * MANY))
-
-
-def labels(values: np.ndarray) -> np.ndarray:
-    """Names for values, strings of shape `(n,)`; whole numbers are written without a point."""
-    return np.array([_label(value) for value in values.tolist()], object)
 
 
 def _base(series: nw.Series[Any], absent: np.ndarray, offset: int = 0) -> Base:
@@ -200,46 +191,11 @@ def _base(series: nw.Series[Any], absent: np.ndarray, offset: int = 0) -> Base:
     if dtype in (nw.Categorical, nw.Enum):
         return "words"
     if dtype in (nw.List, nw.Array, nw.Struct):
-        raise _no_kind(series, str(dtype).split("(")[0].lower())
+        raise objects.no_kind(str(series.name), str(dtype).split("(")[0].lower())
     if dtype == nw.String:
         written = series.filter(~series.is_null()).unique().to_list()
         return "dates" if all(map(WRITTEN_DATE.fullmatch, written)) else "words"
-    values, kinds = series.to_list(), dict[str, int]()
-    for row in np.flatnonzero(~absent).tolist():
-        kinds.setdefault(_kind_of(values[row]), row)
-    if len(kinds) > 1:
-        (one, first), (other, second) = list(kinds.items())[:2]
-        raise UserError(
-            f"column {series.name!r} mixes types, {one} ({values[first]!r} in row {offset + first}) and {other} "
-            f"({values[second]!r} in row {offset + second}): convert it to one, for instance by .astype(str), or, "
-            f"{_leave_out(str(series.name))}"
-        )
-    match next(iter(kinds)):
-        case "numbers":
-            return "numbers"
-        case "words":
-            return "words"
-        case "dates":
-            return "dates"
-        case other:
-            raise _no_kind(series, other)
-
-
-def _no_kind(series: nw.Series[Any], of: str) -> UserError:
-    return UserError(
-        f"column {series.name!r} holds values of type {of}, expected numbers, words or dates: convert it, or, "
-        f"{_leave_out(str(series.name))}"
-    )
-
-
-def _kind_of(value: Any) -> str:
-    if isinstance(value, (numbers.Real, np.bool_, decimal.Decimal)):
-        return "numbers"
-    if isinstance(value, str):
-        return "words"
-    if isinstance(value, (datetime.date, np.datetime64)):
-        return "dates"
-    return type(value).__name__
+    return objects.base_of(str(series.name), series.to_list(), absent, offset)
 
 
 def _numbers(series: nw.Series[Any], absent: np.ndarray, base: str, offset: int = 0) -> np.ndarray:
@@ -250,16 +206,7 @@ def _numbers(series: nw.Series[Any], absent: np.ndarray, base: str, offset: int 
     elif base == "numbers" and series.dtype not in (nw.Object, nw.Unknown):
         values = series.cast(nw.Float64).to_numpy()
     else:
-        values = np.full(len(absent), np.nan)
-        given = series.to_list()
-        for row in np.flatnonzero(~absent).tolist():
-            try:
-                values[row] = float(given[row])
-            except (TypeError, ValueError) as error:
-                raise UserError(
-                    f"column {series.name!r} cannot be numeric: row {offset + row} holds {given[row]!r}; repair it, or "
-                    "choose 'categorical' or 'date'"
-                ) from error
+        return objects.numbers(str(series.name), series.to_list(), absent, offset)
     return np.array(values, np.float64)
 
 
@@ -270,18 +217,10 @@ def _days(series: nw.Series[Any], absent: np.ndarray, base: str, offset: int = 0
     if series.dtype in (nw.Date, nw.Datetime):
         times = series.cast(nw.Datetime("us")) if series.dtype == nw.Date else series
         return np.array(times.dt.timestamp("us").cast(nw.Float64).to_numpy(), np.float64) / DAY
-    values, given = np.full(len(absent), np.nan), series.to_list()
-    for row in np.flatnonzero(~absent).tolist():
-        try:
-            if base == "numbers":
-                raise ValueError("a number")
-            values[row] = np.datetime64(given[row], "us").astype(np.int64) / DAY
-        except ValueError as error:
-            raise UserError(
-                f"column {series.name!r} cannot be a date: row {offset + row} holds {given[row]!r}; convert it to "
-                "dates, or write them as 2024-12-31"
-            ) from error
-    return values
+    if base == "numbers":
+        row = int(np.flatnonzero(~absent)[0])
+        raise objects.no_date(str(series.name), offset + row, series[row])
+    return objects.days(str(series.name), series.to_list(), absent, offset)
 
 
 def _words(series: nw.Series[Any], absent: np.ndarray) -> np.ndarray:
@@ -294,19 +233,6 @@ def _words(series: nw.Series[Any], absent: np.ndarray) -> np.ndarray:
         different, places = np.unique(filled.to_numpy(), return_inverse=True)
         words = labels(different)[places]
     else:
-        words = labels(np.array([*series.to_list(), None], object)[:-1])
+        return objects.words(series.to_list(), absent)
     words[absent] = MISSING
     return words
-
-
-def _as_labels(value: Any) -> tuple[str, ...]:
-    """The labels of an example, each once."""
-    return tuple(sorted({_label(label) for label in value}))
-
-
-def _label(value: Any) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def _leave_out(name: str) -> str:
-    return f"if it is an input, leave it out by columns={{{name!r}: 'left out'}}"

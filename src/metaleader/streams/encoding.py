@@ -1,53 +1,101 @@
-"""Columns as numbers of similar size, by transformers of scikit-learn that are fitted on some rows alone."""
+"""Columns as numbers of similar size: fitted by transformers of scikit-learn on some rows alone, kept as plain data."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Float32, Shaped
+from jaxtyping import Float32, Float64
 
 from metaleader.errors import UserError
-from metaleader.streams.columns import MANY, MISSING, Column, labels
+from metaleader.streams.columns import Column
 
-TargetKind: TypeAlias = Literal["regression", "binary", "multi-class", "multi-label"]
-CLASSES = 10  # so many different whole numbers are classes at most, unless told
 CATEGORIES = 20  # of a column, at most; the rarest are taken together
 
 
 @dataclass(frozen=True)
-class Encoding:
-    """Fitted transformers.
+class Number:
+    """How a column of numbers `v` becomes an input: `(v - mean) / scale`.
 
     Attributes:
-        numbers: names of columns of numbers, dates among them; each is scaled to mean 0 and standard deviation 1, and
-            missing ones are then 0. Where the fit met missing ones, a further input tells that a number is missing.
-        categories: names of columns of categories, encoded one-hot; missing is a category. A category that the fit did
-            not meet is taken for a rare one, or, where there are none, all inputs are 0.
-        features: what the inputs are called.
-        scaler: pipeline of scikit-learn for the numbers; None where there are none.
-        one_hot: likewise for the categories.
+        name: of the column.
+        kind: `numeric`, or `date`, in days since 1970.
+        mean: in the fit.
+        scale: the standard deviation there; 1 where all numbers were the same.
+        imputed: the input where the number is missing: the mean of the scaled numbers, 0 but for rounding.
+        indicated: whether a further input is 1 where the number is missing, otherwise 0: the fit met missing ones.
     """
 
-    numbers: tuple[str, ...]
-    categories: tuple[str, ...]
-    features: tuple[str, ...]
-    scaler: Any
-    one_hot: Any
+    name: str
+    kind: Literal["numeric", "date"]
+    mean: float
+    scale: float
+    imputed: float
+    indicated: bool
+
+
+@dataclass(frozen=True)
+class Category:
+    """How a column of categories becomes inputs: one for each of `values`, 1 where a row has that value, otherwise 0.
+
+    Attributes:
+        name: of the column.
+        values: the categories, `MISSING` perhaps among them.
+        rare: whether a last input stands for all other categories, those that were rare in the fit and those that it
+            did not meet; without it, all inputs are 0 for them.
+    """
+
+    name: str
+    values: tuple[str, ...]
+    rare: bool
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How the columns of a row become the inputs of an example: plain data, applied by NumPy alone.
+
+    It gives, bit for bit, what the transformers of scikit-learn give that `fitted` takes the numbers from. The inputs
+    are those of all numbers, then of which of them are missing, then of the categories.
+
+    Attributes:
+        numbers: columns of numbers, dates among them.
+        categories: columns of words.
+    """
+
+    numbers: tuple[Number, ...]
+    categories: tuple[Category, ...]
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The kinds of the columns, by name."""
+        return {each.name: each.kind for each in self.numbers} | {each.name: "categorical" for each in self.categories}
+
+    @cached_property
+    def features(self) -> tuple[str, ...]:
+        """What the inputs are called."""
+        return (
+            *(each.name for each in self.numbers),
+            *(f"{each.name} missing" for each in self.numbers if each.indicated),
+            *(f"{each.name}={word}" for each in self.categories for word in (*each.values, *["(rare)"][: each.rare])),
+        )
 
     def __call__(self, values: Mapping[str, np.ndarray]) -> Float32[np.ndarray, "n inputs"]:
-        """The inputs of rows, from the values of their columns.
+        """The inputs of rows, from the values of their columns (see `columns.values`).
 
         Raises:
             UserError: a number is too large for 32 bits, measured by those of the fit.
         """
-        parts = []
+        parts: list[np.ndarray] = []
         if self.numbers:
-            parts.append(self.scaler.transform(_together(values, self.numbers)))
-        if self.categories:
-            parts.append(self.one_hot.transform(_together(values, self.categories)))
+            given = np.column_stack([values[each.name] for each in self.numbers])
+            absent = np.isnan(given)
+            means, scales, imputed, indicated = self._numbers
+            scaled = (given - means) / scales
+            parts = [np.where(absent, imputed, scaled), absent[:, indicated].astype(np.float64)]
+        parts += [_one_hot(each, places, values[each.name]) for each, places in self._categories]
         inputs = np.hstack(parts)
         if (huge := np.argwhere(np.abs(inputs) > np.finfo(np.float32).max)).size:
             row, feature = huge[0]
@@ -58,147 +106,61 @@ class Encoding:
             )
         return inputs.astype(np.float32)
 
+    @cached_property
+    def _numbers(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Of each number: mean, scale, and what is imputed; and the places of those whose absence is indicated."""
+        means, scales, imputed = np.array([(each.mean, each.scale, each.imputed) for each in self.numbers]).T
+        return means, scales, imputed, np.flatnonzero([each.indicated for each in self.numbers])
+
+    @cached_property
+    def _categories(self) -> list[tuple[Category, dict[str, int]]]:
+        """Of each category, the places of its values."""
+        return [(each, {word: i for i, word in enumerate(each.values)}) for each in self.categories]
+
 
 def fitted(columns: Sequence[Column], values: Mapping[str, np.ndarray]) -> Encoding:
-    """Transformers fitted on these values of the columns; each has one at least."""
-    from sklearn.impute import SimpleImputer
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+    """An encoding fitted on these values of the columns, by transformers of scikit-learn.
 
-    numbers = tuple(column.name for column in columns if column.kind in ("numeric", "date"))
-    categories = tuple(column.name for column in columns if column.kind == "categorical")
-    scaler = one_hot = None
-    features: list[str] = []
-    if numbers:
-        scaler = make_pipeline(StandardScaler(), SimpleImputer(strategy="mean", add_indicator=True))
-        scaler.fit(_together(values, numbers))
-        features += [*numbers, *(f"{numbers[i]} missing" for i in scaler[-1].indicator_.features_)]
-    if categories:
-        one_hot = OneHotEncoder(
-            handle_unknown="infrequent_if_exist",
-            max_categories=CATEGORIES,
-            sparse_output=False,
-            feature_name_combiner=lambda name, category: f"{name}={category}",
-        )
-        one_hot.fit(_together(values, categories))
-        names = map(str, one_hot.get_feature_names_out(categories))
-        features += [name.replace("=infrequent_sklearn", "=(rare)") for name in names]
-    return Encoding(numbers, categories, tuple(features), scaler, one_hot)
-
-
-@dataclass(frozen=True)
-class Target:
-    """What is predicted.
-
-    Attributes:
-        name: of the column, or of the columns.
-        kind: `regression`, or classes, `binary` or `multi-class`, or `multi-label`: any number of classes at once.
-        classes: their names, by label; none for a regression.
-        columns: the names of the columns, several where each tells a label.
-        distinct: the values that stand for the classes.
-        mean: of a regression's target in the fit, in its unit.
-        scale: its standard deviation there, in its unit.
-    """
-
-    name: str
-    kind: TargetKind
-    classes: tuple[str, ...]
-    columns: tuple[str, ...]
-    distinct: np.ndarray
-    mean: float = 0.0
-    scale: float = 1.0
-
-    def __call__(self, values: Mapping[str, np.ndarray]) -> Shaped[np.ndarray, "n ..."]:
-        """Targets from the values of their columns.
-
-        They are int32 labels `(n,)`; float32 values to regress `(n, 1)`, scaled; or float32 `(n, classes)`, 1 where an
-        example has the label. Of rows that lack a value, they mean nothing.
-        """
-        if len(self.columns) > 1:
-            return np.nan_to_num(_together(values, self.columns)).astype(np.float32)
-        column = values[self.columns[0]]
-        if self.kind == "regression":
-            return ((column[:, None] - self.mean) / self.scale).astype(np.float32)
-        if self.kind == "multi-label":
-            sets = [set(row or ()) for row in column.tolist()]
-            return np.array([[name in row for name in self.classes] for row in sets], np.float32)
-        absent = column == MISSING if column.dtype.kind == "O" else np.isnan(column)
-        return np.searchsorted(self.distinct, np.where(absent, self.distinct[0], column)).astype(np.int32)
-
-
-def target_of(goals: Sequence[Column], kind: TargetKind | None, rows: int, fit: Mapping[str, np.ndarray]) -> Target:
-    """The target: its classes are those of the rows in use, its scale is that of the rows of the fit.
+    Numbers are scaled by `StandardScaler`, and imputed by `SimpleImputer` with an indicator; categories are those of
+    `OneHotEncoder`, which takes the rarest together where there are more than `CATEGORIES`.
 
     Args:
-        goals: its columns, as they are in the rows in use.
-        kind: as told.
-        rows: how many rows are in use.
-        fit: the values of its columns in the fit.
-
-    Raises:
-        UserError: the target is constant, or cannot be of the kind.
+        columns: numeric, dates or categorical; one at least, and each has a value in the fit.
+        values: theirs.
     """
-    if len(goals) > 1 or goals[0].kind == "labels":
-        return _of_labels(goals, kind)
-    (goal,) = goals
-    if goal.kind == "date":
-        raise UserError(f"target {goal.name!r} holds dates: give a number, such as the days until then")
-    number = goal.kind == "numeric"
-    distinct = np.array(sorted(goal.distinct), np.float64 if number else object)
-    if len(distinct) == 1:
-        raise UserError(f"target {goal.name!r} is constant, always {labels(distinct)[0]}: there is nothing to predict")
-    whole = number and bool((distinct == np.rint(distinct)).all())
-    if kind is None:
-        if goal.kind == "text":
-            raise UserError(
-                f"target {goal.name!r} holds {goal.different} different words in {rows} rows, which is text; say "
-                "kind='multi-class' if they are classes"
+    from sklearn.impute import SimpleImputer
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    def together(of: Sequence[Column]) -> np.ndarray:
+        return np.column_stack([values[column.name] for column in of])
+
+    numbers, categories = list[Number](), list[Category]()
+    if measured := [column for column in columns if column.kind in ("numeric", "date")]:
+        scaler, imputer = StandardScaler(), SimpleImputer(strategy="mean", add_indicator=True)
+        imputer.fit(scaler.fit_transform(together(measured)))
+        indicated = set(imputer.indicator_.features_.tolist())
+        for i, column in enumerate(measured):
+            numbers.append(
+                Number(
+                    column.name,
+                    "date" if column.kind == "date" else "numeric",
+                    float(scaler.mean_[i]),
+                    float(scaler.scale_[i]),
+                    float(imputer.statistics_[i]),
+                    i in indicated,
+                )
             )
-        of_classes = not number or (whole and len(distinct) <= CLASSES)
-        kind = "regression" if not of_classes else "binary" if len(distinct) == 2 else "multi-class"
-    if kind == "multi-label":
-        raise UserError(
-            f"target {goal.name!r} holds one value a row: for several labels, give several columns of 0 and 1, as "
-            "target=['first', 'second'], or a column of lists"
-        )
-    if kind == "regression":
-        if not number:
-            raise UserError(f"target {goal.name!r} holds words such as {distinct[0]!r}: a regression needs numbers")
-        mean, scale = float(fit[goal.name].mean()), float(fit[goal.name].std())
-        if scale == 0:
-            raise UserError(
-                f"target {goal.name!r} is constant in the first tasks, always {mean:g}, so that it cannot be scaled: "
-                "choose more of them by fitted_on"
-            )
-        return Target(goal.name, kind, (), (goal.name,), distinct[:0], mean, scale)
-    if kind == "binary" and len(distinct) != 2:
-        raise UserError(f"target {goal.name!r} has {goal.different} different values, a binary one has 2: check kind")
-    if len(distinct) > MANY:
-        raise UserError(f"target {goal.name!r} has {goal.different} classes, too many to learn: check the column")
-    return Target(goal.name, kind, tuple(labels(distinct)), (goal.name,), distinct)
+    if named := [column for column in columns if column.kind == "categorical"]:
+        one_hot = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=CATEGORIES, sparse_output=False)
+        one_hot.fit(together(named))
+        for column, known, rare in zip(named, one_hot.categories_, one_hot.infrequent_categories_, strict=True):
+            infrequent = set() if rare is None else set(rare.tolist())
+            words = tuple(word for word in known.tolist() if word not in infrequent)
+            categories.append(Category(column.name, words, bool(infrequent)))
+    return Encoding(tuple(numbers), tuple(categories))
 
 
-def _of_labels(goals: Sequence[Column], kind: TargetKind | None) -> Target:
-    name = ", ".join(goal.name for goal in goals)
-    if kind not in (None, "multi-label"):
-        raise UserError(f"target {name!r} holds several labels a row, kind is {kind!r}: say 'multi-label', or nothing")
-    if len(goals) == 1:
-        (goal,) = goals
-        classes = tuple(sorted(goal.distinct))
-        if not classes:
-            raise UserError(f"target {name!r} holds empty lists only: there is nothing to predict")
-        return Target(name, "multi-label", classes, (goal.name,), np.array(classes, object))
-    for goal in goals:
-        if goal.kind != "numeric" or not goal.distinct <= {0, 1}:
-            example = labels(np.array(sorted(goal.distinct - {0, 1})[:1], object))
-            raise UserError(
-                f"target {goal.name!r} must hold 0 or 1 in every row, as one of several labels; got "
-                f"{example[0] if len(example) else goal.kind}"
-            )
-    if all(len(goal.distinct) == 1 for goal in goals):
-        raise UserError(f"every target of {name!r} is constant: there is nothing to predict")
-    return Target(name, "multi-label", tuple(g.name for g in goals), tuple(g.name for g in goals), np.array([0.0, 1.0]))
-
-
-def _together(values: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
-    return np.column_stack([values[name] for name in names])
+def _one_hot(category: Category, places: Mapping[str, int], words: np.ndarray) -> Float64[np.ndarray, "n inputs"]:
+    several = len(places)
+    found = np.array([places.get(word, several) for word in words.tolist()], np.int64)
+    return np.eye(several + 1)[found][:, : several + category.rare]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from metaleader.errors import UserError, listed, unknown
+from metaleader.streams import columns as kinds
+from metaleader.streams import objects
 
 if TYPE_CHECKING:
     import narwhals as nw
@@ -47,28 +48,66 @@ def frame(data: Any) -> nw.DataFrame[Any]:
     return read
 
 
-def as_frame(rows: Any, names: Sequence[str]) -> Any:
-    """A data frame of these columns, from dicts, one a row; what is no list of dicts is given back.
+def values_of(rows: Any, told: Mapping[str, str], key: str) -> dict[str, np.ndarray]:
+    """The values of columns of rows, by name (see `columns.values`).
+
+    Args:
+        rows: a data frame; a mapping of columns, name to values; or a list of mappings, one a row, or one alone.
+        told: the columns to read, and of what kind each is.
+        key: a column of one value a row, never a list: it tells a mapping of columns from one row.
 
     Raises:
-        UserError: a dict lacks a column; neither pandas nor polars is installed.
+        UserError: there is no row, a column is missing, or a value cannot be of the kind, or is infinite.
     """
     if isinstance(rows, Mapping):
-        rows = [rows]
-    if not isinstance(rows, (list, tuple)) or not all(isinstance(row, Mapping) for row in rows):
-        return rows
-    for row in rows:
-        check_names([str(name) for name in row], *names)
-    given = {name: [row[name] for row in rows] for name in names}
-    if find_spec("pandas"):
-        import pandas as pd
+        check_names([str(name) for name in rows], *told)
+        several = _is_several(rows[key if key in rows else next(iter(told))])
+        columns = {name: as_list(rows[name]) if several else [rows[name]] for name in told}
+    elif isinstance(rows, (list, tuple)) and all(isinstance(row, Mapping) for row in rows):
+        for row in rows:
+            check_names([str(name) for name in row], *told)
+        columns = {name: [row[name] for row in rows] for name in told}
+    else:
+        read = frame(rows)
+        check_names(read.columns, *told)
+        found = {name: kinds.values(read[name], kind) for name, kind in told.items()}
+        return {name: _finite(name, values) for name, values in found.items()}
+    lengths = {name: len(values) for name, values in columns.items()}
+    if 0 in lengths.values():
+        raise UserError("there are no rows: give one at least")
+    if len(set(lengths.values())) > 1:
+        raise UserError(
+            f"columns must have as many values each, got {listed([f'{n} of {k!r}' for k, n in lengths.items()])}"
+        )
+    return {name: _finite(name, objects.values(name, columns[name], kind)) for name, kind in told.items()}
 
-        return pd.DataFrame({name: pd.Series(column, dtype=object).infer_objects() for name, column in given.items()})
-    if find_spec("polars"):
-        import polars as pl
 
-        return pl.DataFrame(given, strict=False)
-    raise UserError("rows as dicts need pandas or polars: pip install 'metaleader[pandas]'")
+def as_list(values: Any) -> list[Any]:
+    """The values of an array, a series or a sequence as Python objects; one value alone is a list of one."""
+    if isinstance(values, np.ndarray) and values.dtype.kind == "M":
+        values = values.astype("datetime64[us]")
+    for name in ("tolist", "to_list"):
+        if hasattr(values, name):
+            values = getattr(values, name)()
+            break
+    return list(values) if _is_several(values) else [values]
+
+
+def _is_several(values: Any) -> bool:
+    return (
+        hasattr(values, "__len__") and not isinstance(values, (str, bytes, Mapping)) and getattr(values, "ndim", 1) > 0
+    )
+
+
+def _finite(name: str, values: np.ndarray) -> np.ndarray:
+    """The same values.
+
+    Raises:
+        UserError: one is infinite, or of more than 32 bits.
+    """
+    if values.dtype.kind == "f" and (beyond := np.flatnonzero(np.abs(values) > np.finfo(np.float32).max)).size:
+        raise kinds.not_finite(name, int(beyond[0]), float(values[beyond[0]]), beyond.size)
+    return values
 
 
 def is_of_lists(series: nw.Series[Any]) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from metaleader.streams.columns import Column, present
-from metaleader.streams.encoding import Target
+from metaleader.streams.target import Target
 
 LEAST = 20  # rows; in fewer, a column may go with the target by chance
 

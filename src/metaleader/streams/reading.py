@@ -13,8 +13,8 @@ import numpy as np
 from metaleader.errors import UserError, check_between, unknown
 from metaleader.streams import columns as kinds
 from metaleader.streams import files, frames, leaks
-from metaleader.streams.columns import MISSING, Column
-from metaleader.streams.encoding import Encoding, Target, TargetKind, fitted, target_of
+from metaleader.streams.columns import Column
+from metaleader.streams.encoding import Encoding, fitted
 from metaleader.streams.groups import (
     Group,
     Split,
@@ -25,8 +25,11 @@ from metaleader.streams.groups import (
     tally,
     tasks_of,
 )
+from metaleader.streams.objects import MISSING
+from metaleader.streams.row_encoder import RowEncoder
 from metaleader.streams.rows import Grouped, InMemory, Keys, Rows, reading
 from metaleader.streams.table import Arrival, Table, TaskOrder
+from metaleader.streams.target import Target, TargetKind, target_of
 
 LOOKED_AT = 200_000  # rows at most that encoders are fitted on, and that leaks are looked for in; bounds the memory
 
@@ -163,7 +166,7 @@ def from_table(
     encoding = fitted(taken, fitting)
     _check_range(encoding, taken)
     return Table(
-        of_target,
+        RowEncoder(encoding, of_target),
         tuple(chosen),
         arrivals,
         first,
@@ -173,7 +176,6 @@ def from_table(
         tuple(warnings),
         found.rows,
         _examples(grouped, found.rows, [*taken, *keys.targets], encoding, of_target),
-        encoding,
         tuple(taken),
         group,
         order,

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from metaleader.errors import UserError, at_most, listed
+from metaleader.errors import at_most, listed
 from metaleader.models import MLP
 from metaleader.problem import (
     CrossEntropy,
@@ -23,11 +23,10 @@ from metaleader.problem import (
 )
 from metaleader.problem.batch import AnyArray
 from metaleader.problem.losses import Loss
-from metaleader.streams import columns as kinds
-from metaleader.streams import frames
 from metaleader.streams.columns import Column
-from metaleader.streams.encoding import Encoding, Target, TargetKind
 from metaleader.streams.groups import Arrivals, Group
+from metaleader.streams.row_encoder import RowEncoder
+from metaleader.streams.target import Target, TargetKind
 from metaleader.streams.task import Stream, Task
 
 Arrival: TypeAlias = Literal["by task", "by time"]
@@ -60,7 +59,8 @@ class Table:
     """A table as a stream of tasks, made by `from_table`: what was understood of it, and its numbers.
 
     Attributes:
-        target: its name, kind, classes and scale.
+        encoder: how a row becomes an example, and what is predicted becomes words or numbers again: plain data, for
+            rows that are not in the table.
         tasks: the tasks by first appearance, or, where seeds decide on their order, as drawn once.
         arrivals: the rounds, where tasks interleave and come back; None: each task is a round.
         first: how many rounds come first with every seed: on their rows to learn from, and no others, encoders are
@@ -72,7 +72,6 @@ class Table:
         rows: how many rows the table has.
         examples: `examples(rows)` gives inputs and targets of some rows, encoded; `rows` are an array of places in
             the table, or, of a table on disk, in its grouped copy, as tasks have them.
-        encoding: the fitted transformers.
         columns: of the table, from which the inputs are made.
         group: the name of the column of tasks.
         order: that of the column of times, if there is one.
@@ -80,7 +79,7 @@ class Table:
         on_disk: whether each task is read from a grouped copy on disk when its round comes.
     """
 
-    target: Target
+    encoder: RowEncoder
     tasks: tuple[Group, ...]
     arrivals: Arrivals | None
     first: int
@@ -90,12 +89,16 @@ class Table:
     warnings: tuple[str, ...]
     rows: int
     examples: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-    encoding: Encoding
     columns: tuple[Column, ...]
     group: str
     order: str | None
     held_out: str
     on_disk: bool
+
+    @property
+    def target(self) -> Target:
+        """What is predicted: its name, kind, classes and scale."""
+        return self.encoder.target
 
     @property
     def kind(self) -> TargetKind:
@@ -110,7 +113,7 @@ class Table:
     @property
     def features(self) -> tuple[str, ...]:
         """Names of the inputs, after encoding."""
-        return self.encoding.features
+        return self.encoder.features
 
     @property
     def outputs(self) -> int:
@@ -169,33 +172,19 @@ class Table:
         """The inputs of rows that are not in the table, float32 `(n, len(features))`.
 
         Args:
-            rows: a data frame with the columns of the table, or a dict a row; group, target and whatever else is no
-                input may be missing.
+            rows: see `RowEncoder.encode`; group, target and whatever else is no input may be missing.
 
         Raises:
-            UserError: a column is missing, or a value cannot be of the kind that its column has in the table, or is
-                infinite, or too large.
+            UserError: as `RowEncoder.encode` does.
         """
-        frame = frames.frame(frames.as_frame(rows, [column.name for column in self.columns]))
-        frames.check_names(frame.columns, *(column.name for column in self.columns))
-        told = {column.name: column.kind for column in self.columns}
-        kinds.survey([frame], told, required=False)
-        return self.encoding({name: kinds.values(frame[name], kind) for name, kind in told.items()})
+        return self.encoder.encode(rows)
 
     def decode(self, outputs: AnyArray) -> np.ndarray:
         """Outputs of a model, `(n, outputs)`, as predictions in the words and the unit of the table.
 
         They are numbers `(n,)`; names of classes `(n,)`; or, of several labels, tuples of names `(n,)`.
         """
-        values = np.asarray(outputs)
-        if self.kind == "regression":
-            return self.unscaled(values).reshape(-1)
-        names = np.array([*self.classes, None], object)
-        if self.kind != "multi-label":
-            return names[values.argmax(axis=1)]
-        found = np.empty(len(values), object)
-        found[:] = [tuple(names[np.flatnonzero(row > 0)]) for row in values]
-        return found
+        return self.target.decode(outputs)
 
     def unscaled(self, outputs: AnyArray) -> np.ndarray:
         """Outputs of a model, `(n, 1)`, as predictions `(n, 1)` in the unit of the target.
@@ -203,9 +192,7 @@ class Table:
         Raises:
             UserError: classes are predicted, which have no unit.
         """
-        if self.classes:
-            raise UserError(f"{self.target.name!r} is of classes, which are not scaled: take table.decode(outputs)")
-        return np.asarray(outputs, np.float64) * self.target.scale + self.target.mean
+        return self.target.unscaled(outputs)
 
     @cached_property
     def _sizes(self) -> list[tuple[int, int]]:
