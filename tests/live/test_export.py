@@ -24,7 +24,7 @@ from metaleader.errors import UserError, WriteError
 from metaleader.learners import external
 from metaleader.live import Live
 from metaleader.live.export import LOADING
-from metaleader.streams import from_table
+from metaleader.streams import RowEncoder, from_table
 
 FEW = ml.GradientDescent(2)
 LEARNERS = {
@@ -72,9 +72,9 @@ def close(found: Any, expected: Any) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def exported(folder: Path, problem: ml.Problem, learner: Any, x: Any, y: Any, target: Any = None, n: int = 7) -> Any:
+def exported(folder: Path, problem: ml.Problem, learner: Any, x: Any, y: Any, n: int = 7) -> Any:
     """Export a task to `folder / "out"`, and some inputs to `x.npy`; gives what the learner predicts of these."""
-    with Live.create(folder / "live", problem, learner, target=target, pace=EAGER) as live:
+    with Live.create(folder / "live", problem, learner, pace=EAGER) as live:
         live.learn("north", x, y)
         live.learn("south", x[:2], y[:2])
         live.wait()
@@ -153,14 +153,19 @@ def test_a_target_of_a_table_is_predicted_in_its_unit(tmp_path: Path) -> None:
     days = [float(i * 7 % 13) for i in range(40)]
     frame = pl.DataFrame({"shop": list("abcd") * 10, "day": days, "sales": [1e6 + i % 17 / 3 for i in range(40)]})
     table = from_table(frame, group="shop", target="sales")
-    x, _ = table.examples(np.arange(10))
-    problem, sales = table.problem(ml.MLP(len(table.features), width=4)), frame["sales"].to_numpy()[:10]
-    expected = exported(tmp_path, problem, LEARNER, x, sales, table.target)
+    problem, out = table.problem(ml.MLP(len(table.features), width=4)), tmp_path / "out"
+    with Live.create(tmp_path / "live", problem, LEARNER, table=table, pace=EAGER) as live:
+        live.learn("a", frame[:10])
+        live.wait()
+        live.export("a", out)
+        x, expected = live.encoder.encode(frame[:7]), live.predict("a", frame[:7])  # type: ignore[union-attr]
+        np.save(tmp_path / "x.npy", x)
+        assert RowEncoder.from_json(about(out)["rows"]) == live.encoder
     (found,) = alone(tmp_path)
     np.testing.assert_allclose(found, expected, rtol=1e-9)  # the mean is not added in float32
     told = about(tmp_path / "out")
     assert told["target"] == {"name": "sales", "mean": table.target.mean, "scale": table.target.scale}
-    assert (told["predicts"], told["classes"], told["task"], told["datapoints"]) == ("values", [], "north", 10)
+    assert (told["predicts"], told["classes"], told["task"], told["datapoints"]) == ("values", [], "a", 10)
     assert told["inputs"] == {"dtype": "float32", "shape": [x.shape[1]]}
     assert told["outputs"] == {"dtype": "float32", "shape": [1]}
     assert told["learner"] == "FTML"

@@ -67,13 +67,12 @@ def test_the_recent_window_and_scores_of_whole_sets(tmp_path: Path) -> None:
     frame = pl.DataFrame({"shop": list("abcd") * 10, "day": days, "sales": [100.0 + i % 17 / 3 for i in range(40)]})
     table = from_table(frame, group="shop", target="sales")
     problem = table.problem(ml.MLP(len(table.features), width=4, depth=1))
-    folder, (x, targets) = tmp_path / "live", table.examples(np.arange(len(frame)))
-    sales = table.unscaled(targets)[:, 0]
-    with Live.create(folder, problem, LEARNER, target=table.target, window=6, pace=EAGER) as live:
+    folder, sales = tmp_path / "live", frame["sales"].to_numpy()
+    with Live.create(folder, problem, LEARNER, table=table, window=6, pace=EAGER) as live:
         predicted: list[Any] = []
         for i in range(0, 20, 2):
-            predicted.append(live.predict("a", x[i : i + 2]) if i else None)
-            live.learn("a", x[i : i + 2], sales[i : i + 2])
+            predicted.append(live.predict("a", frame[i : i + 2]))
+            live.learn("a", frame[i : i + 2])
             live.wait()
         recent = live.score().recent
         errors = np.concatenate(predicted[-3:])[:, 0] - sales[14:20]
@@ -84,29 +83,6 @@ def test_the_recent_window_and_scores_of_whole_sets(tmp_path: Path) -> None:
     with Live.open(folder) as live:  # made of plain data
         assert live.problem == problem
         assert live.score() == expected
-        with pytest.raises(ValueError, match="targets must be booleans, integers or floats"):
-            live.learn("a", x[:1], ["many"])
-
-
-def test_classes_are_predicted_by_probabilities_and_may_be_told_by_name(tmp_path: Path) -> None:
-    values, likes = [float(i % 9) for i in range(40)], [("no", "yes", "so")[i * i % 7 % 3] for i in range(40)]
-    frame = pl.DataFrame({"user": [i % 4 for i in range(40)], "a": values, "like": likes})
-    table = from_table(frame, group="user", target="like")
-    problem = table.problem(ml.MLP(len(table.features), 3, width=4, depth=1))
-    (x, labels), names = table.examples(np.arange(len(frame))), np.array(frame["like"].to_list())
-    with Live.create(tmp_path / "live", problem, LEARNER, target=table.target, pace=EAGER) as live:
-        live.learn(7, x[:10], names[:10])
-        live.learn(np.int64(7), x[10:12], labels[10:12], ids=["x", "y"])  # type: ignore[arg-type]
-        assert live.learn(7, x[10:12], names[10:12], ids=["x", "y"]).new == 0  # the same, by name
-        live.wait()
-        assert live.tasks() == {7: 12}
-        found = live.predict(7, x[:5])
-        assert found.shape == (5, 3)
-        assert np.allclose(found.sum(axis=1), 1)
-        with pytest.raises(UserError, match="'like' has no class maybe: its classes are no, so, yes"):
-            live.learn(7, x[:1], ["maybe"])
-        with pytest.raises(ValueError, match="labels must be from 0 to 2"):
-            live.learn(7, x[:1], np.array([3]))
 
 
 X, Y = np.zeros((2, 1), np.float32), np.zeros((2, 1), np.float32)

@@ -27,13 +27,12 @@ from metaleader.live.events import Acknowledged, Forgotten
 from metaleader.live.inputs import checked_ids, checked_key, classes
 from metaleader.live.layout import Layout
 from metaleader.live.prequential import Prequential, Standing
-from metaleader.live.settings import Unit
 from metaleader.live.worker import Pace, Worker
 from metaleader.problem import CrossEntropy, Problem
 from metaleader.problem.batch import Batch, Examples
 from metaleader.problem.problem import check, check_blind_to_padding
 from metaleader.processes import owned_for_results
-from metaleader.streams.target import Target
+from metaleader.streams import RowEncoder, Table
 
 if TYPE_CHECKING:
     from metaleader.live.store import Store
@@ -86,8 +85,8 @@ class Live:
         self._store, self._stack = store, stack
         told = store.about("settings")
         self._seed, self._window = told["seed"], told["window"]
-        unit = told["unit"]
-        self.unit = None if unit is None else Unit(unit["name"], tuple(unit["classes"]), unit["mean"], unit["scale"])
+        encoder = store.about("encoder")
+        self.encoder = None if encoder is None else RowEncoder.from_json(encoder)
         self._pace, self._cache, self._beginning = pace, Cache(pace.cache_bytes), threading.Lock()
         self._layout: Layout | None = None
         self._classes: int | None = None
@@ -103,7 +102,7 @@ class Live:
         learner: Learner,
         *,
         seed: int = 0,
-        target: Target | None = None,
+        table: Table | RowEncoder | None = None,
         example: Batch | None = None,
         window: int = 1000,
         pace: Pace | None = None,
@@ -116,9 +115,10 @@ class Live:
             learner: by which learner. What is learned together, and how long, is its own affair: `observe` is called
                 once for the datapoints of each call of `learn`.
             seed: of the learner's randomness.
-            target: of a table (`Table.target`), whose unit, or names of classes, are then those of targets and
-                predictions.
-            example: a batch with the shapes and types of the data to come; None: the first datapoints show them.
+            table: whose rows are learned from. What it does to a row is stored with the learner (`encoder`), so that
+                it takes rows as they are, and predicts in the target's unit. None: it takes arrays.
+            example: a batch with the shapes and types of the data to come; None: the table shows them, or the first
+                datapoints do.
             window: over how many of the newest datapoints `score` takes its recent means.
             pace: how much learning and keeping may take; None: the defaults of `Pace`.
 
@@ -129,15 +129,16 @@ class Live:
         folder = Path(folder)
         if window < 1:
             raise UserError(f"window must be at least 1, got {window}")
-        about: dict[str, Any] = {}
+        about: dict[str, Any] = {"settings": settings.settings(problem, learner, seed, window)}
+        if table is not None:
+            encoder = table.encoder if isinstance(table, Table) else table
+            about["encoder"], example = encoder.as_json(), encoder.example()
         if example is not None:
             about["layout"] = _first_layout(problem, Batch.of(example.inputs, example.targets)).as_json
         with ExitStack() as stack:
             stack.enter_context(owned_for_results(folder))
             if any(path.name.removesuffix("-wal").removesuffix("-shm") != keeping.LOG for path in contents(folder)):
                 raise UserError(f"{folder} holds other files: choose a new folder for the learner")
-            unit = None if target is None else Unit.of(target)
-            about["settings"] = settings.settings(problem, learner, seed, window, unit)
             store = keeping.logs().create(folder / keeping.LOG, about)
             stack.callback(store.close)
             live = cls(folder, problem, learner, store, pace or Pace(), stack.pop_all())
@@ -177,36 +178,54 @@ class Live:
             stack.enter_context(owned_for_results(folder))
             store = keeping.logs().open(folder / keeping.LOG)
             stack.callback(store.close)
-            stored = store.about("settings")
+            stored = settings.current(folder, store.about("settings"))
             if problem is None or learner is None:
                 built = settings.problem_and_learner(folder, stored)
                 problem, learner = problem or built[0], learner or built[1]
-            now = settings.settings(problem, learner, stored["seed"], stored["window"], None)
-            settings.check_same(folder, stored, {**now, "unit": stored["unit"]})
+            settings.check_same(folder, stored, settings.settings(problem, learner, stored["seed"], stored["window"]))
             live = cls(folder, problem, learner, store, pace or Pace(), stack.pop_all())
         live._resume()
         return live
 
     # Learning
 
-    def learn(self, task: TaskKey, x: Examples, y: Examples, ids: Sequence[str] | None = None) -> Acknowledged:
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes that a table's target has, by label; none for a regression, or without a table."""
+        return () if self.encoder is None else self.encoder.classes
+
+    def learn(
+        self, task: TaskKey, x: Examples, y: Examples | None = None, ids: Sequence[str] | None = None
+    ) -> Acknowledged:
         """Take datapoints of a task, which are learned together; returns once they are on the disk, not yet learned.
 
         Args:
-            task: which: an integer or a string.
-            x: inputs, an array `(n, ...)` or a pytree of such arrays.
-            y: targets, likewise; in the target's unit, where a table's target was given.
+            task: which: an integer or a string. With a table, tasks are known by what its column of tasks holds,
+                written as words: 7 is `"7"`.
+            x: inputs, an array `(n, ...)` or a pytree of such arrays. With a table, its rows: a data frame, a mapping
+                of columns, or a list of mappings (`RowEncoder.encode`).
+            y: targets, arrays likewise. With a table, what the column of the target would hold; None: the rows have
+                that column.
             ids: a name for each, unique within the task: a datapoint whose name is known, with the same content, is
                 acknowledged again and counts once. Until a task is forgotten, as its ids are as well. None: random.
 
         Raises:
             ValueError: they are of another structure, shape or type than those before, not finite, or labels of no
-                class; an id is known with other content. Nothing is stored.
+                class; an id is known with other content; a row cannot be encoded. Nothing is stored.
             WriteError: the file system refuses; nothing is stored.
             UserError: learning ended by an error, or the learner is closed.
         """
         self._check_open()
-        task, batch = checked_key(task), self._encoded(x, y)
+        return self.learn_encoded(task, self._encoded(x, y), ids)
+
+    def learn_encoded(self, task: TaskKey, batch: Batch, ids: Sequence[str] | None = None) -> Acknowledged:
+        """As `learn`, from examples as the learner sees them: with a table, its rows encoded (`Table.examples`).
+
+        Raises:
+            ValueError: as `learn` does.
+        """
+        self._check_open()
+        task = self._key(task)
         names = [secrets.token_hex(16) for _ in range(len(batch))] if ids is None else checked_ids(ids, len(batch))
         if self._layout is None:
             with self._beginning:
@@ -239,25 +258,25 @@ class Live:
     def predict(self, task: TaskKey, x: Examples) -> Any:
         """Predictions for inputs of a task: `(n, classes)` probabilities with `CrossEntropy`, otherwise outputs.
 
-        For a task without datapoints they are those of the learner before any (zero-shot). Outputs are in the target's
-        unit, where a table's target was given.
+        For a task without datapoints they are those of the learner before any (zero-shot). With a table, numbers
+        `(n, 1)` are in the target's unit, and probabilities are those of `classes`, also of several labels a row.
 
         Args:
             task: which.
-            x: inputs, as in `learn`.
+            x: inputs, or rows, as in `learn`; rows need no target.
 
         Raises:
             ValueError: the inputs are of another structure, shape or type than those learned from, or not finite.
             UserError: nothing was learned from yet, and no example was given.
         """
-        task = checked_key(task)
+        task = self._key(task)
         worker, layout = self._begun()
-        inputs = layout.questions(x)
+        inputs = layout.questions(self._inputs(x))
         adapted, _ = self._adapted(task, worker, layout)
         return self._decoded(self._outputs(adapted, inputs))
 
-    def adapt(self, x: Examples, y: Examples) -> Predictor:
-        """What predicts a task that has these datapoints; nothing is stored, and nothing learned.
+    def adapt(self, x: Examples, y: Examples | None = None) -> Predictor:
+        """What predicts a task that has these datapoints, given as in `learn`; nothing is stored, and nothing learned.
 
         Raises:
             ValueError: as `learn` does.
@@ -268,7 +287,7 @@ class Live:
         data = layout.unpacked(layout.packed(batch))  # as if it had been stored
         adapted, _ = self.learner.adapt(self.problem, worker.published.state, NOT_STORED, data)
         return Predictor(
-            lambda x: self._decoded(self._outputs(adapted, layout.questions(x))),
+            lambda x: self._decoded(self._outputs(adapted, layout.questions(self._inputs(x)))),
             lambda folder: self._export(folder, adapted, layout, {"task": None, "datapoints": len(data)}),
         )
 
@@ -288,7 +307,7 @@ class Live:
                 the learner's predictions are not made by functions that JAX can trace.
             WriteError: the file system refuses; the folder does not exist.
         """
-        task = None if task is None else checked_key(task)
+        task = None if task is None else self._key(task)
         worker, layout = self._begun()
         adapted, datapoints = self._adapted(NOT_STORED if task is None else task, worker, layout)
         self._export(Path(folder), adapted, layout, {"task": task, "datapoints": datapoints})
@@ -317,7 +336,7 @@ class Live:
             UserError: the task is not known, or learning ended by an error.
             WriteError: the file system refuses; what is left to do is done when it is asked again to save, or opened.
         """
-        task = checked_key(task)
+        task = self._key(task)
         worker, _ = self._begun()
         worker.check()
         sequence, datapoints = self._store.forget(task)
@@ -442,17 +461,33 @@ class Live:
         return adapted, known.datapoints
 
     def _export(self, folder: Path, adapted: Adapted, layout: Layout, about: Mapping[str, Any]) -> None:
-        predicts = "probabilities" if isinstance(self.problem.loss, CrossEntropy) else "values"
+        predicts = "values" if self._activation is None else "probabilities"
         told = {**about, "learner": type(self.learner).__name__, "predicts": predicts}
-        export.write(folder, self._outputs, adapted, layout, self.unit, told)
+        if self.encoder is not None:
+            told["rows"] = self.encoder.as_json()
+        target = None if self.encoder is None else self.encoder.target
+        export.write(folder, self._outputs, adapted, layout, target, told)
 
-    def _encoded(self, x: Examples, y: Examples) -> Batch:
+    def _key(self, task: TaskKey) -> TaskKey:
+        """A task's key as it is stored."""
+        key = checked_key(task)
+        return key if self.encoder is None else str(key)
+
+    def _inputs(self, x: Any) -> Any:
+        return x if self.encoder is None else self.encoder.encode(x)
+
+    def _encoded(self, x: Any, y: Any) -> Batch:
         """Datapoints as the learner sees them.
 
         Raises:
             ValueError: they are none.
         """
-        return Batch.of(x, y if self.unit is None else self.unit.encoded(y))
+        if self.encoder is not None:
+            inputs = self.encoder.encode(x)
+            return Batch.of(inputs, self.encoder.targets(x) if y is None else self.encoder.told(y))
+        if y is None:
+            raise UserError("targets are missing: give y; rows have their own only where Live.create was given a table")
+        return Batch.of(x, y)
 
     def _check(self, batch: Batch, layout: Layout) -> None:
         """Make sure that datapoints are like all others.
@@ -464,15 +499,22 @@ class Live:
         if isinstance(self.problem.loss, CrossEntropy) and self._classes is not None:
             self.problem.loss.check(self._classes, batch.targets)
 
+    @property
+    def _activation(self) -> Callable[[Any], Any] | None:
+        """What makes probabilities of the learner's outputs; None: they are values."""
+        if isinstance(self.problem.loss, CrossEntropy):
+            return partial(jax.nn.softmax, axis=-1)
+        return jax.nn.sigmoid if self.encoder is not None and self.encoder.target.kind == "multi-label" else None
+
     def _outputs(self, adapted: Adapted, inputs: Any) -> Any:
         """What the learner predicts, as it sees targets, or as probabilities."""
         outputs = self.learner.predict(self.problem, adapted, inputs)
-        return jax.nn.softmax(outputs, axis=-1) if isinstance(self.problem.loss, CrossEntropy) else outputs
+        return outputs if self._activation is None else self._activation(outputs)
 
     def _decoded(self, outputs: Any) -> Any:
         """The same in the words of the target, on the host."""
         outputs = jax.tree.map(np.asarray, outputs)
-        return outputs if self.unit is None else self.unit.decoded(outputs)
+        return outputs if self.encoder is None or self.classes else self.encoder.target.unscaled(outputs)
 
 
 def _first_layout(problem: Problem, first: Batch) -> Layout:

@@ -9,21 +9,26 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from metaleader import learners, models, update
 from metaleader.buffer import Recency, Retention
 from metaleader.errors import UserError, listed
-from metaleader.learners import Learner
+from metaleader.learners import Learner, external
 from metaleader.online.description import described, differences
-from metaleader.problem import CrossEntropy, Problem, Score, accuracy, squared_error
+from metaleader.problem import (
+    CrossEntropy,
+    Problem,
+    Score,
+    accuracy,
+    label_accuracy,
+    sigmoid_cross_entropy,
+    squared_error,
+)
 from metaleader.streams.table import RootMeanSquare
-from metaleader.streams.target import Target
 
 CLASSES: Mapping[str, Any] = {
     kind.__name__: kind
@@ -33,60 +38,36 @@ CLASSES: Mapping[str, Any] = {
         *(update.GradientDescent, update.HeadFirst, update.Identity, update.InnerAdam, update.InnerMomentum),
         *(update.MetaSGD, update.OptimizerSteps, update.Proximal, update.Reptile, update.Ridge),
         *(models.MLP, models.ConvNet, models.PoseNet),
+        *external.SEARCHED,
         *(Recency, Retention, Problem, Score, CrossEntropy, RootMeanSquare),
     )
 }
-FUNCTIONS: Mapping[str, Any] = {function.__qualname__: function for function in (squared_error, accuracy.function)}
+FUNCTIONS: Mapping[str, Any] = {
+    function.__qualname__: function
+    for function in (squared_error, sigmoid_cross_entropy, accuracy.function, label_accuracy.function)
+}
 
 
-@dataclass(frozen=True)
-class Unit:
-    """How a target is told by the user: in its own unit, or by the names of its classes.
-
-    Attributes:
-        name: of the target.
-        classes: names, by label; none for a regression.
-        mean: of a regression's target, in its unit.
-        scale: its standard deviation; the learner sees `(y - mean) / scale`.
-    """
-
-    name: str
-    classes: tuple[str, ...] = ()
-    mean: float = 0.0
-    scale: float = 1.0
-
-    @classmethod
-    def of(cls, target: Target) -> Unit:
-        """That of the target of a table."""
-        return cls(target.name, target.classes, target.mean, target.scale)
-
-    def encoded(self, targets: Any) -> Any:
-        """Targets as the learner sees them: labels `(n,)`, or scaled float32 `(n, 1)`.
-
-        Raises:
-            UserError: one is the name of no class.
-        """
-        values = np.asarray(targets)
-        if not self.classes:
-            scaled = (values.astype(np.float64) - self.mean) / self.scale if values.dtype.kind in "biuf" else values
-            return scaled.reshape(len(scaled), 1) if scaled.ndim == 1 else scaled
-        if values.dtype.kind not in "UO":
-            return targets
-        labels = {name: label for label, name in enumerate(self.classes)}
-        if unknown := sorted({str(value) for value in values.reshape(-1)} - labels.keys()):
-            raise UserError(f"{self.name!r} has no class {listed(unknown)}: its classes are {listed(self.classes)}")
-        return np.array([labels[str(value)] for value in values.reshape(-1)], np.int32)
-
-    def decoded(self, outputs: Any) -> Any:
-        """Outputs of a regression in the target's unit; others as they are."""
-        return outputs if self.classes else np.asarray(outputs, np.float64) * self.scale + self.mean
-
-
-def settings(problem: Problem, learner: Learner, seed: int, window: int, unit: Unit | None) -> dict[str, Any]:
+def settings(problem: Problem, learner: Learner, seed: int, window: int) -> dict[str, Any]:
     """What determines what is learned, as plain JSON."""
-    told = {"problem": problem, "learner": learner, "seed": seed, "window": window, "unit": unit}
+    told = {"problem": problem, "learner": learner, "seed": seed, "window": window}
     told["x64"] = bool(jax.config.values["jax_enable_x64"])
     return {name: json.loads(json.dumps(described(value))) for name, value in told.items()}
+
+
+def current(folder: Path, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in a folder, as `settings` gives them now.
+
+    Raises:
+        UserError: an earlier version wrote them, and knew less than is needed now.
+    """
+    if stored.get("unit") is not None:
+        raise UserError(
+            f"{folder} was made by an earlier version of metaleader, which kept the unit of a table's target, but not "
+            "how its rows are encoded: make a new one by Live.create(folder, problem, learner, table=table), and learn "
+            "the rows again"
+        )
+    return {name: value for name, value in stored.items() if name != "unit"}
 
 
 def check_same(folder: Path, stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:

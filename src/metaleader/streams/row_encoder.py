@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float32, Shaped
 
 from metaleader.errors import UserError
+from metaleader.problem.batch import Batch
 from metaleader.streams import frames
 from metaleader.streams.encoding import Category, Encoding, Number
 from metaleader.streams.target import Target
@@ -55,6 +56,13 @@ class RowEncoder:
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, by label; none for a regression."""
         return self.target.classes
+
+    def example(self) -> Batch:
+        """An example of zeros, of the shapes and types that rows have once they are encoded."""
+        several = (len(self.classes),) if self.target.kind == "multi-label" else (1,)
+        labels = self.target.kind in ("binary", "multi-class")
+        targets = np.zeros(1, np.int32) if labels else np.zeros((1, *several), np.float32)
+        return Batch.of(np.zeros((1, len(self.features)), np.float32), targets)
 
     def encode(self, rows: Any) -> Float32[np.ndarray, "n features"]:
         """The inputs of rows. A category that was never met counts as a rare one, or as none.
