@@ -3,7 +3,9 @@
 from metaleader.assess.answer import Answer, Comparison, answer, in_words
 from metaleader.assess.candidates import Candidate, candidates
 from metaleader.assess.contest import END, Contest, Setup, contest, perform, setup
-from metaleader.assess.page import terminal_table, write
+from metaleader.assess.keeping import Kept, check, keep
+from metaleader.assess.page import kept_words, terminal_table, write
+from metaleader.assess.saved import Saved
 from metaleader.assess.stored import Stored, store
 
 __all__ = [
@@ -12,12 +14,17 @@ __all__ = [
     "Candidate",
     "Comparison",
     "Contest",
+    "Kept",
+    "Saved",
     "Setup",
     "Stored",
     "answer",
     "candidates",
+    "check",
     "contest",
     "in_words",
+    "keep",
+    "kept_words",
     "perform",
     "setup",
     "store",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -10,6 +11,7 @@ import numpy as np
 
 from metaleader.assess.contest import END, Contest
 from metaleader.assess.inference import FEWEST, FEWEST_IN_TIME, Ratio, Resampled, resampled
+from metaleader.assess.saved import Saved, saved
 
 NEAR = 1.5  # times the error of the best
 
@@ -42,6 +44,8 @@ class Answer:
             one of the two kinds competes.
         best_at: at each size, those that are not shown to be worse than the best of all.
         winner: the learner to keep: with the least geometric mean of errors over all sizes.
+        saved: the rows of a new task that it saves against the best learner of one task alone or, where it is that one
+            itself, against the second best of all; None where there is one size to judge at.
         tasks: how many were judged.
         needed: how many are needed to say something of others.
     """
@@ -51,6 +55,7 @@ class Answer:
     meta: tuple[Comparison, ...]
     best_at: tuple[tuple[str, ...], ...]
     winner: str
+    saved: Saved | None
     tasks: int
     needed: int
 
@@ -92,12 +97,17 @@ def answer(found: Contest) -> Answer:
         for at, (i, found_) in enumerate(zip(of_size, against, strict=True))
     )
     overall = int(np.argmin(means.logs.mean(axis=1)))
+    numbers = [size for size in found.setup.sizes if size != END]
+    rival = _leader(means, alone, len(numbers) - 1)
+    if rival == overall:
+        rival = min((i for i in everyone if i != overall), key=lambda i: means.logs[i].mean())
     return Answer(
         named(_group_against_group(means, across, alone)),
         wins,
         named(_group_against_group(means, meta, simple)) if meta and simple else (),
         best_at,
         names[overall],
+        saved(means, names, numbers, overall, rival),
         found.errors.shape[1],
         FEWEST if found.setup.tasks.shuffled else FEWEST_IN_TIME,
     )
@@ -213,7 +223,20 @@ def _best(given: Answer, title: dict[str, str]) -> str:
             others = [title[name] for name in able[1:]]
             more = f" and {len(others) - 2} more" if len(others) > 2 else ""
             parts.append(f"{said}, not told apart from {', '.join(others[:2])}{more}")
-    return f"Best of {len(title)}: {'; '.join(parts)}. To keep: {title[given.winner]}, which errs least over all sizes."
+    keep = f"To keep: {title[given.winner]}, which errs least over all sizes"
+    return f"Best of {len(title)}: {'; '.join(parts)}. {keep}{_saved(given.saved, title)}."
+
+
+def _saved(saves: Saved | None, title: dict[str, str]) -> str:
+    if saves is None:
+        return ""
+    rival = f"{title[saves.rival]} has {rows_of(saves.size)}"
+    if saves.needed >= saves.size:
+        return f"; with no fewer rows does it reach the error that {rival}"
+    return (
+        f"; {rows_of(math.ceil(saves.needed))} it has the error that {rival}, and so saves about {saves.rows:.2g} rows "
+        f"of a new task (95 % interval {saves.low:.2g} to {saves.high:.2g})"
+    )
 
 
 def _meta(given: Answer, title: dict[str, str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import math
+import pickle
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
@@ -20,7 +21,8 @@ from metaleader.assess.candidates import Candidate, candidates
 from metaleader.assess.stored import Stored
 from metaleader.errors import UserError, failure, unknown
 from metaleader.experiments.settings import replaced_in
-from metaleader.online import OnlineProtocol, play
+from metaleader.online import OnlineProtocol, Record, begin, resume
+from metaleader.online.protocol import peeked
 from metaleader.runs.workers import LocalWorkers, stop_if_asked
 from metaleader.streams.task import Task
 
@@ -153,6 +155,8 @@ class Played(NamedTuple):
         learning: seconds in learning.
         predicting: seconds in adapting and predicting.
         failed: why it ended early; empty if it did not.
+        judged: how often it adapted and predicted.
+        state_bytes: of what it has learned, its buffer included; 0 where it failed.
     """
 
     errors: Mapping[str, tuple[float, ...]]
@@ -160,6 +164,8 @@ class Played(NamedTuple):
     learning: float
     predicting: float
     failed: str = ""
+    judged: int = 0
+    state_bytes: int = 0
 
 
 def perform(job: Job, cores: int) -> Played:
@@ -178,16 +184,23 @@ def _play(given: Setup, job: Job) -> Played:
     if job.searching:
         tasks = itertools.islice(iter(tasks), min(given.tasks.first, SEARCHED))
     errors: dict[str, dict[int, float]] = {}
-    last, failed = None, ""
+    last: Record | None = None
+    failed, judged, state_bytes = "", 0, 0
     lower_is_better = not given.tasks.score.higher_is_better
     try:
         learner = with_settings(candidate.learner, job.settings)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # that it diverged is in the records
-            for last in play(candidate.problem, tasks, learner, given.protocol, job.seed):
-                stop_if_asked()
-                score = math.inf if last.score is None else last.score if lower_is_better else 1 - last.score
-                errors.setdefault(last.task, {})[last.datapoints] = score
+            first, tasks = peeked(tasks)
+            state = begin(candidate.problem, learner, first, job.seed)
+            for reached, record in resume(candidate.problem, tasks, learner, given.protocol, state):
+                state = reached
+                if record is not None:
+                    stop_if_asked()
+                    last = record
+                    score = math.inf if last.score is None else last.score if lower_is_better else 1 - last.score
+                    errors.setdefault(last.task, {})[last.datapoints] = score
+            judged, state_bytes = state.records, size_of(state.learner)
     except Exception as error:  # one learner's failure is its own result
         failed = failure(error)
     if last is None:
@@ -200,7 +213,15 @@ def _play(given: Setup, job: Job) -> Played:
         last.train_seconds,
         last.evaluation_seconds,
         failed,
+        judged,
+        state_bytes,
     )
+
+
+def size_of(state: Any) -> int:
+    """Bytes of a learner's state: of its arrays, and of other objects about as many as they take when written."""
+    leaves = jax.tree.leaves(state)
+    return sum(leaf.nbytes if isinstance(leaf, (np.ndarray, jax.Array)) else len(pickle.dumps(leaf)) for leaf in leaves)
 
 
 def _at(found: Mapping[int, float], sizes: Sequence[int]) -> tuple[float, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -15,6 +16,8 @@ from rich.table import Table as TerminalTable
 from metaleader.assess.answer import Answer, in_words
 from metaleader.assess.contest import Contest
 from metaleader.assess.figures import all_figures, by_task, error_name, size_names
+from metaleader.assess.keeping import Kept
+from metaleader.assess.keeping import in_words as kept_in_words
 from metaleader.files import write_json, write_text
 from metaleader.results import report
 from metaleader.results.formats import significant
@@ -22,7 +25,9 @@ from metaleader.results.formats import significant
 EXTREMES = 5  # tasks named at either end
 
 
-def write(found: Contest, answer: Answer, described: str, made: dict[str, str], out: Path) -> Path:
+def write(
+    found: Contest, answer: Answer, described: str, made: dict[str, str], out: Path, kept: Kept | None = None
+) -> Path:
     """Write `report.html`, which needs no other file, `report.md`, `figures/*` and `assess.json`; returns the first.
 
     Args:
@@ -31,6 +36,7 @@ def write(found: Contest, answer: Answer, described: str, made: dict[str, str], 
         described: the table, as it was understood.
         made: how this was made: command, versions, machine, seconds.
         out: the folder.
+        kept: the learner that was left in a folder; None: none was.
     """
     words = in_words(found, answer)
     folder = report.figures_folder(out)
@@ -41,6 +47,7 @@ def write(found: Contest, answer: Answer, described: str, made: dict[str, str], 
     headings, rows = error_rows(found, answer)
     costs = cost_rows(found)
     tasks = task_rows(found, answer)
+    keeping = kept_words(found, answer, kept)
     title = f"Does learning across tasks pay? {found.setup.tasks.about}"
     note = _note(found, answer)
     html = [
@@ -54,6 +61,9 @@ def write(found: Contest, answer: Answer, described: str, made: dict[str, str], 
         f'<div class="scroll">{report.text_table(*tasks)}</div>',
         "<h2>What it costs</h2>",
         f'<div class="scroll">{report.text_table(*costs)}</div>',
+        "<h2>The learner to keep</h2>",
+        *(f"<p>{escape(each)}</p>" for each in keeping),
+        *([f"<pre>{escape(kept.code)}</pre>"] if kept else []),
         f"<h2>What was understood of the table</h2><pre>{escape(described)}</pre>",
         "<h2>How this was made</h2><dl>",
         *(f"<dt>{escape(name)}</dt><dd><code>{escape(value)}</code></dd>" for name, value in made.items()),
@@ -66,11 +76,14 @@ def write(found: Contest, answer: Answer, described: str, made: dict[str, str], 
         *(f"![{name}](figures/{name}.png)\n\n{report.markdown(c)}\n" for name, (_, c) in pictures.items()),
         f"## Where the gain comes from\n\n{report.markdown_table(*tasks)}",
         f"## What it costs\n\n{report.markdown_table(*costs)}",
+        "## The learner to keep\n",
+        *(f"{report.markdown(each)}\n" for each in keeping),
+        *([f"```python\n{kept.code}\n```\n"] if kept else []),
         f"## What was understood of the table\n\n```\n{described}\n```\n",
         "## How this was made\n",
         *(f"- {name}: `{value}`" for name, value in made.items()),
     ]
-    write_json(out / "assess.json", as_json(found, answer, words, made))
+    write_json(out / "assess.json", as_json(found, answer, words, made, kept))
     page = out / "report.html"
     write_text(page, report.PAGE.substitute(title=escape(title), sections="\n".join(html)))
     write_text(page.with_suffix(".md"), "\n".join(text) + "\n")
@@ -102,7 +115,7 @@ def error_rows(found: Contest, answer: Answer) -> tuple[list[str], list[list[str
 
 
 def cost_rows(found: Contest) -> tuple[list[str], list[list[str]]]:
-    """Headings, and a row for each learner: seconds, gradients and what the search chose."""
+    """Headings, and a row for each learner: seconds, gradients, memory and what the search chose."""
     rows = []
     for name, candidate in found.setup.candidates.items():
         played = found.played[name]
@@ -114,12 +127,13 @@ def cost_rows(found: Contest) -> tuple[list[str], list[list[str]]]:
                 f"{sum(p.learning for p in played) / many:.1f}",
                 f"{sum(p.predicting for p in played) / many:.1f}",
                 report.readable(sum(p.gradients for p in played) // many) if played[0].gradients else "-",
+                f"{max(p.state_bytes for p in played) / 1e6:.2g}" if all(p.state_bytes for p in played) else "-",
                 str(found.trials[name]),
                 f"{found.searching[name]:.1f}",
                 settings or "its defaults",
             ]
         )
-    headings = ["learner", "learning, s", "predicting, s", "gradients", "trials", "search, s", "chosen"]
+    headings = ["learner", "learning, s", "predicting, s", "gradients", "state, MB", "trials", "search, s", "chosen"]
     return headings, rows
 
 
@@ -131,20 +145,25 @@ def task_rows(found: Contest, answer: Answer) -> tuple[list[str], list[list[str]
     return headings, [[name, significant(value, sign=True)] for name, value in shown]
 
 
-def as_json(found: Contest, answer: Answer, words: Sequence[str], made: dict[str, str]) -> dict[str, Any]:
+def as_json(
+    found: Contest, answer: Answer, words: Sequence[str], made: dict[str, str], kept: Kept | None = None
+) -> dict[str, Any]:
     """All numbers, so that others can compute with them; `null` where a learner's errors were not finite."""
     return {
         "answer": list(words),
         "winner": answer.winner,
+        "saved": answer.saved and {**dataclasses.asdict(answer.saved), "needed": _finite(answer.saved.needed)},
+        "kept": kept and {"learner": kept.name, "folder": str(kept.folder), "datapoints": kept.datapoints},
         "tasks": found.setup.judged,
         "sizes": size_names(found.setup.sizes),
         "learners": {
             name: {
                 "title": candidate.title,
                 "settings": dict(found.chosen[name]),
-                "errors": [[e if math.isfinite(e) else None for e in row] for row in found.errors[i].tolist()],
+                "errors": [[_finite(e) for e in row] for row in found.errors[i].tolist()],
                 "failed": [played.failed for played in found.played[name] if played.failed],
                 "seconds": round(sum(p.learning + p.predicting for p in found.played[name]), 3),
+                "state_bytes": max(p.state_bytes for p in found.played[name]),
             }
             for i, (name, candidate) in enumerate(found.setup.candidates.items())
         },
@@ -154,6 +173,21 @@ def as_json(found: Contest, answer: Answer, words: Sequence[str], made: dict[str
         },
         "made": made,
     }
+
+
+def kept_words(found: Contest, answer: Answer, kept: Kept | None) -> list[str]:
+    """What was kept, or how to keep it."""
+    if kept is not None:
+        folder = shlex.quote(str(kept.folder))
+        return [*kept_in_words(kept, found, answer), f"`metaleader serve {folder}` serves it; from Python:"]
+    title = found.setup.candidates[answer.winner].title
+    return [
+        f"With --keep DIR, the same command leaves {title}, with the settings found, in a folder in which it lives."
+    ]
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _note(found: Contest, answer: Answer) -> str:

@@ -6,6 +6,7 @@ import platform
 import re
 import shlex
 import tempfile
+import textwrap
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -68,6 +69,11 @@ class AssessOptions:
     """Processes, of one core each. None: as many as there are cores."""
     out: Path | None = None
     """Folder for the page. None: a new one under runs/."""
+    keep: Path | None = None
+    """New folder in which the learner to keep, which errs least, is left once it has learned all rows; metaleader.Live
+    opens it."""
+    keep_learner: str | None = None
+    """Keep another learner, of those that compete."""
 
 
 def main(arguments: list[str]) -> int:
@@ -82,16 +88,19 @@ def main(arguments: list[str]) -> int:
 
 def _perform(options: AssessOptions, arguments: list[str]) -> int:
     table = _table(options)
-    described = table.describe()
-    print(f"{described}\n")
+    print(f"{table.describe()}\n")
     if options.out is not None and (options.out / "assess.json").exists():
         raise UserError(f"{options.out} holds an assessment already: choose another folder with --out, or remove it")
     with tempfile.TemporaryDirectory() as scratch:
         tasks = assess.store(table, Path(scratch))
         given = assess.setup(tasks, options.sizes, options.trials, options.seeds, options.learner)
+        if options.keep is not None:
+            assess.check(table, given, options.keep, options.out, options.keep_learner)
+        elif options.keep_learner is not None:
+            raise UserError("--keep-learner says which learner to keep: say where with --keep")
         workers = slots(options.workers)
         with results_in(options.out, f"assess-{options.file.stem}", resume=False, among_others=True) as out:
-            return _assess(given, workers, described, out, arguments)
+            return _assess(given, workers, table, options, out, arguments)
 
 
 def _table(options: AssessOptions) -> Table:
@@ -123,25 +132,39 @@ def _as_options() -> Iterator[None]:
         raise UserError(re.sub(r"columns=\{'(.+?)': '(.+?)'\}", r"--column '\1=\2'", str(error))) from error
 
 
-def _assess(given: assess.Setup, workers: int, described: str, out: Path, arguments: Sequence[str]) -> int:
+def _assess(
+    given: assess.Setup, workers: int, table: Table, options: AssessOptions, out: Path, arguments: Sequence[str]
+) -> int:
     began = time.monotonic()
     with steps() as show:
         found = assess.contest(given, LocalWorkers(workers, 1, assess.perform), show)
-    answer = assess.answer(found)
+        answer = assess.answer(found)
+        judged = time.monotonic() - began
+        kept, unkept = None, None
+        if options.keep is not None:
+            try:
+                kept = assess.keep(table, found, options.keep_learner or answer.winner, options.keep, show)
+            except UserError as error:  # the page is still worth having
+                unkept = error
     processor = platform.processor() or platform.machine()
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
     made = {
         "command": shlex.join(["metaleader", "assess", *arguments]),
-        "time": f"{time.monotonic() - began:.0f} s",
+        "time": f"{judged:.0f} s",
         "versions": f"Python {platform.python_version()}, {versions}",
         "machine": f"{processor}, {platform.system()}, {workers} processes of one core each",
     }
-    page = assess.write(found, answer, described, made, out)
+    page = assess.write(found, answer, table.describe(), made, out, kept)
     Console().print(assess.terminal_table(found, answer))
     for text in assess.in_words(found, answer):
         print(f"\n{text}")
+    if kept is not None:
+        print("".join(f"\n{text}" for text in assess.kept_words(found, answer, kept)))
+        print(f"\n{textwrap.indent(kept.code, '    ', lambda _: True)}")
     print(f"\npage: {page}")
     for name, played in found.played.items():
         if failed := next((p.failed for p in played if p.failed), ""):
             say(f"{name}: {failed}; its errors are left out")
+    if unkept is not None:
+        raise UserError(f"the page is there, but no learner was kept: {unkept}") from unkept
     return 0

@@ -35,12 +35,13 @@ def values(name: str, given: Sequence[Any], kind: str) -> np.ndarray:
     absent = np.array([_is_missing(value) for value in given], bool)
     if kind == "labels":
         return label_sets(name, given, absent)
-    if absent.all():
-        return np.full(len(given), MISSING, object) if kind in ("categorical", "text") else np.full(len(given), np.nan)
-    base = base_of(name, given, absent)
     if kind in ("categorical", "text"):
-        out = np.isnan(numbers(name, given, absent)) if base == "numbers" else absent
-        return words(given, out)
+        for row in np.flatnonzero(~absent).tolist():
+            if _kind_of(given[row]) not in ("numbers", "words", "dates"):
+                raise UserError(
+                    f"column {name!r} must hold a word or a number in every row: row {row} holds {given[row]!r:.100}"
+                )
+        return words(given, absent)
     return (days if kind == "date" else numbers)(name, given, absent)
 
 
