@@ -88,9 +88,6 @@ def test_what_is_kept_lives_on(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert told["kept"] == {"learner": name, "folder": str(folder), "datapoints": 168}
     assert told["saved"]["winner"] == told["winner"]
     assert told["learners"][name]["state_bytes"] > 0
-    assert (
-        "Its state cannot be stored as plain data" in text
-    )  # of least squares, which were not fitted in the beginning
     (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     code += "\nprint(live.learner)"
     fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
@@ -106,6 +103,23 @@ def test_what_is_kept_lives_on(tmp_path: Path, capsys: pytest.CaptureFixture[str
         ids = [f"row {row}" for row in task.rows]
         assert live.learn_encoded(task.name.removeprefix("task="), again, ids).new == 0
         assert live.score().overall.datapoints == 168
+
+
+def test_a_learner_of_other_libraries_learns_anew_whenever_it_is_opened(tmp_path: Path) -> None:
+    table = ml.streams.from_table(people(tmp_path), group="task", target="y", held_out="none")
+    (tmp_path / "tasks").mkdir()
+    tasks = assess.store(table, tmp_path / "tasks")
+    found = assess.contest(assess.setup(tasks, (0,), trials=1, seeds=1, learners=("trees, pooled", "linear, per task")))
+    kept = assess.keep(table, found, "trees, pooled", tmp_path / "kept")
+    assert not kept.snapshot
+    assert "Its state cannot be stored as plain data" in assess.kept_words(found, assess.answer(found), kept)[2]
+    rows = {f"x{i}": [0.0, 1.0] for i in range(tables.INPUTS)} | {"city": ["Rome", "Oslo"]}
+    predicted = []
+    for _ in range(2):
+        with Live.open(tmp_path / "kept") as live:
+            live.wait()
+            predicted.append(live.predict("t3", rows))
+    np.testing.assert_array_equal(*predicted)
 
 
 @pytest.mark.usefixtures("blank_figures")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,19 +15,15 @@ import numpy as np
 from metaleader.assess.answer import Answer
 from metaleader.assess.contest import Contest, Setup, Show, with_settings
 from metaleader.errors import UserError, unknown, writing
-from metaleader.files import contents, sync_folder
-from metaleader.live import Live, Pace
+from metaleader.live.beginning import Portion, begun_with, check_new
 from metaleader.live.inputs import checked_key
 from metaleader.live.keeping import logs
-from metaleader.live.snapshot import Unsaveable
 from metaleader.problem import Batch
 from metaleader.processes import owned
 from metaleader.streams import Table
 from metaleader.streams.columns import Column
 from metaleader.streams.groups import Group
 from metaleader.streams.table import order_of
-
-AHEAD = 500  # portions that are stored before they are learned, at most
 
 
 @dataclass(frozen=True)
@@ -74,10 +67,7 @@ def check(table: Table, given: Setup, folder: Path, out: Path | None, learner: s
     logs()
     if learner is not None and learner not in given.learners:
         raise UserError(unknown("learner that competes", learner, given.learners))
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file: choose a new folder with --keep")
-    if contents(folder):
-        raise UserError(f"{folder} exists already, and is not empty: choose a new folder with --keep")
+    check_new(folder, "--keep")
     if out is not None and out.resolve() == folder.resolve():
         raise UserError(f"{folder} is the folder of the page as well: choose another one with --keep")
     for group in table.tasks:
@@ -106,26 +96,17 @@ def keep(table: Table, found: Contest, name: str, folder: Path, show: Show | Non
     """
     candidate, began = found.setup.candidates[name], time.monotonic()
     learner = with_settings(candidate.learner, found.chosen[name])
-    total, done = sum(len(group.rows) for group in table.tasks), 0
-    partial = folder.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        with Live.create(partial, candidate.problem, learner, table=table, pace=Pace(refresh=3600.0)) as live:
-            for number, (group, rows) in enumerate(_portions(table, found.setup.protocol.arrive_at)):
-                examples = Batch.of(*table.examples(rows))
-                live.learn_encoded(_key(table, group), examples, [f"row {row}" for row in rows])
-                done += len(rows)
-                if number % AHEAD == AHEAD - 1:
-                    live.wait()
-                if show is not None:
-                    show(f"keeping {name}", done, total)
-            live.wait()
-            snapshot = _saved(live)
-        with writing(folder):
-            os.replace(partial, folder)
-            sync_folder(folder.parent)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    total = sum(len(group.rows) for group in table.tasks)
+    portions = (
+        Portion(_key(table, group), Batch.of(*table.examples(rows)), [f"row {row}" for row in rows])
+        for group, rows in _portions(table, found.setup.protocol.arrive_at)
+    )
+
+    def learned(rows: int) -> None:
+        if show is not None:
+            show(f"keeping {name}", rows, total)
+
+    snapshot = begun_with(folder, candidate.problem, learner, portions, table=table, learned=learned)
     return Kept(name, folder, len(table.tasks), total, time.monotonic() - began, snapshot, code(table, folder))
 
 
@@ -180,14 +161,6 @@ def _portions(table: Table, sizes: tuple[int, ...]) -> Iterator[tuple[Group, np.
         for rows in before:
             yield group, rows
         yield group, last if test is None else np.concatenate([last, test])
-
-
-def _saved(live: Live) -> bool:
-    try:
-        live.save()
-    except Unsaveable:
-        return False
-    return True
 
 
 def _key(table: Table, group: Group) -> str:

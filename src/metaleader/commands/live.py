@@ -1,7 +1,8 @@
-"""`metaleader live check` and `metaleader live export`."""
+"""`metaleader live check`, `export` and `keep`."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,25 @@ class ExportOptions:
     """The folder to write, which must not exist."""
     task: str | None = None
     """The task; without one, what predicts a task before its first datapoint (zero-shot)."""
+
+
+@dataclass(frozen=True)
+class KeepOptions:
+    """Make a learner that lives of a run of `metaleader run` that has finished, by learning its stream again.
+
+    The run's folder is left as it is.
+    """
+
+    dir: tyro.conf.Positional[Path]
+    """The folder of the run, or of all runs."""
+    out: Path
+    """A new folder, for the learner."""
+    learner: str | None = None
+    """Which of the learners that ran. None: there is one."""
+    seed: int = 0
+    """Of which of its runs."""
+    data_dir: Path | None = None
+    """Folder with data sets, searched first."""
 
 
 def main(arguments: list[str]) -> int:
@@ -79,4 +99,20 @@ def _export(arguments: list[str]) -> int:
     return 0
 
 
-VERBS: Mapping[str, Callable[[list[str]], int]] = {"check": _check, "export": _export}
+def _keep(arguments: list[str]) -> int:
+    options = parse(KeepOptions, arguments, "metaleader live keep")
+    from metaleader.live import from_run, run_folder
+    from metaleader.runs.progress import steps
+
+    run = run_folder(options.dir, options.learner, options.seed)
+    with steps() as show:
+        kept = from_run(run, options.out, data_dir=options.data_dir, show=show)
+    print(f"{kept.folder}: {kept.datapoints} datapoints of {kept.tasks} tasks, learned as in {run}")
+    if not kept.snapshot:
+        print("its state cannot be stored as plain data: it is learned anew whenever the folder is opened")
+    folder = shlex.quote(str(kept.folder))
+    print(f"`metaleader serve {folder}` serves it; metaleader.Live.open({str(kept.folder)!r}) opens it")
+    return 0
+
+
+VERBS: Mapping[str, Callable[[list[str]], int]] = {"check": _check, "export": _export, "keep": _keep}

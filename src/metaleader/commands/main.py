@@ -28,6 +28,7 @@ USAGE = """usage: metaleader COMMAND ...
   theory             check the theorem and the regret bounds on convex streams; table, figures and a page
   live check DIR     verify the folder of a learner that lives: its log and its snapshots
   live export DIR    write what predicts a task to a folder, to be loaded by JAX without metaleader
+  live keep RUN      make a learner that lives of a run that has finished
 
 metaleader COMMAND --help tells more; metaleader run EXPERIMENT --help lists every setting."""
 

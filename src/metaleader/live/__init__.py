@@ -4,6 +4,21 @@ from metaleader.live.agent import Live, Predictor
 from metaleader.live.events import Acknowledged, Forgotten
 from metaleader.live.keeping import Checked, check
 from metaleader.live.prequential import Mean, Standing
+from metaleader.live.replay import Replayed, RunParts, from_run, run_folder
 from metaleader.live.worker import Pace
 
-__all__ = ["Acknowledged", "Checked", "Forgotten", "Live", "Mean", "Pace", "Predictor", "Standing", "check"]
+__all__ = [
+    "Acknowledged",
+    "Checked",
+    "Forgotten",
+    "Live",
+    "Mean",
+    "Pace",
+    "Predictor",
+    "Replayed",
+    "RunParts",
+    "Standing",
+    "check",
+    "from_run",
+    "run_folder",
+]

@@ -14,10 +14,11 @@ from typing import Any
 
 import jax
 
-from metaleader import learners, models, update
+from metaleader import learners, models, streams, update
 from metaleader.buffer import Recency, Retention
 from metaleader.errors import UserError, listed
 from metaleader.learners import Learner, external
+from metaleader.online import OnlineProtocol
 from metaleader.online.description import described, differences
 from metaleader.problem import (
     CrossEntropy,
@@ -39,6 +40,8 @@ CLASSES: Mapping[str, Any] = {
         *(update.MetaSGD, update.OptimizerSteps, update.Proximal, update.Reptile, update.Ridge),
         *(models.MLP, models.ConvNet, models.PoseNet),
         *external.SEARCHED,
+        *(streams.ColouredDigits, streams.ColouredMnist, streams.FiveWayCifar100, streams.Pose),
+        *(streams.RainbowDigits, streams.RainbowMnist, streams.Sinusoid, OnlineProtocol),
         *(Recency, Retention, Problem, Score, CrossEntropy, RootMeanSquare),
     )
 }
