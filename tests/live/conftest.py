@@ -30,12 +30,9 @@ def as_user() -> tuple[str | None, list[str]]:
 
     known = {entry.pw_name for entry in pwd.getpwall()}
     user = next((user for user in USERS if user in known), None)
-    return user, [] if user is None else [
-        "setpriv",
-        f"--reuid={user}",
-        f"--regid={pwd.getpwnam(user).pw_gid}",
-        "--clear-groups",
-    ]
+    if user is None:
+        return None, []
+    return user, ["setpriv", f"--reuid={user}", f"--regid={pwd.getpwnam(user).pw_gid}", "--clear-groups"]
 
 
 @pytest.fixture(scope="session")
