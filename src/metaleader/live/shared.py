@@ -174,13 +174,13 @@ class Rows:
     def names(self) -> list[str]:
         """As `Shelf.names`: numbers."""
         asked = sa.select(SNAPSHOTS.c.number).order_by(SNAPSHOTS.c.number.desc())
-        with self.store.refusals(), self.store.home.once.connect() as connection:
+        with self.store.refusals(writes=False), self.store.home.once.connect() as connection:
             return [f"snapshot {number}" for number in connection.execute(asked).scalars()]
 
     def read(self, name: str) -> bytes | None:
         """As `Shelf.read`."""
         asked = sa.select(CHUNKS.c.data).where(CHUNKS.c.snapshot == _number(name)).order_by(CHUNKS.c.place)
-        with self.store.refusals(), self.store.home.once.connect() as connection:
+        with self.store.refusals(writes=False), self.store.home.once.connect() as connection:
             return b"".join(connection.execute(asked).scalars()) or None
 
     def tidy(self, keep: int) -> None:
@@ -198,14 +198,14 @@ class Rows:
 
     def mark(self) -> Hashable:
         """As `Shelf.mark`."""
-        with self.store.refusals(), self.store.home.once.connect() as connection:
+        with self.store.refusals(writes=False), self.store.home.once.connect() as connection:
             return connection.execute(sa.select(sa.func.max(SNAPSHOTS.c.number))).scalar()
 
 
 def learned_by(store: Store) -> str | None:
     """Which process learns; None: there is none."""
     asked = sa.select(OWNER.c.owner).where(OWNER.c.token.is_not(None), OWNER.c.expires > _NOW)
-    with store.refusals(), store.home.once.connect() as connection:
+    with store.refusals(writes=False), store.home.once.connect() as connection:
         return connection.execute(asked).scalar()
 
 

@@ -84,7 +84,7 @@ class Store:
             UserError: there is none, or one of another version.
         """
         with cls(home)._closed_unless_whole() as store:
-            with store.refusals():
+            with store.refusals(writes=False):
                 there = home.exists()
             if not there:
                 raise UserError(f"{home.name} holds no learner: make one by Live.create")
@@ -106,7 +106,7 @@ class Store:
 
     def about(self, name: str) -> Any:
         """A setting, as plain JSON; None: it was not set."""
-        with self.refusals(), self.home.once.connect() as connection:
+        with self.refusals(writes=False), self.home.once.connect() as connection:
             found = connection.execute(sa.select(ABOUT.c.value).where(ABOUT.c.name == name)).scalar()
         return None if found is None else json.loads(found)
 
@@ -278,7 +278,7 @@ class Store:
         Raises:
             WriteError: the database does not answer.
         """
-        with self.refusals():
+        with self.refusals(writes=False):
             with self.home.once.connect() as connection:
                 behind = connection.execute(_END).scalar_one() > self._index.last
             if behind:
@@ -305,7 +305,7 @@ class Store:
             DATAPOINTS.c.sequence > self._index.since(task, until),
             DATAPOINTS.c.sequence <= until,
         )
-        with self.refusals(), self.home.once.connect() as connection:
+        with self.refusals(writes=False), self.home.once.connect() as connection:
             return list(connection.execute(asked.order_by(DATAPOINTS.c.sequence)).scalars())
 
     def events(self, after: int, until: int | None = None) -> Iterator[Event]:
@@ -321,7 +321,7 @@ class Store:
         column = DATAPOINTS.c
         asked = sa.select(column.sequence, column.first, column.size, column.task, column.data)
         asked = asked.order_by(column.sequence)
-        with self.refusals(), self.home.reading.connect() as connection:
+        with self.refusals(writes=False), self.home.reading.connect() as connection:
             within = (column.sequence > after) & (column.sequence <= until)
             rows = list(connection.execute(asked.where(within).limit(AT_ONCE)))
             full = len(rows) == AT_ONCE
@@ -348,7 +348,7 @@ class Store:
         return self._count(FORGOTTEN.c.stage != LOGGED)
 
     def _count(self, which: sa.ColumnElement[bool]) -> bool:
-        with self.refusals(), self.home.once.connect() as connection:
+        with self.refusals(writes=False), self.home.once.connect() as connection:
             return bool(connection.execute(sa.select(sa.func.count()).select_from(FORGOTTEN).where(which)).scalar())
 
     def is_forgotten(self, group: Group, until: int) -> bool:
@@ -371,7 +371,7 @@ class Store:
     def datapoints(self) -> Iterator[Stored]:
         """All datapoints in the log, in order, also those of tasks that are forgotten but not yet deleted."""
         rows = sa.select(DATAPOINTS).order_by(DATAPOINTS.c.sequence)
-        with self.refusals(), self.home.reading.connect() as connection:
+        with self.refusals(writes=False), self.home.reading.connect() as connection:
             for row in connection.execute(rows).yield_per(AT_ONCE):
                 task = json.loads(row.task)
                 counts = row.sequence > self._index.since(task)
@@ -400,7 +400,7 @@ class Store:
             return self._index
 
     def _read_tasks(self) -> None:
-        with self.refusals(), self.home.reading.connect() as connection, self._indexing:
+        with self.refusals(writes=False), self.home.reading.connect() as connection, self._indexing:
             self._index = self._read(connection)
 
     def _read(self, connection: sa.Connection) -> Index:
@@ -418,7 +418,7 @@ class Store:
         return index
 
     @contextmanager
-    def refusals(self) -> Iterator[None]:
+    def refusals(self, writes: bool = True) -> Iterator[None]:
         """Turn what the database or the file system refuses into one line.
 
         Raises:
@@ -431,4 +431,6 @@ class Store:
             yield
         except (sa.exc.DBAPIError, sqlite3.Error) as error:
             why = " ".join(str(getattr(error, "orig", None) or error).split())
+            if not writes:
+                raise WriteError(f"cannot read {self.home.log}: {why}") from error
             raise WriteError(f"cannot write to {self.home.log}: {why}; {self.home.remedy}") from error

@@ -224,13 +224,13 @@ class Worker:
     def _work(self) -> None:
         events: Iterator[Event] = iter(())
         while True:
+            if self._lease is not None:
+                self._lease.check()
             with self._change:
                 self._change.wait_for(lambda: self._closing or self._requests or self._behind, self._until_due())
                 if self._closing:
                     return
                 request = self._requests.popleft() if self._requests else None
-            if self._lease is not None:
-                self._lease.check()
             try:
                 if request is not None:
                     self._perform(*request)
