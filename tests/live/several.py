@@ -27,7 +27,7 @@ def learn(url: str) -> None:
         try:
             while True:
                 live.save()
-                time.sleep(0.02)
+                time.sleep(0.2)
         except UserError as error:
             print(f"ended: {error}", flush=True)
             time.sleep(60)

@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 import metaleader as ml
 from metaleader import UserError
+from metaleader.errors import WriteError
 from metaleader.live import Live, Pace, check, snapshot
 from metaleader.live.follower import Follower
 from metaleader.live.postgres import Schema
@@ -222,6 +223,39 @@ def test_a_clock_of_this_process_that_steps_changes_nothing(url: str, monkeypatc
         assert leaves(live) == as_bytes(plainly(written(live))[0])
         with pytest.raises(UserError, match="is learned by"):
             Live.open(url)
+
+
+def test_who_stops_amid_a_transaction_holds_up_others_for_a_moment_alone(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metaleader.live.postgres.STOPPED", "300ms")
+    store = Store.create(Schema(url), {})
+    other = Store.open(Schema(url))
+    appended = []
+
+    def stop() -> None:
+        with other.refusals(), other.home.writing.begin() as connection:
+            other.home.lock(connection)
+            appended.append(store.append("a", ["1"], [b"x"]))  # once it holds the lock no longer
+
+    with pytest.raises(WriteError, match="cannot write to postgresql"):
+        stop()
+    assert appended == [(1, 1)]
+    assert other.append("a", ["2"], [b"y"]) == (1, 2)
+    for each in (store, other):
+        each.close()
+
+
+def test_what_is_acknowledged_is_on_the_disk_whatever_the_server_is_set_to(url: str) -> None:
+    store = Store.create(Schema(url), {})
+    with store.home.writing.connect() as connection:
+        assert connection.exec_driver_sql("SHOW fsync").scalar() == "on"
+        for before, within in (("off", "on"), ("on", "on"), ("remote_apply", "remote_apply")):
+            connection.exec_driver_sql(f"SET SESSION synchronous_commit = {before}")
+            connection.commit()
+            assert connection.exec_driver_sql("SHOW synchronous_commit").scalar() == within
+            connection.rollback()
+    store.close()
 
 
 def ended(call: Callable[[], Any], seconds: float) -> str:

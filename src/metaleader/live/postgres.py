@@ -22,6 +22,7 @@ LEARNER = "learner"  # of the URL's query: the name of the learner, and of its s
 DEFAULT = "metaleader"
 NAME = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 AT_ONCE = 256  # rows copied together
+STOPPED = "5s"  # after which the database ends the transaction of a process that stopped amid it, and holds a lock
 
 
 class Schema:
@@ -49,12 +50,13 @@ class Schema:
         address, self.schema = parsed(url)
         imported("psycopg", "postgres", "a PostgreSQL database")
         self.name = self.log = shown(url)
-        engine = sa.create_engine(address, pool_size=16, max_overflow=-1, pool_pre_ping=True)
-        self.writing = engine.execution_options(
-            schema_translate_map={None: self.schema}, isolation_level="READ COMMITTED"
+        engine = sa.create_engine(address, pool_size=16, max_overflow=-1, pool_pre_ping=True).execution_options(
+            schema_translate_map={None: self.schema}
         )
-        self.once = self.writing.execution_options(isolation_level="AUTOCOMMIT")
-        self.reading = self.writing.execution_options(isolation_level="REPEATABLE READ")
+        self.once = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self.reading = engine.execution_options(isolation_level="REPEATABLE READ")
+        self.writing = engine.execution_options(isolation_level="READ COMMITTED")
+        sa.event.listen(self.writing, "begin", _begin)
 
     def exists(self) -> bool:
         """Whether there is a log, and complete: its settings are written together with its tables."""
@@ -70,14 +72,8 @@ class Schema:
         """Nothing is left to do once the transaction that made the tables has ended."""
 
     def lock(self, connection: sa.Connection) -> None:
-        """Be the only one who gives numbers, until the transaction ends; which is then on the disk.
-
-        A server may be set to acknowledge what is not yet on its disk (`synchronous_commit = off`).
-        """
-        told = sa.func.current_setting("synchronous_commit")
-        level = sa.case((told == "off", "on"), else_=told)
-        row = sa.select(sa.func.set_config("synchronous_commit", level, True)).where(ABOUT.c.name == "version")
-        connection.execute(row.with_for_update())
+        """Be the only one who gives numbers, until the transaction ends."""
+        connection.execute(sa.select(ABOUT.c.name).where(ABOUT.c.name == "version").with_for_update())
 
     def wipe(self) -> None:
         """Rows that are deleted are out of reach; when their bytes are written over is the database's affair."""
@@ -103,6 +99,14 @@ class Schema:
     def damage(self) -> list[str]:
         """Nothing: the files are the database's affair."""
         return []
+
+
+def _begin(connection: sa.Connection) -> None:
+    """Settings of a transaction that writes; of the transaction alone, as poolers give connections to others."""
+    sync, idle = "synchronous_commit", "idle_in_transaction_session_timeout"
+    told = sa.func.current_setting(sync)
+    level = sa.case((told == "off", "on"), else_=told)  # else it is acknowledged before it is on the disk
+    connection.execute(sa.select(sa.func.set_config(sync, level, True), sa.func.set_config(idle, STOPPED, True)))
 
 
 def is_url(place: str | Path) -> bool:

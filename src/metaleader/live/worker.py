@@ -234,12 +234,12 @@ class Worker:
             try:
                 if request is not None:
                     self._perform(*request)
-                elif self._behind:
+                if self._behind:  # however many requests there are
                     if (event := next(events, None)) is None:
                         events = self._course.store.events(self.progress.sequence)
                         event = next(events)
                     self._learn(event)
-                else:
+                elif request is None:
                     self._course.store.refresh()
             except WriteError as error:  # the database did not answer; nothing was learned of the event
                 _log.warning("%s", error)
