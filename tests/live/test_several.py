@@ -62,8 +62,18 @@ def learned(live: Live) -> list[bytes]:
     return as_bytes(live._worker.progress.state)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-def test_another_process_takes_over_and_all_predict_the_same(how: signal.Signals, url: str) -> None:
+CASES = [("url", signal.SIGKILL), ("url", signal.SIGSTOP), ("tmp_path", signal.SIGKILL)]
+
+
+@pytest.mark.parametrize(
+    ("fixture", "how"),
+    [CASES[0], *(pytest.param(*case, marks=pytest.mark.slow) for case in CASES[1:])],
+    ids=["killed", "stopped", "killed-folder"],
+)
+def test_another_process_takes_over_and_all_predict_the_same(
+    fixture: str, how: signal.Signals, request: pytest.FixtureRequest
+) -> None:
+    url = str(request.getfixturevalue(fixture))  # or the path of a folder
     Live.create(url, PROBLEM, LEARNER, example=example()).close()
     with ExitStack() as stack:
         live = stack.enter_context(Live.follow(url, pace=PACE))

@@ -18,9 +18,10 @@ import pytest
 from metaleader import UserError
 from metaleader.errors import WriteError
 from metaleader.live.events import Forgetting, Group
+from metaleader.live.log import Home
 from metaleader.live.postgres import Schema
 from metaleader.live.sqlite import File
-from metaleader.live.store import Home, Store
+from metaleader.live.store import Store
 
 
 def home(where: Path | str) -> Home:
@@ -102,7 +103,7 @@ def test_one_refused_does_not_harm_those_it_shares_a_transaction_with(store: Sto
 
 
 def test_events_come_in_order_whatever_the_sizes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metaleader.live.store.AT_ONCE", 4)
+    monkeypatch.setattr("metaleader.live.log.AT_ONCE", 4)
     chance, expected, k = random.Random(0), list[Any](), 0
     held = 0
     for i in range(40):

@@ -102,11 +102,7 @@ class Worker:
             UserError: it ended by an error.
         """
         if self._failure is not None:
-            raise UserError(
-                f"learning ended by an error after event {self.progress.sequence} of the log: "
-                f"{' '.join(str(self._failure).split()) or type(self._failure).__name__}. All datapoints are still "
-                "there; predictions are made from what was learned before. Repair the cause, then open the folder again"
-            ) from self._failure
+            raise self._failed() from self._failure
         if self._ended:
             raise UserError("the learner is closed: open it by Live.open")
 
@@ -217,9 +213,17 @@ class Worker:
         with self._change:
             self._ended = True
             for _, future in self._requests:
-                future.set_exception(UserError("learning ended before this was done: open the folder again"))
+                closed = UserError("the learner was closed before this was done: open it again")
+                future.set_exception(closed if self._failure is None else self._failed())
             self._requests.clear()
             self._change.notify_all()
+
+    def _failed(self) -> UserError:
+        return UserError(
+            f"learning ended by an error after event {self.progress.sequence} of the log: "
+            f"{' '.join(str(self._failure).split()) or type(self._failure).__name__}. All datapoints are still there; "
+            "predictions are made from what was learned before. Repair the cause, then open it again"
+        )
 
     def _work(self) -> None:
         events: Iterator[Event] = iter(())
