@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -187,11 +188,14 @@ def test_a_lease_is_kept_while_it_is_renewed_and_who_lost_it_writes_nothing(url:
     first.take(0)
     with pytest.raises(UserError, match="is learned by process"):
         second.take(1.2)  # three times as long as it lasts
-    with first.held() as connection:  # for longer than that: nobody can take it
-        time.sleep(0.6)
-        connection.execute(text("SELECT 1"))
-    with pytest.raises(UserError, match="is learned by process"):
-        second.take(0)
+    with ThreadPoolExecutor(1) as pool:
+        with first.held() as connection:  # for longer than that: nobody can take it
+            time.sleep(0.6)
+            taking = pool.submit(second.take, 0)
+            assert store.append("a", ["1"], [b"x"]).new == 1  # which waits for neither
+            connection.execute(text("SELECT 1"))
+        with pytest.raises(UserError, match="is learned by process"):
+            taking.result()
     first._over.set()  # it is not renewed any more
     second.take(5)
     with (

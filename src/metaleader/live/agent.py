@@ -499,7 +499,7 @@ class Live:
         else:
             worker = Follower(course, shelf, partial(self.place.learned_by, self._store), self._pace)
         worker.start()
-        self._worker, self._layout = worker, course.layout
+        self._layout, self._worker = course.layout, worker  # who finds the one finds the other
 
     def _encoded(self, x: Examples, y: Examples) -> Batch:
         """Datapoints as the learner sees them.

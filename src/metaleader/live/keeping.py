@@ -83,14 +83,14 @@ def newest(course: Course, shelf: Shelf) -> Progress:
             damaged = True
             shelf.remove(name)
             warnings.warn(
-                f"{damage}; going on from what was saved before, and from the log", RuntimeWarning, stacklevel=4
+                f"{damage}; going on from what was saved before, and from the log", RuntimeWarning, stacklevel=6
             )
     if damaged and course.store.incomplete:
         warnings.warn(
             f"{course.store.home.name}: no sound snapshot is left, and the log lacks what was forgotten: the weights "
             "will be those of a learner that never saw it",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=6,
         )
     return begun
 

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from metaleader.errors import UserError, imported
 from metaleader.files import sync
 from metaleader.live.sqlite import File
-from metaleader.live.tables import ABOUT, DATAPOINTS, FORGOTTEN, LOG, SHARED
+from metaleader.live.tables import ABOUT, DATAPOINTS, FORGOTTEN, LOG, OWNER, SHARED
 
 LEARNER = "learner"  # of the URL's query: the name of the learner, and of its schema
 DEFAULT = "metaleader"
@@ -67,6 +67,10 @@ class Schema:
         """Make the schema, unless somebody who may has made it."""
         if not sa.inspect(connection).has_schema(self.schema):
             connection.execute(sa.schema.CreateSchema(self.schema))
+
+    def fill(self, connection: sa.Connection) -> None:
+        """Once the tables are made: nobody learns."""
+        connection.execute(OWNER.insert().values(number=0))
 
     def made(self) -> None:
         """Nothing is left to do once the transaction that made the tables has ended."""

@@ -60,12 +60,21 @@ class Lease:
             UserError: another process has it for longer than `wait` seconds; says which.
         """
         until = time.monotonic() + wait
-        while (owner := self._taken()) is not None:
-            if time.monotonic() >= until:
-                raise UserError(
-                    f"{self.store.home.name} is learned by {owner}: follow it by Live.follow, or give a number of "
-                    "seconds to wait until that ends"
-                )
+        while True:
+            over = time.monotonic() >= until
+            try:
+                owner = self._taken()
+            except WriteError:  # who stands by waits for the database, too
+                if over:
+                    raise
+            else:
+                if owner is None:
+                    break
+                if over:
+                    raise UserError(
+                        f"{self.store.home.name} is learned by {owner}: follow it by Live.follow, or give a number of "
+                        "seconds to wait until that ends"
+                    )
             time.sleep(min(PATIENCE, max(until - time.monotonic(), 0)))
         self._thread.start()
 
@@ -119,18 +128,13 @@ class Lease:
             raise self.lost
 
     def _taken(self) -> str | None:
-        """Take it; who has it, if somebody has."""
+        """Take it, if it is free; who has it, if it is not."""
+        free = OWNER.c.token.is_(None) | (OWNER.c.expires <= _NOW)
+        own = {"number": OWNER.c.number + 1, "token": self.token, "owner": _this_process()}
         with self.store.refusals(), self.store.home.writing.begin() as connection:
-            self.store.home.lock(connection)  # there may be no row yet
-            row = connection.execute(
-                sa.select(OWNER, (OWNER.c.expires > _NOW).label("lasts")).with_for_update()
-            ).first()
-            if row is not None and row.token is not None and row.lasts:
-                return str(row.owner)
-            connection.execute(OWNER.delete())
-            own = {"number": 1 if row is None else row.number + 1, "token": self.token, "owner": _this_process()}
-            connection.execute(OWNER.insert().values(**own, expires=_NOW + self.seconds))
-        return None
+            taken = connection.execute(OWNER.update().where(free).values(**own, expires=_NOW + self.seconds)).rowcount
+            owner = connection.execute(sa.select(OWNER.c.owner)).scalar()
+        return None if taken else owner or "another process"
 
     def _run(self) -> None:
         while not self._over.wait(self.seconds / OFTEN):

@@ -63,6 +63,9 @@ class File:
     def prepare(self, _: sa.Connection) -> None:
         """Nothing has to be there before the tables are made."""
 
+    def fill(self, _: sa.Connection) -> None:
+        """Nothing more has to be in the tables."""
+
     def made(self) -> None:
         """Once the tables are made: the file is in its folder after a power cut as well."""
         sync_folder(self.path.parent)

@@ -52,6 +52,7 @@ class Store(Log):
                         home.prepare(connection)
                         METADATA.create_all(connection, tables=home.tables)
                         connection.execute(ABOUT.insert(), rows)
+                        home.fill(connection)
                 except sa.exc.DBAPIError:
                     if not home.exists():  # else another process made it meanwhile
                         raise
@@ -230,7 +231,7 @@ class Store(Log):
             WriteError: the file system refuses, or other processes that read the log do not end.
         """
         with self._writing, self.refusals():
-            due = {sequence: task for sequence, task in self._index.deleting.items() if sequence <= until}
+            due = {sequence: task for sequence, task in list(self._index.deleting.items()) if sequence <= until}
             with self.home.writing.begin() as connection:
                 allowed(connection)
                 for sequence, task in due.items():

@@ -44,7 +44,7 @@ CLEANED = "cleaned"  # not even these
 OWNER = sa.Table(
     "owner",
     METADATA,
-    sa.Column("number", _LARGE, primary_key=True, autoincrement=False),  # how often it was taken; one row at a time
+    sa.Column("number", _LARGE, primary_key=True, autoincrement=False),  # how often it was taken; there is one row
     sa.Column("token", sa.Text),  # known to the owner alone; none: there is no owner
     sa.Column("owner", sa.Text),
     sa.Column("expires", sa.Double),  # in seconds since 1970, by the clock of the database
