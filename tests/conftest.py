@@ -33,6 +33,7 @@ import hypothesis
 import jax
 import pytest
 
+pytest_plugins = ["postgresql"]
 hypothesis.settings.register_profile("default", deadline=None, max_examples=20)
 hypothesis.settings.load_profile("default")
 

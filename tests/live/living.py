@@ -65,6 +65,12 @@ def groups(rows: Sequence[Row]) -> list[tuple[str, ml.Batch]]:
     return [(task, ml.Batch.of(values[:, :1], values[:, 1:])) for task, values in arrays]
 
 
+def written(live: Live) -> list[tuple[str, ml.Batch]]:
+    """What is in the log of a learner, as it is observed."""
+    rows = live._store.datapoints()
+    return groups([(row.sequence, row.first, f'"{row.task}"', row.id, row.data) for row in rows])
+
+
 def plainly(steps: Sequence[tuple[str, ml.Batch]], learner: Any = LEARNER, seed: int = 0) -> tuple[Any, list[float]]:
     """The state after these steps, and the squared error of each datapoint before it was learned, by a plain loop."""
     state = learner.init(PROBLEM, jax.random.key(seed), example())

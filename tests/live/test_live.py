@@ -7,6 +7,7 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import polars as pl
 import pytest
 from living import EAGER, LEARNER, PROBLEM, Counts, as_bytes, example, groups, leaves, log, plainly, points, told
+from test_store import small_files
 
 import metaleader as ml
 from metaleader import UserError
@@ -187,8 +189,8 @@ def test_a_damaged_snapshot_gives_way_to_the_one_before_and_the_log(damage: str,
     if damage == "of another state":
         from metaleader.live import snapshot
 
-        found = snapshot.read(newest(folder))
-        snapshot.write(folder / "snapshots", found._replace(leaves=found.leaves[1:]))
+        found = snapshot.unpacked(content, "it")
+        newest(folder).write_bytes(snapshot.packed(found._replace(leaves=found.leaves[1:])))
     elif damage == "a bit":
         middle = len(content) // 2
         newest(folder).write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
@@ -274,7 +276,7 @@ def test_forgetting_leaves_the_weights_and_all_other_datapoints(live: Live) -> N
     assert live.tasks() == {"t0": 8, "t2": 8, "t1": 4}
 
 
-@pytest.mark.parametrize("step", ["snapshot.write", "snapshot.tidy", "store.Store.delete", "store.Store._wipe"])
+@pytest.mark.parametrize("step", ["shelf.Files.write", "shelf.Files.tidy", "store.Store.delete", "store.Store._wipe"])
 def test_forgetting_that_was_cut_short_is_finished_when_opened_again(
     step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -286,7 +288,7 @@ def test_forgetting_that_was_cut_short_is_finished_when_opened_again(
         expected, score = leaves(whole), whole.score()
 
     def refused(*_: Any) -> None:
-        raise WriteError("the disk is full") if "Store" in step else OSError(28, "the disk is full")
+        raise WriteError("the disk is full")
 
     folder = tmp_path / "live"
     with Live.create(folder, PROBLEM, LEARNER, pace=EAGER) as live:
@@ -312,6 +314,28 @@ def test_forgetting_that_was_cut_short_is_finished_when_opened_again(
         assert leaves(live) == expected
         assert live.score() == score
         assert live.tasks() == {"t0": 6, "t1": 2, "t2": 6}
+
+
+def test_a_disk_that_is_full_for_a_while_loses_nothing_and_learns_the_same(tmp_path: Path) -> None:
+    x, y = points(3, 1000)
+    with Live.create(tmp_path / "live", PROBLEM, LEARNER, example=example(), pace=Pace(snapshot=0.01)) as live:
+        acknowledged = 0
+
+        def learn() -> int:
+            return live.learn("a", x, y, ids=[f"{acknowledged}-{j}" for j in range(1000)]).new
+
+        with small_files(500_000):
+            with suppress(WriteError):
+                while acknowledged < 1000 and learn():
+                    acknowledged += 1
+            with pytest.raises(WriteError, match="make room on the disk"):
+                learn()
+            assert np.isfinite(live.predict("a", x[:3])).all()
+        assert live.tasks() == {"a": 1000 * acknowledged}
+        assert learn() == 1000
+        live.wait()
+        assert leaves(live) == as_bytes(plainly(groups(log(live.folder)))[0])
+    assert check(tmp_path / "live").faults == ()
 
 
 class Waits:
@@ -573,8 +597,8 @@ def test_structured_inputs(tmp_path: Path) -> None:
 
 
 def test_without_sqlalchemy_it_is_said_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("store", "tables"):
-        monkeypatch.delitem(sys.modules, f"metaleader.live.{name}")
+    for name in ("log", "place", "postgres", "shared", "sqlite", "store", "tables"):
+        monkeypatch.delitem(sys.modules, f"metaleader.live.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "sqlalchemy", None)
     with pytest.raises(UserError, match=r"SQLAlchemy is not installed: pip install 'metaleader\[serve\]'"):
         Live.create(tmp_path / "live", PROBLEM, LEARNER)

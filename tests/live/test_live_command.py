@@ -37,3 +37,13 @@ def test_what_cannot_be_verified_is_said(tmp_path: Path, capsys: pytest.CaptureF
     ):
         assert call("live", *arguments) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_database_is_verified_and_its_password_is_not_told(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    url = url.replace("live@", "live:secret@")
+    with Live.create(url, PROBLEM, LEARNER, pace=EAGER) as live:
+        told(live, range(3))
+    assert call("live", "check", url) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("postgresql+psycopg://live:***@/postgres?")
+    assert said.endswith(": 6 datapoints of 3 tasks, 1 sound snapshots, no faults\n")

@@ -15,7 +15,7 @@ from child import steps
 from living import EAGER, LEARNER, PROBLEM, as_bytes, example, groups, leaves, log, plainly
 
 from metaleader.live import Live, check
-from metaleader.live.tables import is_log
+from metaleader.live.sqlite import is_log
 
 CHILD = [sys.executable, str(Path(__file__).with_name("child.py"))]
 

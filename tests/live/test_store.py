@@ -18,12 +18,23 @@ import pytest
 from metaleader import UserError
 from metaleader.errors import WriteError
 from metaleader.live.events import Forgetting, Group
+from metaleader.live.log import Home
+from metaleader.live.postgres import Schema
+from metaleader.live.sqlite import File
 from metaleader.live.store import Store
 
 
+def home(where: Path | str) -> Home:
+    """A log that a process has open, in a file or in a database."""
+    if isinstance(where, str):
+        return Schema(where)
+    where.mkdir(exist_ok=True)
+    return File(where / "log.sqlite")
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store.create(tmp_path / "log.sqlite", {})
+def store(where: Path | str) -> Iterator[Store]:
+    store = Store.create(home(where), {})
     yield store
     store.close()
 
@@ -82,7 +93,7 @@ def test_one_refused_does_not_harm_those_it_shares_a_transaction_with(store: Sto
     store.append("a", ["1"], [b"x"])
     with store._writing, ThreadPoolExecutor(3) as pool:
         calls = [pool.submit(store.append, "a", [name], [row]) for name, row in (("2", b"y"), ("1", b"X"), ("3", b"z"))]
-        while len(store._queue) < 3:
+        while len(store._commits.queue) < 3:
             time.sleep(0.001)
         store._writing.release()
         outcomes = [call.exception() for call in calls]
@@ -92,7 +103,7 @@ def test_one_refused_does_not_harm_those_it_shares_a_transaction_with(store: Sto
 
 
 def test_events_come_in_order_whatever_the_sizes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metaleader.live.store.AT_ONCE", 4)
+    monkeypatch.setattr("metaleader.live.log.AT_ONCE", 4)
     chance, expected, k = random.Random(0), list[Any](), 0
     held = 0
     for i in range(40):
@@ -112,8 +123,7 @@ def test_events_come_in_order_whatever_the_sizes(store: Store, monkeypatch: pyte
         assert list(store.events(after))[-5:] == [event for event in expected if event.sequence > after][-5:]
 
 
-def test_what_is_forgotten_is_not_of_the_task_that_comes_back_with_the_same_ids(tmp_path: Path) -> None:
-    store = Store.create(tmp_path / "log.sqlite", {})
+def test_what_is_forgotten_is_not_of_the_task_that_comes_back_with_the_same_ids(store: Store) -> None:
     store.append("a", ["1"], [b"old"])
     store.append("b", ["1"], [b"b"])
     assert store.forget("a") == (3, 1)
@@ -122,7 +132,7 @@ def test_what_is_forgotten_is_not_of_the_task_that_comes_back_with_the_same_ids(
     assert store.of_task("a", 99) == [b"new"]
     assert store.of_task("a", 2) == [b"old"]  # as of then
     store.close()
-    store = Store.open(tmp_path / "log.sqlite")  # the same again
+    store = Store.open(store.home)  # the same again
     assert store.tasks() == {"b": 1, "a": 1}
     assert store.of_task("a", 99) == [b"new"]
     assert store.unfinished(3)
@@ -159,7 +169,7 @@ def small_files(size: int) -> Iterator[None]:
 
 
 def test_a_full_disk_refuses_and_goes_on_once_there_is_room(tmp_path: Path) -> None:
-    store, acknowledged, refused = Store.create(tmp_path / "log.sqlite", {}), list[str](), list[str]()
+    store, acknowledged, refused = Store.create(File(tmp_path / "log.sqlite"), {}), list[str](), list[str]()
     with small_files(200_000):
         for i in range(100):
             try:
@@ -178,7 +188,7 @@ def test_a_full_disk_refuses_and_goes_on_once_there_is_room(tmp_path: Path) -> N
     for name in refused:
         assert store.append("a", [name], [b"again"]).new == 1
     store.close()
-    store = Store.open(tmp_path / "log.sqlite")
+    store = Store.open(File(tmp_path / "log.sqlite"))
     assert [row.id for row in store.datapoints()] == acknowledged + refused
     assert store.damage() == []
     store.close()
@@ -187,35 +197,37 @@ def test_a_full_disk_refuses_and_goes_on_once_there_is_room(tmp_path: Path) -> N
 def test_what_is_no_log_or_of_another_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "log.sqlite"
     with pytest.raises(UserError, match="holds no learner"):
-        Store.open(path)
+        Store.open(File(path))
     sqlite3.connect(path).close()  # killed while it was made
     path.write_bytes(b"")
     with pytest.raises(UserError, match="holds no learner"):
-        Store.open(path)
-    store = Store.create(path, {"a": [1, None]})
+        Store.open(File(path))
+    store = Store.create(File(path), {"a": [1, None]})
     assert store.about("a") == [1, None]
     assert store.about("b") is None
     store.close()
     with pytest.raises(UserError, match="holds a learner already"):
-        Store.create(path, {})
+        Store.create(File(path), {})
     connection = sqlite3.connect(path)
     connection.execute("UPDATE about SET value = '7' WHERE name = 'version'")
     connection.commit()
     connection.close()
     with pytest.raises(UserError, match="its format is 7, this one reads 1; open it with the version that made it"):
-        Store.open(path)
+        Store.open(File(path))
     path.write_bytes(os.urandom(4096))
     with pytest.raises(UserError, match="is damaged"):
-        Store.open(path)
+        Store.open(File(path))
 
 
-def test_a_transaction_is_synced_before_it_is_acknowledged(store: Store) -> None:
-    with store._engine.connect() as connection:
+def test_a_transaction_is_synced_before_it_is_acknowledged(tmp_path: Path) -> None:
+    store = Store.create(File(tmp_path / "log.sqlite"), {})
+    with store.home.once.connect() as connection:
         found = {
             name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
             for name in ("journal_mode", "synchronous", "secure_delete")
         }
     assert found == {"journal_mode": "wal", "synchronous": 2, "secure_delete": 1}
+    store.close()
 
 
 def test_appending_while_a_task_is_deleted_loses_nothing(store: Store) -> None:
@@ -246,4 +258,102 @@ def test_what_is_closed_takes_nothing(store: Store) -> None:
     for call in (lambda: store.append("a", ["2"], [b"x"]), lambda: store.forget("a"), lambda: store.set_about("a", 1)):
         with pytest.raises(UserError, match=r"is closed: open it by Live.open"):
             call()
-    assert names(store) == [("a", "1")]
+    again = Store.open(store.home)
+    assert names(again) == [("a", "1")]
+    again.close()
+
+
+def test_keys_and_ids_of_any_characters_are_stored(store: Store) -> None:
+    chance = random.Random(0)
+    long = "".join(chr(chance.randint(0x1F300, 0x1F5FF)) for _ in range(200))  # what is indexed may be too long
+    for task in (long, "\0", 'a"b\\', "", "\u2028", -5):
+        assert store.append(task, [long, "'; --", "%s :x"], [b"\0", b"", b"\xff"]).new == 3
+        assert store.append(task, [long], [b"\0"]).new == 0
+        assert store.of_task(task, store.last) == [b"\0", b"", b"\xff"]
+    store.forget(long)
+    assert long not in store.tasks()
+    store._read_tasks()
+    assert set(store.tasks().values()) == {3}
+
+
+def test_several_processes_see_what_the_others_wrote(store: Store) -> None:
+    other = Store.open(store.home)  # its own account of tasks, as another process has
+    assert store.append("a", ["1", "2"], [b"x", b"y"]) == (2, 2)
+    assert other.tasks() == {}
+    other.refresh()
+    assert other.tasks() == {"a": 2}
+    assert other.append("a", ["2", "3"], [b"y", b"z"]) == (1, 3)
+    assert store.append("a", ["3", "4"], [b"z", b"w"]) == (1, 4)
+    with pytest.raises(UserError, match="id '4' of task 'a' is known with other content"):
+        other.append("a", ["4"], [b"?"])
+    assert other.forget("a") == (5, 4)
+    assert store.append("a", ["1"], [b"new"]) == (1, 6)
+    assert store.tasks() == {"a": 1}
+    assert other.append("b", ["1"], [b"b"]) == (1, 7)
+    store.delete(5)
+    assert other.of_task("a", 7) == [b"new"]
+    third = Store.open(store.home)  # which never knew the name of what was forgotten
+    for each in (store, other, third):
+        each.refresh()
+        assert each.tasks() == {"a": 1, "b": 1}
+        assert list(each.events(0)) == [Forgetting(5, None), Group(6, "a", [b"new"]), Group(7, "b", [b"b"])]
+        assert not each.unfinished(7)
+    assert store.set_about("a", 1) == other.set_about("a", 2) == third.about("a") == 1  # the first counts
+    other._index.last = 4  # as of before the task was forgotten, whose name is gone by now
+    other.refresh()
+    assert other.tasks() == {"a": 1, "b": 1}
+    for each in (other, third):
+        each.close()
+        each.home.once.dispose()
+
+
+def test_a_reader_skips_no_event_of_several_writers(store: Store) -> None:
+    stores, seen, done = [Store.open(store.home) for _ in range(4)], list[Any](), threading.Event()
+
+    def read() -> None:
+        after, over = 0, False
+        while not over:
+            over = done.is_set()
+            store.refresh()
+            for event in store.events(after):
+                seen.append(event)
+                after = event.sequence
+
+    def write(k: int) -> None:
+        for i in range(30):
+            names = [f"{k}-{i}-{j}" for j in range(i % 3 + 1)]
+            try:
+                again = names[:1] if i % 7 == 6 else []  # with other content
+                rows = [name.encode() for name in names]
+                stores[k].append(f"t{i % 7}", names + again, rows + [b"!" for _ in again])
+            except UserError:
+                assert i % 7 == 6  # refused: what it was about to store leaves no gap
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    done.set()
+    reader.join()
+    assert [row.sequence for row in store.datapoints()] == list(range(1, store.last + 1))
+    assert seen == list(store.events(0))
+    assert [event.first for event in seen] == [1, *(event.sequence + 1 for event in seen[:-1])]
+    for k in range(4):  # each writer's in its order
+        own = [row.decode() for event in seen for row in event.rows if row.decode().startswith(f"{k}-")]
+        assert own == [f"{k}-{i}-{j}" for i in range(30) if i % 7 != 6 for j in range(i % 3 + 1)]
+    for each in stores:
+        each.close()
+
+
+def test_a_log_is_made_once(where: Path | str) -> None:
+    def make(_: int) -> str:
+        try:
+            Store.create(home(where), {}).close()
+        except UserError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(4) as pool:
+        said = sorted(pool.map(make, range(4)))
+    assert said[0] == ""
+    assert all("holds a learner already: open it by Live.open" in each for each in said[1:])

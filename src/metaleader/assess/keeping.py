@@ -17,7 +17,7 @@ from metaleader.assess.contest import Contest, Setup, Show, with_settings
 from metaleader.errors import UserError, unknown, writing
 from metaleader.live.beginning import Portion, begun_with, check_new
 from metaleader.live.inputs import checked_key
-from metaleader.live.keeping import logs
+from metaleader.live.keeping import place
 from metaleader.problem import Batch
 from metaleader.processes import owned
 from metaleader.streams import Table
@@ -64,7 +64,7 @@ def check(table: Table, given: Setup, folder: Path, out: Path | None, learner: s
             too long to be a key; SQLAlchemy is not installed.
         WriteError: the folder cannot be made.
     """
-    logs()
+    place(folder)
     if learner is not None and learner not in given.learners:
         raise UserError(unknown("learner that competes", learner, given.learners))
     check_new(folder, "--keep")

@@ -15,14 +15,14 @@ from metaleader.experiments.parsing import parse
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """Verify the folder of a learner that lives: its log, datapoint by datapoint, and its snapshots.
+    """Verify a learner that lives: its log, datapoint by datapoint, and its snapshots.
 
-    Nothing is changed, and a process that has the folder open may go on. It ends with exit code 1 if something is
+    Nothing is changed, and processes that have it open may go on. It ends with exit code 1 if something is
     wrong.
     """
 
-    dir: tyro.conf.Positional[Path]
-    """The folder."""
+    dir: tyro.conf.Positional[str]
+    """The folder, or the URL of a PostgreSQL database."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,14 @@ def main(arguments: list[str]) -> int:
 def _check(arguments: list[str]) -> int:
     options = parse(CheckOptions, arguments, "metaleader live check")
     from metaleader.live import check
+    from metaleader.live.keeping import place
 
     found = check(options.dir)
     for fault in found.faults:
         print(printable(f"fault: {fault}"))
     print(
-        f"{options.dir}: {found.datapoints} datapoints of {found.tasks} tasks, {found.snapshots} sound snapshots, "
-        f"{len(found.faults) or 'no'} faults"
+        f"{place(options.dir).name}: {found.datapoints} datapoints of {found.tasks} tasks, "
+        f"{found.snapshots} sound snapshots, {len(found.faults) or 'no'} faults"
     )
     return 1 if found.faults else 0
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,20 +23,22 @@ from metaleader.learners import Learner
 from metaleader.learners.base import Adapted
 from metaleader.live import export, keeping, settings
 from metaleader.live.cache import Cache
-from metaleader.live.course import Course, Progress
+from metaleader.live.course import Course
 from metaleader.live.events import Acknowledged, Forgotten
+from metaleader.live.follower import Follower
 from metaleader.live.inputs import checked_ids, checked_key, classes
 from metaleader.live.layout import Layout
 from metaleader.live.prequential import Prequential, Standing
-from metaleader.live.worker import Pace, Worker
+from metaleader.live.worker import LOOK, Pace, Worker
 from metaleader.problem import CrossEntropy, Problem
 from metaleader.problem.batch import Batch, Examples
 from metaleader.problem.problem import check, check_blind_to_padding
-from metaleader.processes import owned_for_results
 from metaleader.streams import RowEncoder, Table
 
 if TYPE_CHECKING:
-    from metaleader.live.store import Store
+    from metaleader.live.place import Kept, Place
+
+_log = logging.getLogger(__name__)
 
 NOT_STORED = "\0not stored"  # the task of datapoints that are adapted to and not stored
 
@@ -57,14 +60,15 @@ class Predictor:
 
 
 class Live:
-    """A learner that keeps all it is told in a folder, learns in the background, and predicts meanwhile.
+    """A learner that keeps all it is told in a folder or database, learns in the background, and predicts meanwhile.
 
     A datapoint that `learn` acknowledged is on the disk. The learner meets all datapoints in one order, those of one
     call together; where it stands is a function of that order, so that a learner that was killed arrives, once it is
     opened again, at the same weights, bit for bit, on the same machine and versions of packages. A prediction
     for a task adapts the newest state to all datapoints of the task that were acknowledged; it waits for no learning.
 
-    All methods may be called by several threads at once. One process at a time may have the folder open.
+    All methods may be called by several threads at once. One process at a time may have it open to learn; others may
+    follow it (`follow`).
 
     >>> import tempfile, metaleader as ml
     >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
@@ -78,20 +82,21 @@ class Live:
     """
 
     def __init__(
-        self, folder: Path, problem: Problem, learner: Learner, store: Store, pace: Pace, stack: ExitStack
+        self, place: Place, problem: Problem, learner: Learner, kept: Kept, pace: Pace, stack: ExitStack, learns: bool
     ) -> None:
-        """Not to be called: see `create` and `open`."""
-        self.folder, self.problem, self.learner = folder, problem, learner
-        self._store, self._stack = store, stack
-        told = store.about("settings")
+        """Not to be called: see `create`, `open` and `follow`."""
+        self.place, self.problem, self.learner, self.learns = place, problem, learner, learns
+        self._kept, self._store, self._stack = kept, kept.store, stack
+        told = self._store.about("settings")
         self._seed, self._window = told["seed"], told["window"]
-        encoder = store.about("encoder")
+        encoder = self._store.about("encoder")
         self.encoder = None if encoder is None else RowEncoder.from_json(encoder)
-        self._pace, self._cache, self._beginning = pace, Cache(pace.cache_bytes), threading.Lock()
+        self._pace, self._cache, self._beginning = pace, Cache(pace.cache_bytes), threading.RLock()
         self._layout: Layout | None = None
         self._classes: int | None = None
-        self._worker: Worker | None = None
-        self._closed = False
+        self._worker: Worker | Follower | None = None
+        self._closed, self._over = False, threading.Event()
+        self._looking = threading.Thread(target=self._look_often, name="metaleader-begin", daemon=True)
         atexit.register(self.close)
 
     @classmethod
@@ -107,10 +112,11 @@ class Live:
         window: int = 1000,
         pace: Pace | None = None,
     ) -> Live:
-        """A new learner in a folder.
+        """A new learner in a folder or a database.
 
         Args:
-            folder: which; made if need be.
+            folder: which, made if need be; or a PostgreSQL database, as
+                `postgresql+psycopg://user@host/database?learner=shops`, in which the learner is a schema of its name.
             problem: what is learned.
             learner: by which learner. What is learned together, and how long, is its own affair: `observe` is called
                 once for the datapoints of each call of `learn`.
@@ -124,9 +130,9 @@ class Live:
 
         Raises:
             UserError: the folder holds something already, or another process has it.
-            WriteError: the file system refuses.
+            WriteError: the file system or the database refuses.
         """
-        folder = Path(folder)
+        place, pace = keeping.place(folder), pace or Pace()
         if window < 1:
             raise UserError(f"window must be at least 1, got {window}")
         about: dict[str, Any] = {"settings": settings.settings(problem, learner, seed, window)}
@@ -136,12 +142,8 @@ class Live:
         if example is not None:
             about["layout"] = _first_layout(problem, Batch.of(example.inputs, example.targets)).as_json
         with ExitStack() as stack:
-            stack.enter_context(owned_for_results(folder))
-            if any(path.name.removesuffix("-wal").removesuffix("-shm") != keeping.LOG for path in contents(folder)):
-                raise UserError(f"{folder} holds other files: choose a new folder for the learner")
-            store = keeping.logs().create(folder / keeping.LOG, about)
-            stack.callback(store.close)
-            live = cls(folder, problem, learner, store, pace or Pace(), stack.pop_all())
+            kept = stack.enter_context(place.created(about, pace.lease))
+            live = cls(place, problem, learner, kept, pace, stack.pop_all(), learns=True)
         live._resume()
         return live
 
@@ -152,16 +154,19 @@ class Live:
         problem: Problem | None = None,
         learner: Learner | None = None,
         *,
+        wait: float = 0.0,
         pace: Pace | None = None,
     ) -> Live:
-        """The learner in a folder, as it was when it was last closed, or when its process was killed.
+        """The learner in a folder or a database, as it was when it was last closed, or when its process was killed.
 
         It begins from the newest sound snapshot, and learns in the background what came after it.
 
         Args:
-            folder: which.
+            folder: which; or a database, as in `create`.
             problem: what it was created with; None: that is made of classes and functions of this package alone.
             learner: likewise.
+            wait: seconds for which another process may still have it. A process that stands by, to go on where that
+                one ends or stops answering, waits for `math.inf`.
             pace: as in `create`.
 
         Raises:
@@ -171,21 +176,72 @@ class Live:
         Warns:
             RuntimeWarning: a snapshot is damaged; the log tells the same.
         """
-        folder = Path(folder)
-        if not (folder / keeping.LOG).exists():
-            raise UserError(f"{folder} holds no learner: make one by Live.create")
+        place, pace = keeping.place(folder), pace or Pace()
+        return cls._entered(place, place.opened(pace.lease, wait), problem, learner, pace, learns=True)
+
+    @classmethod
+    def follow(
+        cls,
+        folder: str | Path,
+        problem: Problem | None = None,
+        learner: Learner | None = None,
+        *,
+        pace: Pace | None = None,
+    ) -> Live:
+        """The learner in a folder or a database, to predict beside the process that learns; any number may follow.
+
+        Predictions are made from the newest snapshot of the process that learns, which writes one every
+        `Pace.snapshot` seconds of its own, adapted to all acknowledged datapoints of the task. `learn` stores
+        datapoints, which the process that learns meets in the one order of all. What any process forgets is in no
+        prediction from then on. `save`, `rebuild` and `backup` are for the process that learns.
+
+        Args:
+            folder: as in `open`.
+            problem: as in `open`.
+            learner: as in `open`.
+            pace: of which `refresh` is the seconds between two looks for a newer snapshot; `share`, `snapshot` and
+                `lease` are for the process that learns.
+
+        Raises:
+            UserError: as `open`, but for another process that has it.
+        """
+        place = keeping.place(folder)
+        return cls._entered(place, place.followed(), problem, learner, pace or Pace(), learns=False)
+
+    @classmethod
+    def _entered(
+        cls,
+        place: Place,
+        context: AbstractContextManager[Kept],
+        problem: Problem | None,
+        learner: Learner | None,
+        pace: Pace,
+        learns: bool,
+    ) -> Live:
+        """The learner that is there, once its settings are found to be the same."""
         with ExitStack() as stack:
-            stack.enter_context(owned_for_results(folder))
-            store = keeping.logs().open(folder / keeping.LOG)
-            stack.callback(store.close)
-            stored = settings.current(folder, store.about("settings"))
+            kept = stack.enter_context(context)
+            stored = settings.current(place.name, kept.store.about("settings"))
             if problem is None or learner is None:
-                built = settings.problem_and_learner(folder, stored)
+                built = settings.problem_and_learner(place.name, stored)
                 problem, learner = problem or built[0], learner or built[1]
-            settings.check_same(folder, stored, settings.settings(problem, learner, stored["seed"], stored["window"]))
-            live = cls(folder, problem, learner, store, pace or Pace(), stack.pop_all())
+            now = settings.settings(problem, learner, stored["seed"], stored["window"])
+            settings.check_same(place.name, stored, now)
+            live = cls(place, problem, learner, kept, pace, stack.pop_all(), learns)
         live._resume()
         return live
+
+    @property
+    def folder(self) -> Path:
+        """Where it lives.
+
+        Raises:
+            UserError: that is a database.
+        """
+        path = getattr(self.place, "path", None)
+        if path is None:
+            raise UserError(f"{self.place.name} is no folder")
+        return Path(path)
 
     # Learning
 
@@ -241,16 +297,21 @@ class Live:
     def wait(self, timeout: float | None = None) -> None:
         """Wait until all that was acknowledged is learned, and predictions are made from it.
 
+        One that follows waits for a snapshot of that.
+
         Raises:
-            UserError: learning ended by an error, or took longer than `timeout` seconds.
+            UserError: learning ended by an error, or took longer than `timeout` seconds; no process learns.
         """
         self._check_open()
+        self._store.refresh()
+        if self._worker is None:
+            self._look()
         if self._worker is not None:
             self._worker.wait(self._store.last, timeout)
 
     @property
     def backlog(self) -> int:
-        """About how many datapoints are acknowledged, but not yet learned."""
+        """About how many datapoints are acknowledged, but not yet learned, or not in the snapshot that is followed."""
         return 0 if self._worker is None else self._store.last - self._worker.progress.sequence
 
     # Predicting
@@ -317,6 +378,7 @@ class Live:
     def tasks(self) -> Mapping[TaskKey, int]:
         """The tasks that have datapoints, and how many each."""
         self._check_open()
+        self._store.refresh()
         return self._store.tasks()
 
     def score(self) -> Standing:
@@ -342,8 +404,7 @@ class Live:
         sequence, datapoints = self._store.forget(task)
         self._cache.drop(task)
         worker.tell()
-        worker.wait(sequence, None)
-        worker.ask(worker.finish_forgetting)
+        worker.forgotten(sequence)
         return Forgotten(task, datapoints, not worker.progress.anew)
 
     def rebuild(self) -> None:
@@ -354,7 +415,7 @@ class Live:
         Raises:
             UserError: learning ended by an error.
         """
-        worker, _ = self._begun()
+        worker = self._learning()
         worker.ask(worker.rebuild)
 
     def save(self) -> None:
@@ -365,7 +426,7 @@ class Live:
                 learned anew from the log whenever it is opened.
             WriteError: the file system refuses.
         """
-        worker, _ = self._begun()
+        worker = self._learning()
         worker.ask(partial(worker.save, required=True))
 
     def backup(self, folder: str | Path) -> None:
@@ -379,17 +440,19 @@ class Live:
         folder = Path(folder)
         if contents(folder):
             raise UserError(f"{folder} exists already: choose a new folder for the back-up")
-        copy = partial(keeping.copy, self._store, self.folder, folder)
+        copy = partial(keeping.copy, self._store, self._kept.shelf, folder)
         if self._worker is None:
             copy()
         else:  # by the thread that writes snapshots, so that none goes while it is copied
-            self._worker.ask(copy)
+            self._learning().ask(copy)
 
     def close(self) -> None:
         """Stop learning, write a snapshot, and leave the folder to others. What is not learned yet stays in the log."""
-        if not self._closed:
-            self._closed = True
+        with self._beginning:
+            closed, self._closed = self._closed, True
+        if not closed:
             atexit.unregister(self.close)
+            self._over.set()
             try:
                 if self._worker is not None:
                     self._worker.close()
@@ -406,18 +469,31 @@ class Live:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise UserError(f"the learner in {self.folder} is closed: open it by Live.open")
+            raise UserError(f"the learner in {self.place.name} is closed: open it by Live.open")
 
-    def _begun(self) -> tuple[Worker, Layout]:
+    def _begun(self) -> tuple[Worker | Follower, Layout]:
         """The worker and the layout.
 
         Raises:
             UserError: there is no datapoint or example yet, or the learner is closed.
         """
         self._check_open()
+        if self._worker is None:
+            self._look()
         if self._worker is None or self._layout is None:
             raise UserError("nothing was learned yet: learn a first datapoint, or give Live.create an example")
         return self._worker, self._layout
+
+    def _learning(self) -> Worker:
+        """The worker.
+
+        Raises:
+            UserError: another process has it; or there is none, as in `_begun`.
+        """
+        worker, _ = self._begun()
+        if isinstance(worker, Follower):
+            worker.refuse()
+        return worker
 
     def _begin(self, first: Batch) -> None:
         """Let a first batch show the layout of all.
@@ -426,32 +502,51 @@ class Live:
             ValueError: it does not fit the problem.
         """
         self._check_open()
-        course = self._course(_first_layout(self.problem, first))
-        progress = course.begin()  # before anything is stored: a learner may refuse
-        self._store.set_about("layout", course.layout.as_json)
-        self._work(course, progress)
+        layout = _first_layout(self.problem, first)
+        self._course(layout).begin()  # before anything is stored: a learner may refuse
+        self._store.set_about("layout", layout.as_json)  # unless another process was first
+        self._resume()
 
     def _resume(self) -> None:
-        """Go on from the newest sound snapshot, if it is known what datapoints are like."""
+        """Go on from the newest sound snapshot, once it is known what datapoints are like."""
         try:
             if (told := self._store.about("layout")) is not None:
-                course = self._course(Layout(**told))
-                self._work(course, keeping.newest(course, self.folder))
+                self._work(self._course(Layout(**told)))
+            elif self._looking.ident is None:
+                self._looking.start()
         except BaseException:
             self.close()
             raise
 
+    def _look(self) -> None:
+        """Begin, if another process stored a first datapoint meanwhile."""
+        with self._beginning:
+            if self._worker is None and not self._closed:
+                self._resume()
+
+    def _look_often(self) -> None:
+        while self._worker is None and not self._over.wait(LOOK):
+            try:
+                self._look()
+            except UserError as error:  # the database did not answer, or it is closed
+                _log.warning("%s", error)
+
     def _course(self, layout: Layout) -> Course:
         return Course(self.problem, self.learner, layout, self._store, self._seed, self._window)
 
-    def _work(self, course: Course, progress: Progress) -> None:
+    def _work(self, course: Course) -> None:
         self._classes = classes(self.problem, course.layout)
-        self._worker = Worker(course, self.folder, progress, self._pace)
-        self._layout = course.layout
-        self._worker.start()
+        _, shelf, lease = self._kept
+        if self.learns:
+            worker: Worker | Follower = Worker(course, shelf, lease, keeping.newest(course, shelf), self._pace)
+        else:
+            worker = Follower(course, shelf, partial(self.place.learned_by, self._store), self._pace)
+        worker.start()
+        self._layout, self._worker = course.layout, worker  # who finds the one finds the other
 
-    def _adapted(self, task: TaskKey, worker: Worker, layout: Layout) -> tuple[Adapted, int]:
+    def _adapted(self, task: TaskKey, worker: Worker | Follower, layout: Layout) -> tuple[Adapted, int]:
         """What predicts a task, by the newest state and all of its datapoints; and how many these are."""
+        self._store.refresh()
         known, published = self._store.known(task), worker.published
         version = known.last, published.version
         if (adapted := self._cache.get(task, version)) is None:

@@ -1,4 +1,4 @@
-"""The folder of a learner that lives: its log, and snapshots beside it; back-ups, and checks of both."""
+"""What there is of a learner that lives: its log, and snapshots beside it; back-ups, and checks of both."""
 
 from __future__ import annotations
 
@@ -11,20 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from metaleader.errors import UserError, writing
-from metaleader.files import make_folder, sync, sync_folder
+from metaleader.files import make_folder, sync_folder
 from metaleader.live import snapshot
 from metaleader.live.course import Course, Progress
 from metaleader.live.events import digest
 from metaleader.live.layout import Layout
 from metaleader.live.prequential import Prequential
-from metaleader.live.snapshot import KEPT, Damaged, Snapshot
+from metaleader.live.shelf import KEPT, ROOM, Files, Shelf
+from metaleader.live.snapshot import Damaged, Snapshot
 
 if TYPE_CHECKING:
+    from metaleader.live.place import Place
     from metaleader.live.store import Store
-
-LOG = "log.sqlite"
-ROOM = "make room on the disk, then save again: nothing that was acknowledged is lost"
-SNAPSHOTS = "snapshots"
 
 
 class Checked(NamedTuple):
@@ -43,92 +41,99 @@ class Checked(NamedTuple):
     faults: tuple[str, ...]
 
 
-def logs() -> type[Store]:
-    """The class of logs, imported when one is opened.
+def place(where: str | Path) -> Place:
+    """The place of a learner: a folder, or a database by its URL.
 
     Raises:
-        UserError: SQLAlchemy is not installed.
+        UserError: SQLAlchemy is not installed, or it is a URL of something else.
     """
     try:
-        from metaleader.live.store import Store
+        from metaleader.live.place import place_of
     except ImportError:
         raise UserError("SQLAlchemy is not installed: pip install 'metaleader[serve]'") from None
-    return Store
+    return place_of(where)
 
 
-def save(course: Course, folder: Path, progress: Progress, keep: int) -> None:
+def save(course: Course, shelf: Shelf, progress: Progress, keep: int) -> None:
     """Write a snapshot; of all there are, the newest `keep` stay.
 
     Raises:
         Unsaveable: there can be none of this state.
-        WriteError: the file system refuses; those before are still there.
+        WriteError: it is refused; those before are still there.
     """
     score, arrays = progress.score.saved()
     leaves = snapshot.flattened(progress.state, course.structure)
-    with writing(folder, ROOM):
-        about = {"score": score, "anew": progress.anew}
-        snapshot.write(folder / SNAPSHOTS, Snapshot(progress.sequence, leaves, arrays, about))
-        snapshot.tidy(folder / SNAPSHOTS, keep)
+    about = {"score": score, "anew": progress.anew}
+    shelf.write(progress.sequence, snapshot.packed(Snapshot(progress.sequence, leaves, arrays, about)), keep)
 
 
-def remove_all(folder: Path) -> None:
-    """Remove all snapshots.
-
-    Raises:
-        WriteError: the file system refuses.
-    """
-    with writing(folder, ROOM):
-        snapshot.tidy(folder / SNAPSHOTS, 0)
-
-
-def newest(course: Course, folder: Path) -> Progress:
+def newest(course: Course, shelf: Shelf) -> Progress:
     """Where the newest sound snapshot stands, or the beginning; damaged ones are removed.
 
     Warns:
         RuntimeWarning: a snapshot is damaged.
     """
     begun, damaged = course.begin(), False
-    snapshot.tidy(folder / SNAPSHOTS, KEPT)
-    for path in reversed(snapshot.paths(folder / SNAPSHOTS)):
+    shelf.tidy(KEPT)
+    for name in shelf.names():
         try:
-            found = snapshot.read(path)
-            if found.sequence > course.store.last:
-                raise Damaged(f"{path} has learned event {found.sequence}, the log ends with {course.store.last}")
-            state = snapshot.restored(found.leaves, begun.state)
-            score = Prequential.restored(course.window, found.about["score"], found.arrays)
-            return Progress(state, found.sequence, score, found.about["anew"])
+            if (progress := restored(course, shelf, name, begun)) is not None:
+                return progress
         except Damaged as damage:
             damaged = True
-            path.unlink()
+            shelf.remove(name)
             warnings.warn(
-                f"{damage}; going on from what was saved before, and from the log", RuntimeWarning, stacklevel=4
+                f"{damage}; going on from what was saved before, and from the log", RuntimeWarning, stacklevel=6
             )
     if damaged and course.store.incomplete:
         warnings.warn(
-            f"{folder}: no sound snapshot is left, and the log lacks what was forgotten: the weights will be those of "
-            "a learner that never saw it",
+            f"{course.store.home.name}: no sound snapshot is left, and the log lacks what was forgotten: the weights "
+            "will be those of a learner that never saw it",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=6,
         )
     return begun
 
 
-def copy(store: Store, folder: Path, to: Path) -> None:
+def restored(course: Course, shelf: Shelf, name: str, begun: Progress) -> Progress | None:
+    """Where a snapshot stands; None: it is gone.
+
+    Args:
+        course: of the learner.
+        shelf: where it is.
+        name: which.
+        begun: the beginning, which shows what a state is like.
+
+    Raises:
+        Damaged: it is not what was written, or of another log.
+    """
+    if (content := shelf.read(name)) is None:
+        return None
+    found = snapshot.unpacked(content, name)
+    if found.sequence > course.store.last:
+        raise Damaged(f"{name} has learned event {found.sequence}, the log ends with {course.store.last}")
+    state = snapshot.restored(found.leaves, begun.state)
+    score = Prequential.restored(course.window, found.about["score"], found.arrays)
+    return Progress(state, found.sequence, score, found.about["anew"])
+
+
+def copy(store: Store, shelf: Shelf, to: Path) -> None:
     """Copy log and snapshots to a new folder, which appears when it is complete.
 
     Raises:
         WriteError: the file system refuses.
     """
+    from metaleader.live.place import LOG, SNAPSHOTS
+
     partial = to.with_name(f".{secrets.token_hex(8)}.tmp")
     with writing(to, ROOM):
         try:
-            make_folder(partial / SNAPSHOTS)
-            for path in snapshot.paths(folder / SNAPSHOTS):  # first: the log has to have what they have learned
-                shutil.copyfile(path, partial / SNAPSHOTS / path.name)
-                with (partial / SNAPSHOTS / path.name).open("rb") as file:
-                    sync(file)
+            make_folder(partial)
+            for name in reversed(shelf.names()):  # first: the log has to have what they have learned
+                if (content := shelf.read(name)) is not None:
+                    sequence = snapshot.unpacked(content, name).sequence
+                    Files(partial / SNAPSHOTS).write(sequence, content, KEPT)
             store.copy(partial / LOG)
-            sync_folder(partial / SNAPSHOTS)
             sync_folder(partial)
             os.replace(partial, to)
         except BaseException:
@@ -138,37 +143,37 @@ def copy(store: Store, folder: Path, to: Path) -> None:
 
 
 def check(folder: str | Path) -> Checked:
-    """Verify the folder of a learner that lives, also while another process has it open: nothing is changed.
+    """Verify a learner that lives, also while processes have it open: nothing is changed.
 
     Each datapoint is compared with the checksum that it was stored with, its place in the order and its id with those
     of the others; SQLite checks its file; of snapshots, the checksums are compared.
 
+    Args:
+        folder: where it lives: a folder, or the URL of a database.
+
     Raises:
         UserError: there is no learner, or its log cannot be opened.
     """
-    folder = Path(folder)
-    store = logs().open(folder / LOG)
-    try:
+    with place(folder).followed() as (store, shelf, _):
         told = store.about("layout")
         size = None if told is None else Layout(**told).size
-        faults = [f"{LOG}: {line}" for line in store.damage()]
-        faults += [f"{LOG}: {line}" for line in _misplaced(store, size)]
+        faults = [f"log: {line}" for line in store.damage()]
+        faults += [f"log: {line}" for line in _misplaced(store, size)]
         sound = 0
-        for path in snapshot.paths(folder / SNAPSHOTS):
+        for name in shelf.names():
             try:
-                sequence = snapshot.read(path).sequence
+                if (content := shelf.read(name)) is None:  # the process that learns removed it
+                    continue
+                sequence = snapshot.unpacked(content, name).sequence
             except Damaged as damage:
                 faults.append(str(damage))
                 continue
-            except FileNotFoundError:  # the process that has the folder open removed it
-                continue
             sound += 1
+            store.refresh()
             if sequence > store.last:
-                faults.append(f"{path} has learned event {sequence}, the log ends with {store.last}")
+                faults.append(f"{name} has learned event {sequence}, the log ends with {store.last}")
         tasks = store.tasks()
         return Checked(sum(tasks.values()), len(tasks), sound, tuple(faults))
-    finally:
-        store.close()
 
 
 def _misplaced(store: Store, size: int | None) -> Iterator[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -58,22 +57,22 @@ def settings(problem: Problem, learner: Learner, seed: int, window: int) -> dict
     return {name: json.loads(json.dumps(described(value))) for name, value in told.items()}
 
 
-def current(folder: Path, stored: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings in a folder, as `settings` gives them now.
+def current(place: str, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a learner that is there, as `settings` gives them now.
 
     Raises:
         UserError: an earlier version wrote them, and knew less than is needed now.
     """
     if stored.get("unit") is not None:
         raise UserError(
-            f"{folder} was made by an earlier version of metaleader, which kept the unit of a table's target, but not "
+            f"{place} was made by an earlier version of metaleader, which kept the unit of a table's target, but not "
             "how its rows are encoded: make a new one by Live.create(folder, problem, learner, table=table), and learn "
             "the rows again"
         )
     return {name: value for name, value in stored.items() if name != "unit"}
 
 
-def check_same(folder: Path, stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def check_same(place: str, stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Make sure that a folder is opened with the settings it was made with.
 
     Raises:
@@ -84,7 +83,7 @@ def check_same(folder: Path, stored: Mapping[str, Any], now: Mapping[str, Any]) 
         what = f"{name} = {before!r}, now it is {is_now!r}"
         if name.endswith(".code"):
             what = f"other code of {name.removesuffix('.code')}, or under another version of Python"
-        raise UserError(f"{folder} was made with {what}: open it with the same, or make a new one by Live.create")
+        raise UserError(f"{place} was made with {what}: open it with the same, or make a new one by Live.create")
 
 
 def rebuilt(told: Any) -> Any:
@@ -114,7 +113,7 @@ def _field(field: dataclasses.Field[Any], told: Any) -> Any:
     return FUNCTIONS.get(told, told)
 
 
-def problem_and_learner(folder: Path, stored: Mapping[str, Any]) -> tuple[Problem, Learner]:
+def problem_and_learner(place: str, stored: Mapping[str, Any]) -> tuple[Problem, Learner]:
     """Those that a folder was made with, if they are of this package.
 
     Raises:
@@ -127,7 +126,7 @@ def problem_and_learner(folder: Path, stored: Mapping[str, Any]) -> tuple[Proble
             raise UserError("they are not the same when they are made again")
     except (UserError, ValueError, TypeError) as error:
         raise UserError(
-            f"{folder} does not tell all of its problem and learner ({error}): open it by "
+            f"{place} does not tell all of its problem and learner ({error}): open it by "
             "Live.open(folder, problem, learner), with those it was made with"
         ) from error
     return problem, learner

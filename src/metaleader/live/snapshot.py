@@ -1,4 +1,4 @@
-"""Snapshots of what was learned: files that are there whole or not at all, and say by a checksum if they are damaged.
+"""Snapshots of what was learned, as bytes that say by a checksum if they are damaged.
 
 A snapshot holds arrays, and the rest as JSON: nothing in it is executed. The structure of the learner's state is not
 stored: it is that of the learner's `init`.
@@ -11,7 +11,6 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -20,15 +19,12 @@ import numpy as np
 
 from metaleader import devices
 from metaleader.errors import UserError
-from metaleader.files import make_folder, sync_folder, write_whole
 
-KEPT = 2  # so that there is one if the newest is damaged
 DIGITS = 40  # of a checksum
-ENDING = ".snapshot"
 
 
 class Damaged(Exception):  # noqa: N818 - a state of a file
-    """A snapshot that cannot be read; the message names the file and says why."""
+    """A snapshot that cannot be read; the message names it and says why."""
 
 
 class Unsaveable(UserError):  # noqa: N818 - a state of a learner
@@ -78,13 +74,8 @@ def restored(leaves: list[Any], like: Any) -> Any:
     return jax.tree.unflatten(structure, map(_placed, leaves, shown))
 
 
-def write(folder: Path, snapshot: Snapshot) -> Path:
-    """Write a snapshot into a folder, which is made if need be; those before stay.
-
-    Raises:
-        OSError: the file system refuses; those before are still there.
-    """
-    make_folder(folder)
+def packed(snapshot: Snapshot) -> bytes:
+    """A snapshot as bytes."""
     arrays, told = {f"array {name}": array for name, array in snapshot.arrays.items()}, list[dict[str, Any]]()
     for number, leaf in enumerate(snapshot.leaves):
         if isinstance(leaf, _Key):
@@ -100,21 +91,22 @@ def write(folder: Path, snapshot: Snapshot) -> Path:
     file = io.BytesIO()
     arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
     np.savez(file, **arrays)  # type: ignore[arg-type] # its stub takes the names for flags
-    content = file.getbuffer()
-    path = folder / f"{snapshot.sequence:020d}{ENDING}"
-    write_whole(path, lambda file: file.writelines([_checksum(content).encode(), content]))
-    return path
+    content = file.getvalue()
+    return _checksum(content).encode() + content
 
 
-def read(path: Path) -> Snapshot:
-    """The snapshot in a file.
+def unpacked(content: bytes, name: str) -> Snapshot:
+    """The snapshot in these bytes.
+
+    Args:
+        content: the bytes.
+        name: of the snapshot, in messages.
 
     Raises:
         Damaged: it is not what was written.
     """
-    content = path.read_bytes()
-    if content[:DIGITS] != _checksum(content[DIGITS:]).encode():
-        raise Damaged(f"{path} is damaged ({len(content)} bytes)")
+    if content[:DIGITS] != _checksum(memoryview(content)[DIGITS:]).encode():
+        raise Damaged(f"{name} is damaged ({len(content)} bytes)")
     try:
         with np.load(io.BytesIO(content[DIGITS:]), allow_pickle=False) as file:
             about = json.loads(file["about"].tobytes())
@@ -125,20 +117,7 @@ def read(path: Path) -> Snapshot:
             arrays = {name.removeprefix("array "): file[name] for name in file.files if name.startswith("array ")}
         return Snapshot(about["sequence"], leaves, arrays, about["about"])
     except (ValueError, KeyError, TypeError, OSError, zipfile.BadZipFile) as error:  # of another version, say
-        raise Damaged(f"{path} cannot be read: {' '.join(str(error).split())}") from error
-
-
-def paths(folder: Path) -> list[Path]:
-    """The files of snapshots, oldest first."""
-    return sorted(path for path in folder.iterdir() if path.suffix == ENDING) if folder.exists() else []
-
-
-def tidy(folder: Path, keep: int) -> None:
-    """Remove all but the newest snapshots, and what a process that was killed left of one."""
-    if folder.exists() and (gone := [*folder.glob(".*.tmp"), *reversed(paths(folder)[::-1][keep:])]):
-        for path in gone:
-            path.unlink()
-        sync_folder(folder)
+        raise Damaged(f"{name} cannot be read: {' '.join(str(error).split())}") from error
 
 
 class _Key(NamedTuple):

@@ -1,18 +1,10 @@
-"""The tables of the log, and how its file is opened."""
+"""The tables of the log, of a file as of a database; and those of a database that several processes share."""
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
-from pathlib import Path
-from typing import Any
-
 import sqlalchemy as sa
 
-from metaleader.errors import UserError
-
 VERSION = 1  # of the tables and of what is in them
-PATIENCE = 30.0  # seconds that a statement waits for those of others
 
 _LARGE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # there, a key of this type is the row's own number
 METADATA = sa.MetaData()
@@ -42,31 +34,32 @@ FORGOTTEN = sa.Table(
     sa.Column("stage", sa.Text, nullable=False),
     sa.Column("arrived", sa.Float, nullable=False),
 )
+LOG = (ABOUT, DATAPOINTS, FORGOTTEN)
 # Stages of what was forgotten. Predictions leave it out from the first on.
 LOGGED = "logged"  # its datapoints are still in the files
 DELETED = "deleted"  # their bytes may be
 CLEANED = "cleaned"  # not even these
 
-
-def is_log(path: Path) -> bool:
-    """Whether a file that exists is a log, and complete: its settings are written together with its tables.
-
-    Raises:
-        UserError: it is damaged.
-    """
-    try:
-        with closing(sqlite3.connect(path, timeout=PATIENCE)) as connection:
-            return bool(connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'about'").fetchall())
-    except sqlite3.DatabaseError as error:
-        raise UserError(f"{path} is damaged ({error}): restore the folder from a back-up") from error
-
-
-def prepare(connection: sqlite3.Connection, _: Any) -> None:
-    """Settings of a connection."""
-    for setting in (
-        "journal_mode = WAL",
-        "synchronous = FULL",
-        "fullfsync = ON",  # on macOS, where fsync leaves it in the cache of the disk
-        "secure_delete = ON",
-    ):
-        connection.execute(f"PRAGMA {setting}")
+# Beside a file, these are a lock and files of their own.
+OWNER = sa.Table(
+    "owner",
+    METADATA,
+    sa.Column("number", _LARGE, primary_key=True, autoincrement=False),  # how often it was taken; there is one row
+    sa.Column("token", sa.Text),  # known to the owner alone; none: there is no owner
+    sa.Column("owner", sa.Text),
+    sa.Column("expires", sa.Double),  # in seconds since 1970, by the clock of the database
+)
+SNAPSHOTS = sa.Table(
+    "snapshots",
+    METADATA,
+    sa.Column("number", _LARGE, primary_key=True, autoincrement=False),  # in the order in which they were written
+    sa.Column("sequence", _LARGE, nullable=False),
+)
+CHUNKS = sa.Table(
+    "chunks",
+    METADATA,
+    sa.Column("snapshot", _LARGE, primary_key=True, autoincrement=False),
+    sa.Column("place", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+)
+SHARED = (OWNER, SNAPSHOTS, CHUNKS)

@@ -9,14 +9,20 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from metaleader.errors import UserError, WriteError, check_not_negative
+from metaleader.errors import UserError, WriteError, check_not_negative, check_positive
 from metaleader.live import keeping
 from metaleader.live.course import Course, Progress, Stopped, copied
 from metaleader.live.events import Event, Forgetting
-from metaleader.live.snapshot import KEPT, Unsaveable
+from metaleader.live.shelf import KEPT, Shelf
+from metaleader.live.snapshot import Unsaveable
+
+if TYPE_CHECKING:
+    from metaleader.live.shared import Lease
+
+LOOK = 0.1  # seconds between two looks for what other processes stored
+RETRY = 1.0  # seconds until a database that did not answer is asked again
 
 _log = logging.getLogger(__name__)
 
@@ -39,9 +45,12 @@ class Pace:
     kill."""
     cache_bytes: int = 64 << 20
     """Memory for parameters adapted to tasks; those used least recently go first."""
+    lease: float = 10.0
+    """Seconds after which another process may go on learning where this one stopped answering, in a database."""
 
     def __post_init__(self) -> None:
         check_not_negative(self, "refresh", "snapshot", "cache_bytes")
+        check_positive(self, "lease")
         if not 0 < self.share <= 1:
             raise ValueError(f"share must be above 0 and at most 1, got {self.share}")
 
@@ -63,8 +72,8 @@ class Published(NamedTuple):
 class Worker:
     """Learns the events of a log in order, as they come, in a thread of its own."""
 
-    def __init__(self, course: Course, folder: Path, progress: Progress, pace: Pace) -> None:
-        self._course, self._folder, self._pace = course, folder, pace
+    def __init__(self, course: Course, shelf: Shelf, lease: Lease | None, progress: Progress, pace: Pace) -> None:
+        self._course, self._shelf, self._lease, self._pace = course, shelf, lease, pace
         self.progress = progress
         self.published = Published(copied(progress.state), progress.sequence, 0)
         self._saved, self._saved_at, self._published_at = progress.sequence, time.monotonic(), time.monotonic()
@@ -93,11 +102,7 @@ class Worker:
             UserError: it ended by an error.
         """
         if self._failure is not None:
-            raise UserError(
-                f"learning ended by an error after event {self.progress.sequence} of the log: "
-                f"{' '.join(str(self._failure).split()) or type(self._failure).__name__}. All datapoints are still "
-                "there; predictions are made from what was learned before. Repair the cause, then open the folder again"
-            ) from self._failure
+            raise self._failed() from self._failure
         if self._ended:
             raise UserError("the learner is closed: open it by Live.open")
 
@@ -128,6 +133,16 @@ class Worker:
             self._change.notify_all()
         return future.result()
 
+    def forgotten(self, sequence: int) -> None:
+        """Wait until what that event forgot is in no file.
+
+        Raises:
+            UserError: learning ended.
+            WriteError: the file system refuses.
+        """
+        self.wait(sequence, None)
+        self.ask(self.finish_forgetting)
+
     def close(self) -> None:
         """Stop after the event that is being learned, and write a snapshot."""
         with self._change:
@@ -153,9 +168,9 @@ class Worker:
     def _snapshot(self, keep: int, required: bool = False) -> None:
         self._saved_at = time.monotonic()
         try:
-            keeping.save(self._course, self._folder, self.progress, keep)
+            keeping.save(self._course, self._shelf, self.progress, keep)
         except Unsaveable:
-            keeping.remove_all(self._folder)  # the log is the only account of what is to come
+            self._shelf.tidy(0)  # the log is the only account of what is to come
             if required:
                 raise
         self._saved = self.progress.sequence
@@ -171,7 +186,11 @@ class Worker:
         if self._course.store.unfinished(self.progress.sequence):
             self._publish()
             self._snapshot(1)
-            self._course.store.delete(self.progress.sequence)
+            self._course.store.delete(self.progress.sequence, self._fence)
+
+    def _fence(self, connection: Any) -> None:
+        if self._lease is not None:
+            self._lease.fence(connection)
 
     def rebuild(self) -> None:
         """Learn the log anew, without what was forgotten.
@@ -194,25 +213,43 @@ class Worker:
         with self._change:
             self._ended = True
             for _, future in self._requests:
-                future.set_exception(UserError("learning ended before this was done: open the folder again"))
+                closed = UserError("the learner was closed before this was done: open it again")
+                future.set_exception(closed if self._failure is None else self._failed())
             self._requests.clear()
             self._change.notify_all()
+
+    def _failed(self) -> UserError:
+        return UserError(
+            f"learning ended by an error after event {self.progress.sequence} of the log: "
+            f"{' '.join(str(self._failure).split()) or type(self._failure).__name__}. All datapoints are still there; "
+            "predictions are made from what was learned before. Repair the cause, then open it again"
+        )
 
     def _work(self) -> None:
         events: Iterator[Event] = iter(())
         while True:
+            if self._lease is not None:
+                self._lease.check()
             with self._change:
                 self._change.wait_for(lambda: self._closing or self._requests or self._behind, self._until_due())
                 if self._closing:
                     return
                 request = self._requests.popleft() if self._requests else None
-            if request is not None:
-                self._perform(*request)
-            elif self._behind:
-                if (event := next(events, None)) is None:
-                    events = self._course.store.events(self.progress.sequence)
-                    event = next(events)
-                self._learn(event)
+            try:
+                if request is not None:
+                    self._perform(*request)
+                if self._behind:  # however many requests there are
+                    if (event := next(events, None)) is None:
+                        events = self._course.store.events(self.progress.sequence)
+                        event = next(events)
+                    self._learn(event)
+                elif request is None:
+                    self._course.store.refresh()
+            except WriteError as error:  # the database did not answer; nothing was learned of the event
+                _log.warning("%s", error)
+                events = iter(())
+                with self._change:
+                    self._change.wait_for(lambda: self._closing, RETRY)
             if self._stale and self._until_due() == 0:
                 self._publish()
             if self.progress.sequence > self._saved and time.monotonic() >= self._saved_at + self._pace.snapshot:
@@ -260,14 +297,15 @@ class Worker:
     def _stale(self) -> bool:
         return self.published.sequence < self.progress.sequence
 
-    def _until_due(self) -> float | None:
-        """Seconds until the next state is to be published, or the next snapshot made; None: there is nothing new."""
-        now, due = time.monotonic(), list[float]()
+    def _until_due(self) -> float:
+        """Seconds until the next state is to be published, the next snapshot made, or the log looked at."""
+        now = time.monotonic()
+        due = [now + LOOK]
         if self._stale:
             due.append(self._published_at + self._pace.refresh)
         if self.progress.sequence > self._saved:
             due.append(self._saved_at + self._pace.snapshot)
-        return max(min(due) - now, 0.0) if due else None
+        return max(min(due) - now, 0.0)
 
     def _stops(self) -> bool:
         return self._closing

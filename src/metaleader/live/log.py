@@ -1,0 +1,209 @@
+"""What there is in a log, and what it says of tasks, in memory, brought up to date with what other processes wrote."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import sqlalchemy as sa
+
+from metaleader.buffer import TaskKey
+from metaleader.errors import UserError, WriteError
+from metaleader.live.events import Event, Forgetting, Group, Known, Stored
+from metaleader.live.index import Index
+from metaleader.live.postgres import Schema
+from metaleader.live.sqlite import File
+from metaleader.live.tables import ABOUT, CLEANED, DATAPOINTS, FORGOTTEN, LOGGED
+
+AT_ONCE = 256  # rows read by one statement
+
+Home: TypeAlias = File | Schema
+
+_ENDS = [sa.select(sa.func.max(table.c.sequence).label("last")) for table in (DATAPOINTS, FORGOTTEN)]
+_END = sa.select(sa.func.coalesce(sa.func.max(sa.union_all(*_ENDS).subquery().c.last), 0))
+_COUNTED = sa.select(DATAPOINTS.c.task, sa.func.count(), sa.func.max(DATAPOINTS.c.sequence)).group_by(DATAPOINTS.c.task)
+
+
+class Log:
+    """A log to be read. Its methods may be called by any thread."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self._indexing = threading.Lock()
+        self._closed = False
+        self._index = Index()
+
+    def about(self, name: str) -> Any:
+        """A setting, as plain JSON; None: it was not set."""
+        with self.refusals(writes=False), self.home.once.connect() as connection:
+            found = connection.execute(sa.select(ABOUT.c.value).where(ABOUT.c.name == name)).scalar()
+        return None if found is None else json.loads(found)
+
+    def refresh(self) -> None:
+        """Bring what is known of tasks up to date with what other processes wrote.
+
+        Raises:
+            WriteError: the database does not answer.
+        """
+        with self.refusals(writes=False):
+            with self.home.once.connect() as connection:
+                behind = connection.execute(_END).scalar_one() > self._index.last
+            if behind:
+                with self.home.reading.connect() as connection:
+                    self._refreshed(connection)
+
+    @property
+    def last(self) -> int:
+        """The number of the last event, as far as is known."""
+        return self._index.last
+
+    def tasks(self) -> dict[TaskKey, int]:
+        """The tasks that have datapoints, and how many."""
+        return {task: known.datapoints for task, known in list(self._index.tasks.items())}
+
+    def known(self, task: TaskKey) -> Known:
+        """What is known of a task."""
+        return self._index.known(task)
+
+    def of_task(self, task: TaskKey, until: int) -> list[bytes]:
+        """The datapoints of a task, in order, up to number `until`, without what was forgotten before that."""
+        asked = sa.select(DATAPOINTS.c.data).where(
+            DATAPOINTS.c.task == self._text(task),
+            DATAPOINTS.c.sequence > self._index.since(task, until),
+            DATAPOINTS.c.sequence <= until,
+        )
+        with self.refusals(writes=False), self.home.once.connect() as connection:
+            return list(connection.execute(asked.order_by(DATAPOINTS.c.sequence)).scalars())
+
+    def events(self, after: int, until: int | None = None) -> Iterator[Event]:
+        """The events with numbers above `after`, in order, up to the one that was the last when this was called."""
+        until = self.last if until is None else until
+        while after < until:
+            for event in self._some(after, until):
+                after = event.sequence
+                yield event
+
+    def _some(self, after: int, until: int) -> list[Event]:
+        """The next few events, at least one."""
+        column = DATAPOINTS.c
+        asked = sa.select(column.sequence, column.first, column.size, column.task, column.data)
+        asked = asked.order_by(column.sequence)
+        with self.refusals(writes=False), self.home.reading.connect() as connection:
+            within = (column.sequence > after) & (column.sequence <= until)
+            rows = list(connection.execute(asked.where(within).limit(AT_ONCE)))
+            full = len(rows) == AT_ONCE
+            if rows and (end := rows[-1].first + rows[-1].size - 1) > rows[-1].sequence:  # of a group that was cut off
+                rest = (column.sequence > rows[-1].sequence) & (column.sequence <= end)
+                rows += connection.execute(asked.where(rest))
+            upto = rows[-1].sequence if full else until
+            within = (FORGOTTEN.c.sequence > after) & (FORGOTTEN.c.sequence <= upto)
+            forgotten = list(connection.execute(sa.select(FORGOTTEN).where(within)))
+        events: list[Event] = []
+        for _, group in groupby(rows, key=lambda row: row.first):
+            together = list(group)
+            events.append(Group(together[-1].sequence, json.loads(together[0].task), [row.data for row in together]))
+        events += [Forgetting(row.sequence, row.task and json.loads(row.task)) for row in forgotten]
+        return sorted(events, key=lambda event: event.sequence)
+
+    def unfinished(self, until: int) -> bool:
+        """Whether of what was forgotten by events up to number `until` something is left in the files."""
+        return self._count((FORGOTTEN.c.stage != CLEANED) & (FORGOTTEN.c.sequence <= until))
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether datapoints that were learned at some time are no longer in the log."""
+        return self._count(FORGOTTEN.c.stage != LOGGED)
+
+    def _count(self, which: sa.ColumnElement[bool]) -> bool:
+        with self.refusals(writes=False), self.home.once.connect() as connection:
+            return bool(connection.execute(sa.select(sa.func.count()).select_from(FORGOTTEN).where(which)).scalar())
+
+    def is_forgotten(self, group: Group, until: int) -> bool:
+        """Whether an event up to number `until` forgot a group that is still in the log."""
+        return group.sequence < self._index.since(group.task, until)
+
+    def copy(self, path: Path) -> None:
+        """Write a copy of the log, as of one moment, to a new SQLite file, which is on the disk on return.
+
+        Raises:
+            WriteError: the file system or the database refuses.
+        """
+        with self.refusals():
+            self.home.copy(path)
+
+    def damage(self) -> list[str]:
+        """What the database finds wrong with its file, in its words; nothing: it is sound."""
+        return self.home.damage()
+
+    def datapoints(self) -> Iterator[Stored]:
+        """All datapoints in the log, in order, also those of tasks that are forgotten but not yet deleted."""
+        rows = sa.select(DATAPOINTS).order_by(DATAPOINTS.c.sequence)
+        with self.refusals(writes=False), self.home.reading.connect() as connection:
+            for row in connection.execute(rows).yield_per(AT_ONCE):
+                task = json.loads(row.task)
+                counts = row.sequence > self._index.since(task)
+                yield Stored(row.sequence, row.first, row.size, task, row.id, row.data, row.digest, counts)
+
+    # Within
+
+    def _text(self, task: TaskKey) -> str:
+        """A task's key as JSON: 1 and "1" differ."""
+        return json.dumps(task, ensure_ascii=self.home.ascii)
+
+    def _refreshed(self, connection: sa.Connection) -> Index:
+        """What is known of tasks, up to the last event that the transaction sees."""
+        with self._indexing:
+            end, after = connection.execute(_END).scalar_one(), self._index.last
+            if end > after:
+                if connection.execute(sa.select(FORGOTTEN.c.sequence).where(FORGOTTEN.c.sequence > after)).first():
+                    self._index = self._read(connection)
+                else:
+                    new = connection.execute(_COUNTED.where(DATAPOINTS.c.sequence > after)).all()
+                    told = {json.loads(task): (count, last) for task, count, last in new}
+                    known = {
+                        task: Known(self._index.known(task).datapoints + n, last) for task, (n, last) in told.items()
+                    }
+                    self._index.add(known, end)
+            return self._index
+
+    def _read_tasks(self) -> None:
+        with self.refusals(writes=False), self.home.reading.connect() as connection, self._indexing:
+            self._index = self._read(connection)
+
+    def _read(self, connection: sa.Connection) -> Index:
+        """What the whole log says of tasks."""
+        column = DATAPOINTS.c
+        waits = sa.select(FORGOTTEN.c.sequence, FORGOTTEN.c.task).where(FORGOTTEN.c.stage == LOGGED)
+        index = Index(deleting={row.sequence: json.loads(row.task) for row in connection.execute(waits)})
+        gone = set(index.deleting.values())
+        rows = list(connection.execute(_COUNTED.where(column.task.not_in(set(map(self._text, gone))))))
+        for task in gone:
+            own = (column.task == self._text(task)) & (column.sequence > index.since(task))
+            rows += connection.execute(_COUNTED.where(own))
+        known = {json.loads(task): Known(count, last) for task, count, last in rows}
+        index.add(known, connection.execute(_END).scalar_one())
+        return index
+
+    @contextmanager
+    def refusals(self, writes: bool = True) -> Iterator[None]:
+        """Turn what the database or the file system refuses into one line.
+
+        Raises:
+            WriteError: saying what.
+            UserError: the log is closed; another process may have it.
+        """
+        if self._closed:
+            raise UserError(f"the learner in {self.home.name} is closed: open it by Live.open")
+        try:
+            yield
+        except (sa.exc.DBAPIError, sqlite3.Error) as error:
+            why = " ".join(str(getattr(error, "orig", None) or error).split())
+            if not writes:
+                raise WriteError(f"cannot read {self.home.log}: {why}") from error
+            raise WriteError(f"cannot write to {self.home.log}: {why}; {self.home.remedy}") from error
