@@ -1,9 +1,22 @@
 """A learner that lives: durable, learning while it predicts. It needs `pip install 'metaleader[serve]'`."""
 
 from metaleader.live.agent import Live, Predictor
-from metaleader.live.events import Acknowledged, Forgotten
+from metaleader.live.events import Acknowledged, Ended, Forgotten, Status, UnknownTask
 from metaleader.live.keeping import Checked, check
 from metaleader.live.prequential import Mean, Standing
 from metaleader.live.worker import Pace
 
-__all__ = ["Acknowledged", "Checked", "Forgotten", "Live", "Mean", "Pace", "Predictor", "Standing", "check"]
+__all__ = [
+    "Acknowledged",
+    "Checked",
+    "Ended",
+    "Forgotten",
+    "Live",
+    "Mean",
+    "Pace",
+    "Predictor",
+    "Standing",
+    "Status",
+    "UnknownTask",
+    "check",
+]

@@ -22,7 +22,7 @@ from metaleader.learners import Learner
 from metaleader.live import keeping, settings
 from metaleader.live.cache import Cache
 from metaleader.live.course import Course, Progress
-from metaleader.live.events import Acknowledged, Forgotten
+from metaleader.live.events import Acknowledged, Ended, Forgotten, Status
 from metaleader.live.inputs import checked_ids, checked_key, classes
 from metaleader.live.layout import Layout
 from metaleader.live.prequential import Prequential, Standing
@@ -275,6 +275,20 @@ class Live:
         self._check_open()
         return self._store.tasks()
 
+    @property
+    def layout(self) -> Layout | None:
+        """What every datapoint holds; None: nothing was learned yet, and no example was given."""
+        return self._layout
+
+    def status(self) -> Status:
+        """How much is stored, learned and used by predictions, and whether learning goes on."""
+        self._check_open()
+        tasks, stored, worker = self._store.tasks(), self._store.last, self._worker
+        learned, served = (0, 0) if worker is None else (worker.progress.sequence, worker.published.sequence)
+        failed = worker is not None and worker.failed
+        saved = keeping.saved_at(self.folder)
+        return Status(len(tasks), sum(tasks.values()), stored, learned, served, saved, failed)
+
     def score(self) -> Standing:
         """How good predictions were, each datapoint judged before it was learned, of all that is learned by now."""
         self._check_open()
@@ -362,7 +376,7 @@ class Live:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise UserError(f"the learner in {self.folder} is closed: open it by Live.open")
+            raise Ended(f"the learner in {self.folder} is closed: open it by Live.open")
 
     def _begun(self) -> tuple[Worker, Layout]:
         """The worker and the layout.

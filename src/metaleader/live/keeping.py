@@ -7,6 +7,7 @@ import secrets
 import shutil
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -69,6 +70,14 @@ def save(course: Course, folder: Path, progress: Progress, keep: int) -> None:
         about = {"score": score, "anew": progress.anew}
         snapshot.write(folder / SNAPSHOTS, Snapshot(progress.sequence, leaves, arrays, about))
         snapshot.tidy(folder / SNAPSHOTS, keep)
+
+
+def saved_at(folder: Path) -> float | None:
+    """When the newest snapshot was written, in seconds since 1970; None: there is none."""
+    for path in reversed(snapshot.paths(folder / SNAPSHOTS)):
+        with suppress(FileNotFoundError):  # a newer one has taken its place
+            return path.stat().st_mtime
+    return None
 
 
 def remove_all(folder: Path) -> None:

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from metaleader.buffer import TaskKey
 from metaleader.errors import UserError, WriteError
 from metaleader.files import sync, sync_folder
-from metaleader.live.events import Acknowledged, Event, Forgetting, Group, Known, Stored, digest
+from metaleader.live.events import Acknowledged, Ended, Event, Forgetting, Group, Known, Stored, UnknownTask, digest
 from metaleader.live.tables import (
     ABOUT,
     CLEANED,
@@ -222,12 +222,12 @@ class Store:
             the number of the event, and how many datapoints the task had.
 
         Raises:
-            UserError: the task is not known.
+            UnknownTask: the task is not known.
             WriteError: the file system refuses.
         """
         with self._writing:
             if (known := self._tasks.get(task)) is None:
-                raise UserError(f"task {task!r} is not known: nothing of it is stored")
+                raise UnknownTask(f"task {task!r} is not known: nothing of it is stored")
             sequence = self.last + 1
             row = {"sequence": sequence, "task": _text(task), "stage": LOGGED, "arrived": time.time()}
             with self._refusals(), self._engine.begin() as connection:
@@ -396,10 +396,10 @@ class Store:
 
         Raises:
             WriteError: saying what.
-            UserError: the file is closed; another process may have it.
+            Ended: the file is closed; another process may have it.
         """
         if self._closed:
-            raise UserError(f"the learner in {self.path.parent} is closed: open it by Live.open")
+            raise Ended(f"the learner in {self.path.parent} is closed: open it by Live.open")
         try:
             yield
         except (sa.exc.DBAPIError, sqlite3.Error) as error:

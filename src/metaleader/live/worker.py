@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from metaleader.errors import UserError, WriteError, check_not_negative
 from metaleader.live import keeping
 from metaleader.live.course import Course, Progress, Stopped, copied
-from metaleader.live.events import Event, Forgetting
+from metaleader.live.events import Ended, Event, Forgetting
 from metaleader.live.snapshot import KEPT, Unsaveable
 
 _log = logging.getLogger(__name__)
@@ -90,16 +90,21 @@ class Worker:
         """Make sure that learning goes on.
 
         Raises:
-            UserError: it ended by an error.
+            Ended: it does not.
         """
         if self._failure is not None:
-            raise UserError(
+            raise Ended(
                 f"learning ended by an error after event {self.progress.sequence} of the log: "
                 f"{' '.join(str(self._failure).split()) or type(self._failure).__name__}. All datapoints are still "
                 "there; predictions are made from what was learned before. Repair the cause, then open the folder again"
             ) from self._failure
         if self._ended:
-            raise UserError("the learner is closed: open it by Live.open")
+            raise Ended("the learner is closed: open it by Live.open")
+
+    @property
+    def failed(self) -> bool:
+        """Whether learning ended by an error."""
+        return self._failure is not None
 
     def wait(self, sequence: int, timeout: float | None) -> None:
         """Wait until that event is learned, and published.
@@ -194,7 +199,7 @@ class Worker:
         with self._change:
             self._ended = True
             for _, future in self._requests:
-                future.set_exception(UserError("learning ended before this was done: open the folder again"))
+                future.set_exception(Ended("learning ended before this was done: open the folder again"))
             self._requests.clear()
             self._change.notify_all()
 
@@ -235,7 +240,7 @@ class Worker:
         try:
             future.set_result(what())
         except Stopped:
-            future.set_exception(UserError("the learner was closed before this was done: open it again"))
+            future.set_exception(Ended("the learner was closed before this was done: open it again"))
             raise
         except Exception as error:
             future.set_exception(error)
