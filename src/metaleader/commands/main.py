@@ -13,7 +13,7 @@ from typing import NoReturn
 from metaleader.commands.standing_in import without_jax
 from metaleader.errors import RunFailed, UserError, printable, unknown
 
-COMMANDS = ("run", "sweep", "tune", "reproduce", "report", "list", "data", "theory", "assess", "live")
+COMMANDS = ("run", "sweep", "tune", "reproduce", "report", "list", "data", "theory", "assess", "live", "serve")
 USAGE = """usage: metaleader COMMAND ...
 
   run [EXPERIMENT]   run learners on an experiment, then report (coloured-digits, if none is named)
@@ -27,6 +27,7 @@ USAGE = """usage: metaleader COMMAND ...
   assess FILE        whether learning across tasks pays on your table, from how many rows on, with which learner
   theory             check the theorem and the regret bounds on convex streams; table, figures and a page
   live check DIR     verify the folder of a learner that lives: its log and its snapshots
+  serve DIR          answer requests by HTTP: a learner that lives takes datapoints, and predicts
 
 metaleader COMMAND --help tells more; metaleader run EXPERIMENT --help lists every setting."""
 
