@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,7 +77,9 @@ def main(arguments: list[str]) -> int:
     pace = Pace(options.share, options.refresh, options.snapshot, options.cache << 20)
     tokens = None if options.token_file is None else Tokens.read(options.token_file)
     server.check_tokens(options.host, tokens)
-    with server.bound(options.host, options.port) as at, Live.open(options.dir, pace=pace) as live:
-        log_json()
-        server.serve(live, at, limits, tokens)
+    with server.bound(options.host, options.port) as at:
+        with Live.open(options.dir, pace=pace) as live:
+            log_json()
+            server.serve(live, at, limits, tokens)
+        logging.getLogger(__name__).info("closed")
     return 0

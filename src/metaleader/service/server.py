@@ -79,11 +79,9 @@ def serve(live: Live, at: socket.socket, limits: Limits, tokens: Tokens | None =
         timeout_graceful_shutdown=int(limits.timeout) + 1,
         ws="none",
     )
-    host, port = at.getsockname()[:2]
-    _log.info("serving", extra=fields(url=f"http://{f'[{host}]' if ':' in host else host}:{port}"))
     _warm_up(live)
     with _quiet_signals():
-        uvicorn.Server(config).run(sockets=[at])
+        _Server(config).run(sockets=[at])
     _log.info("stopped")
 
 
@@ -93,6 +91,20 @@ def _warm_up(live: Live) -> None:
         one = live.layout.example()
         live.predict("", one.inputs)
         live.adapt(one.inputs, one.targets).predict(one.inputs)
+
+
+class _Server(uvicorn.Server):
+    """Says in the log of the service from when on it answers, and that it stops."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for each in sockets or []:
+            host, port = each.getsockname()[:2]
+            _log.info("serving", extra=fields(url=f"http://{f'[{host}]' if ':' in host else host}:{port}"))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        _log.info("stopping")
+        await super().shutdown(sockets)
 
 
 class _quiet_signals:  # noqa: N801 - used as a function
