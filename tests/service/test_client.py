@@ -60,7 +60,7 @@ def test_a_client_does_takes_and_gives_what_the_learner_does(live: Live, service
         assert acknowledged == live.learn("a/../b", x, y, ids=[row.id for row in live._store.datapoints()])._replace(
             new=3
         )
-        client.learn(np.int64(7), x, y, ids=["one", "two", "three"])
+        client.learn(7, x, y, ids=["one", "two", "three"])
         client.wait()
         assert client.tasks() == live.tasks() == {"a/../b": 3, 7: 3}
         for task in ("a/../b", 7, "nobody"):

@@ -96,7 +96,7 @@ def follow_the_description(client: TestClient, requests: int) -> set[str]:
     """Ask what can be made of the description, so many requests of each kind, and compare the answers with it."""
     schema, asked = schemathesis.openapi.from_asgi("/openapi.json", client.app, headers=LOCAL), set()
     for found in schema.get_all_operations():
-        operation = found.ok()
+        operation = found.ok()  # type: ignore[union-attr] # it is, or this raises
 
         @settings(max_examples=requests, deadline=None, suppress_health_check=LOOSE)
         @given(operation.as_strategy())

@@ -250,7 +250,10 @@ class Live:
         published = worker.published
         version = known.last, published.version
         if (adapted := self._cache.get(task, version)) is None:
-            data = layout.unpacked(self._store.of_task(task, known.last))
+            data = self._cache.get((task, "datapoints"), known.last)
+            if data is None:
+                data = layout.unpacked(self._store.of_task(task, known.last))
+                self._cache.put((task, "datapoints"), known.last, data)
             adapted, _ = self.learner.adapt(self.problem, published.state, task, data)
             self._cache.put(task, version, adapted)
         return self._decoded(self.learner.predict(self.problem, adapted, inputs))
@@ -311,6 +314,7 @@ class Live:
         worker.check()
         sequence, datapoints = self._store.forget(task)
         self._cache.drop(task)
+        self._cache.drop((task, "datapoints"))
         worker.tell()
         worker.wait(sequence, None)
         worker.ask(worker.finish_forgetting)

@@ -38,7 +38,7 @@ class Pace:
     """Seconds between snapshots, while there is something new to learn: so much is learned again at most after a
     kill."""
     cache_bytes: int = 64 << 20
-    """Memory for parameters adapted to tasks; those used least recently go first."""
+    """Memory for parameters adapted to tasks, and for their datapoints; those used least recently go first."""
 
     def __post_init__(self) -> None:
         check_not_negative(self, "refresh", "snapshot", "cache_bytes")

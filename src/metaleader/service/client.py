@@ -176,9 +176,9 @@ def _key(task: TaskKey) -> TaskKey:
 def _datapoints(x: Examples, y: Any) -> dict[str, Any]:
     if y is None:
         return {"rows": _rows(x)}
-    names = None if isinstance(y, Mapping) else np.asarray(y)  # of classes, if it is text
-    is_text = names is not None and names.ndim == 1 and all(isinstance(value, str) for value in names)
-    return {"x": _plain(x, "inputs"), "y": list(map(str, names)) if is_text else _plain(y, "targets")}
+    names = [] if isinstance(y, Mapping) else list(y)  # of classes, if it is text
+    is_text = names and all(isinstance(name, str) for name in names)
+    return {"x": _plain(x, "inputs"), "y": names if is_text else _plain(y, "targets")}
 
 
 def _inputs(x: Examples) -> dict[str, Any]:
