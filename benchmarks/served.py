@@ -36,7 +36,7 @@ class Forgetful:
     """What stands in for `Live`: it answers, and stores nothing."""
 
     def __init__(self) -> None:
-        self.layout, self.unit, self.problem, self.learner = Layout.of(EXAMPLE), None, PROBLEM, LEARNER
+        self.layout, self.problem, self.learner = Layout.of(EXAMPLE), PROBLEM, LEARNER
         self.backlog = 0
 
     def learn(self, task: Any, x: Any, y: Any, ids: Any = None) -> Acknowledged:

@@ -204,13 +204,12 @@ def _learner(live: Live, since: int) -> dict[str, Any]:
         score = wire.standing(live.score())
     except Ended:
         raise Refusal(503, "the learner is closed") from None
-    unit = live.unit
     return {
         "ready": not status.failed and status.served >= since,
         "failed": status.failed,
         "learner": described(live.learner),
         "problem": described(live.problem),
-        "classes": list(unit.classes) if unit else [],
+        "classes": wire.classes(live),
         "takes_rows": wire.takes_rows(live),
         "tasks": status.tasks,
         "datapoints": status.datapoints,

@@ -146,8 +146,8 @@ def ready(live: Live, since: int) -> Response:
 
 
 def _predicted(live: Live, predictions: Any, accept: str) -> Response:
-    classes = None if live.unit is None else list(live.unit.classes) or None
-    about = {} if classes is None else {"classes": classes}
+    classes = wire.classes(live)
+    about = {"classes": classes} if classes else {}
     if arrow.MEDIA_TYPE in accept:
         return Response(arrow.written(predictions, about), media_type=arrow.MEDIA_TYPE)
     values, dtype = wire.plain(predictions)

@@ -54,6 +54,12 @@ def takes_rows(live: Live) -> bool:
     return getattr(live, "encoder", None) is not None
 
 
+def classes(live: Live) -> list[str]:
+    """Names of the classes, in the order of probabilities; none: there are no names."""
+    unit = getattr(live, "unit", None)
+    return list(getattr(live, "classes", None) or (unit.classes if unit else ()))
+
+
 def datapoints(live: Live, body: Datapoints, most: int) -> tuple[Any, ...]:
     """What `Live.learn` and `Live.adapt` take: inputs and targets, or rows.
 
@@ -62,17 +68,19 @@ def datapoints(live: Live, body: Datapoints, most: int) -> tuple[Any, ...]:
     """
     if body.rows is not None:
         return (_rows(live, body.rows, most, body.x is None and body.y is None),)
+    if takes_rows(live):
+        raise UserError("this learner was made from a table: give rows")
     if body.x is None or body.y is None:
         raise UserError("datapoints need x and y, or rows")
     layout = live.layout
     x = inputs(live, body.x, None, most)
-    if live.unit is not None:
+    if getattr(live, "unit", None) is not None:
         y: Any = _array(body.y, "y", "biufU")
     elif layout is not None:
         y = _filled(layout.targets, body.y, "y")
     else:
-        classes = isinstance(live.problem.loss, CrossEntropy)
-        y = _first(body.y, "y", np.dtype(np.int32 if classes else np.float32))
+        labels = isinstance(live.problem.loss, CrossEntropy)
+        y = _first(body.y, "y", np.dtype(np.int32 if labels else np.float32))
     _check_size(y, most)
     return x, y
 
@@ -85,6 +93,8 @@ def inputs(live: Live, x: Any, rows: list[dict[str, Any]] | None, most: int, wha
     """
     if rows is not None:
         return _rows(live, rows, most, x is None)
+    if takes_rows(live):
+        raise UserError("this learner was made from a table: give rows to predict")
     if x is None:
         raise UserError(f"{what} is missing: give inputs to predict")
     layout = live.layout
