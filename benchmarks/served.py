@@ -22,6 +22,7 @@ import numpy as np
 import metaleader as ml
 from metaleader.live import Acknowledged, Live, Mean, Pace, Predictor, Standing, Status
 from metaleader.live.layout import Layout
+from metaleader.processes import end_with_parent
 from metaleader.service import server
 from metaleader.service.limits import Limits
 
@@ -117,6 +118,7 @@ def served(kind: str, folder: Path, tasks: int, pace: Pace) -> Iterator[tuple[in
 
 
 def _serve(kind: str, folder: Path, tasks: int, pace: Pace, told: Connection) -> None:
+    end_with_parent()
     live: Any = {"live": lambda: _live(folder, tasks, pace), "floor": Floor, "river": River}[kind]()
     with server.bound("127.0.0.1", 0) as at, live if isinstance(live, Live) else nullcontext():
         told.send(at.getsockname()[1])

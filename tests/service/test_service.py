@@ -438,6 +438,25 @@ def test_requests_beyond_the_bound_are_told_to_come_again_and_slow_ones_given_up
         end.set()
 
 
+def test_what_waits_for_the_learner_keeps_nobody_else_waiting(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    end, asking = threading.Event(), list[threading.Thread]()
+    monkeypatch.setattr(live, "wait", lambda timeout: end.wait(20))
+    with served(live, Limits(timeout=5)) as client:
+        try:
+            for _ in range(8):
+                asking.append(threading.Thread(target=client.post, args=("/v1/wait",), kwargs={"json": {}}))
+                asking[-1].start()
+            while client.get("/v1/status").json()["working_on"]["keep"] < 8:
+                pass
+            assert client.get("/readyz").status_code == 200
+            assert client.get("/metrics").status_code == 200
+            assert client.post("/v1/predict", json={"task": "a", "x": [[1, 2]]}).status_code == 200
+        finally:
+            end.set()
+            for thread in asking:
+                thread.join()
+
+
 # Errors of the learner
 
 

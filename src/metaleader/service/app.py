@@ -32,7 +32,8 @@ from metaleader.service.verbs import Sent
 from metaleader.service.watch import LearnerCollector, Watch, backlog
 
 _log = logging.getLogger(__name__)
-PREDICTING, LEARNING, KEEPING = 4, 8, 4  # threads; those that learn wait for the disk, those that keep for the learner
+# Threads: those that learn wait for the disk, those that keep for the learner, so that others must not wait for them.
+PREDICTING, LEARNING, KEEPING, LOOKING = 4, 8, 4, 2
 ABOUT = (
     "Datapoints of tasks go in, predictions for tasks come out; see `docs/serving.md` of metaleader. A refusal has the "
     'body `{"error": {"message": ...}}`.'
@@ -59,10 +60,10 @@ def application(live: Live, limits: Limits | None = None, tokens: Tokens | None 
     limits = limits or Limits()
     watch, files, version = Watch(), pages.files(), metadata.version("metaleader")
     watch.registry.register(LearnerCollector(live))
-    predicting, learning, keeping = (
+    predicting, learning, keeping, looking = every = [
         Jobs(name, threads, limits.requests)
-        for name, threads in (("predict", PREDICTING), ("learn", LEARNING), ("keep", KEEPING))
-    )
+        for name, threads in (("predict", PREDICTING), ("learn", LEARNING), ("keep", KEEPING), ("look", LOOKING))
+    ]
     since, rebuilding = live.status().stored, asyncio.Lock()
 
     @contextlib.asynccontextmanager
@@ -70,6 +71,8 @@ def application(live: Live, limits: Limits | None = None, tokens: Tokens | None 
         sampling = asyncio.create_task(_sample(watch, live))
         yield
         sampling.cancel()
+        for jobs in every:
+            jobs.close()
 
     app = FastAPI(
         title="metaleader",
@@ -143,15 +146,15 @@ def application(live: Live, limits: Limits | None = None, tokens: Tokens | None 
     async def tasks(
         start: Annotated[int, Query(ge=0, le=2**53)] = 0, limit: Annotated[int, Query(ge=1, le=10_000)] = 1000
     ) -> Response:
-        return await keeping.run(partial(verbs.tasks, live, start, limit), limits.timeout)
+        return await looking.run(partial(verbs.tasks, live, start, limit), limits.timeout)
 
     @app.get("/v1/score", response_model=bodies.Score, summary="How good predictions were")
     async def score() -> Response:
-        return await keeping.run(partial(verbs.score, live), limits.timeout)
+        return await looking.run(partial(verbs.score, live), limits.timeout)
 
     @app.get("/v1/status", summary="How the learner and the service stand")
     async def status() -> dict[str, Any]:
-        found = await keeping.run(partial(_learner, live, since), limits.timeout)
+        found = await looking.run(partial(_learner, live, since), limits.timeout)
         return {
             "version": version,
             "began": watch.began,
@@ -160,7 +163,7 @@ def application(live: Live, limits: Limits | None = None, tokens: Tokens | None 
             "rebuilding": rebuilding.locked(),
             "score_over_time": watch.score_over_time,
             "latency": watch.latency,
-            "working_on": {jobs.name: jobs.now for jobs in (predicting, learning, keeping)},
+            "working_on": {jobs.name: jobs.now for jobs in every},
             "limits": described(limits),
         }
 
@@ -170,11 +173,11 @@ def application(live: Live, limits: Limits | None = None, tokens: Tokens | None 
 
     @app.get("/readyz", summary="Whether it has caught up with what was stored when it began, and learning goes on")
     async def readyz() -> Response:
-        return await keeping.run(partial(verbs.ready, live, since), limits.timeout)
+        return await looking.run(partial(verbs.ready, live, since), limits.timeout)
 
     @app.get("/metrics", summary="For Prometheus", response_class=Response)
     async def metrics() -> Response:
-        content = await keeping.run(partial(prometheus_client.generate_latest, watch.registry), limits.timeout)
+        content = await looking.run(partial(prometheus_client.generate_latest, watch.registry), limits.timeout)
         return Response(content, media_type=prometheus_client.CONTENT_TYPE_LATEST)
 
     @app.get("/docs", include_in_schema=False)

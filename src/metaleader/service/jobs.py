@@ -50,5 +50,5 @@ class Jobs:
             future.exception()  # looked at here, as whoever waited may be gone
 
     def close(self) -> None:
-        """End when all jobs have."""
-        self._threads.shutdown(wait=True)
+        """Take no more jobs. A thread ends with its job, which the end of the learner ends."""
+        self._threads.shutdown(wait=False)
