@@ -16,11 +16,12 @@ from starlette.testclient import TestClient
 
 import metaleader as ml
 from metaleader.errors import WriteError
-from metaleader.live import Live
+from metaleader.live import Live, Mean, Standing
 from metaleader.service import arrow
 from metaleader.service.limits import Limits, Rates
 from metaleader.service.logs import JsonLines
 from metaleader.service.tokens import Tokens
+from metaleader.service.watch import POINTS, Watch
 
 JSON = {"Content-Type": "application/json"}
 ARROW = {"Content-Type": arrow.MEDIA_TYPE}
@@ -148,6 +149,21 @@ def test_score_status_save_and_rebuild(tmp_path: Path) -> None:
         live.forget(0)
         assert client.post("/v1/rebuild").status_code == 204
         assert client.get("/v1/score").json()["overall"]["datapoints"] == 4
+
+
+def test_scores_over_time_are_noted_less_often_the_more_there_are() -> None:
+    watch, noted = Watch(), 0
+    for second in range(20_000):
+        if watch.due:
+            noted += 1
+            watch.note(Standing(Mean(second + 1, {"loss": 0.5}), {}, Mean(1, {"loss": float(second)}), 0))
+    points = watch.score_over_time
+    assert POINTS / 2 <= len(points) < POINTS
+    assert noted < 4 * POINTS
+    assert points[0]["datapoints"] == 1
+    assert points[-1]["recent"]["loss"] > 19_000
+    steps = np.diff([point["datapoints"] for point in points])
+    assert steps.max() <= 2 * steps.min()
 
 
 def test_health_metrics_and_pages(client: TestClient) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from functools import partial
 from importlib import metadata
 from typing import Annotated, Any
@@ -18,7 +18,6 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from metaleader.errors import UserError
 from metaleader.live import Ended, Live
 from metaleader.online.description import described
 from metaleader.service import arrow, bodies, pages, verbs, wire
@@ -68,9 +67,9 @@ def application(live: Live, limits: Limits | None = None, tokens: Tokens | None 
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        sampling = asyncio.create_task(_sample(watch, live))
+        noting = asyncio.create_task(_note_scores(watch, live, looking))
         yield
-        sampling.cancel()
+        noting.cancel()
         for jobs in every:
             jobs.close()
 
@@ -86,18 +85,7 @@ def application(live: Live, limits: Limits | None = None, tokens: Tokens | None 
             HTTPException: _http_error,
             RequestValidationError: _invalid_query,
         },
-        responses={
-            code: {"model": bodies.Error, "description": what}
-            for code, what in (
-                *(
-                    (401, "no token"),
-                    (403, "not from here"),
-                    (422, "not what it should be"),
-                    (429, "too many requests"),
-                ),
-                *((503, "overloaded, or learning has ended"), (504, "not done in time")),
-            )
-        },
+        responses=_errors(_OF_ALL),
     )
 
     async def sent(request: Request) -> Sent:
@@ -121,7 +109,7 @@ def application(live: Live, limits: Limits | None = None, tokens: Tokens | None 
             response_model=model,
             status_code=200 if model else 204,
             openapi_extra=_described(kind, tables),
-            responses={code: {"model": bodies.Error, "description": what} for code, what in _OF_BODIES},
+            responses=_errors(_OF_BODIES),
             operation_id=verb.__name__,
         )
 
@@ -193,12 +181,25 @@ def application(live: Live, limits: Limits | None = None, tokens: Tokens | None 
     return app
 
 
+_OF_ALL = (
+    (401, "no token"),
+    (403, "not from here"),
+    (422, "not what it should be"),
+    (429, "too many requests"),
+    (503, "overloaded, or learning has ended"),
+    (504, "not done in time"),
+)
 _OF_BODIES = (
     (404, "a task that is not known"),
     (408, "the body did not come"),
     (413, "too large"),
     (415, "another content type"),
 )
+
+
+def _errors(told: Iterable[tuple[int, str]]) -> dict[int | str, dict[str, Any]]:
+    """Answers that are no success, for the OpenAPI page."""
+    return {code: {"model": bodies.Error, "description": what} for code, what in told}
 
 
 def _learner(live: Live, since: int) -> dict[str, Any]:
@@ -225,13 +226,12 @@ def _learner(live: Live, since: int) -> dict[str, Any]:
     }
 
 
-async def _sample(watch: Watch, live: Live) -> None:
-    """Note the score every second, as long as the service runs."""
+async def _note_scores(watch: Watch, live: Live, jobs: Jobs) -> None:
+    """Note the score now and then, as long as the service runs."""
     while True:
-        try:
-            watch.sample(live)
-        except UserError:
-            return
+        if watch.due:
+            with contextlib.suppress(Refusal):  # there is more to do: next time
+                watch.note(await jobs.run(live.score, None))
         await asyncio.sleep(1.0)
 
 

@@ -12,7 +12,7 @@ import prometheus_client as prometheus
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from metaleader.live import Ended, Live, Status
+from metaleader.live import Ended, Live, Standing, Status
 from metaleader.service.wire import standing
 
 NEWEST = 2000  # answers of each verb, whose latencies are shown
@@ -54,13 +54,15 @@ class Watch:
             found[verb] = {"count": self._counts[verb], **dict(zip(("p50", "p90", "p99"), quantiles, strict=True))}
         return found
 
-    def sample(self, live: Live) -> None:
-        """Note how the score stands, if it is time: the more there is to show, the less often."""
-        self._due -= 1
-        if self._due > 0:
-            return
-        self._due = self._every
-        score = standing(live.score())
+    @property
+    def due(self) -> bool:
+        """Whether the score is to be noted, asked once a second: the more there is to show, the less often."""
+        self._due = (self._due or self._every) - 1
+        return self._due == 0
+
+    def note(self, now: Standing) -> None:
+        """Note how the score stands."""
+        score = standing(now)
         judged = score["overall"]["datapoints"]
         if judged and (not self._score or self._score[-1]["datapoints"] != judged):
             self._score.append({"time": time.time(), "datapoints": judged, "recent": score["recent"]["values"]})
