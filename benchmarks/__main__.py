@@ -22,6 +22,7 @@ PARTS = {
     "compiling": ("benchmarks.compiling",),
     "runs": ("benchmarks.runs",),
     "saving": ("benchmarks.saving",),
+    "serving": ("benchmarks.serving",),
     "compiled": ("benchmarks.meta_gradient", "--compiled"),
 }
 TIME_LIMIT = 3600  # seconds for a part
@@ -32,7 +33,8 @@ class Options:
     """Measure the parts one after another, each in a process of its own, and write the page of all results."""
 
     parts: tyro.conf.Positional[tuple[str, ...]] = tuple(name for name in PARTS if name != "compiled")
-    """Which parts: starting, meta_gradient, scaling, rounds, compiling, runs, saving, or compiled (torch.compile)."""
+    """Which parts: starting, meta_gradient, scaling, rounds, compiling, runs, saving, serving, or compiled
+    (torch.compile)."""
     quick: bool = False
     """Everything at a reduced size, to see that it works; written to runs/benchmarks instead of docs."""
 

@@ -472,6 +472,15 @@ def test_the_time_to_the_first_answer_is_that_of_processes_which_end_well(tmp_pa
     assert all(float(cpu) > 0 for _, cpu, _ in found.rows)
 
 
+@pytest.mark.slow
+def test_a_served_learner_is_measured_beside_what_it_is_compared_with(tmp_path: Path) -> None:
+    run_part("serving", "--quick", "--result", str(tmp_path / "found.json"))
+    answers, adapting = outcome.load(tmp_path / "found.json").tables
+    assert [row[0] for row in answers.rows] == ["live", "floor", "river"]
+    assert all(float(row[1]) > 0 and float(row[4]) > 0 for row in answers.rows)
+    assert len(adapting.rows) == 1
+
+
 def test_what_a_checkpoint_writes_is_measured(tmp_path: Path) -> None:
     run_part("saving", "--quick", "--result", str(tmp_path / "found.json"))
     (table,) = outcome.load(tmp_path / "found.json").tables

@@ -40,6 +40,7 @@ from .problem import (
 )
 from .results.results import Results, load
 from .runs.session import run
+from .service.client import Client
 from .streams import (
     ColouredDigits,
     ColouredMnist,
@@ -77,6 +78,7 @@ __all__ = [
     "AdaGrad",
     "Adam",
     "Batch",
+    "Client",
     "ColouredDigits",
     "ColouredMnist",
     "ConvNet",

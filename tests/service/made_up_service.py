@@ -50,6 +50,7 @@ def status(**changes: Any) -> dict[str, Any]:
         "now": NOW,
         "ready": True,
         "failed": False,
+        "learns": True,
         "learner": {"type": "FTML", "update": {"type": "GradientDescent", "steps": 5}, "meta_steps": 4},
         "problem": {"type": "Problem", "model": {"type": "MLP", "width": 40}, "loss": "squared_error", "scores": score},
         "classes": [],

@@ -183,6 +183,7 @@ def test_an_empty_learner(page: Any, fake: Fake) -> None:
 @pytest.mark.parametrize(
     ("changes", "kind", "message"),
     [
+        ({"learns": False}, "good", "Ready: it predicts, and follows the process that learns."),
         ({"failed": True, "ready": False}, "bad", "Learning has ended by an error"),
         ({"ready": False, "backlog": 4000}, "wait", "Catching up with what was stored before it began"),
         ({"rebuilding": True}, "wait", "learned anew"),

@@ -13,7 +13,7 @@ from typing import NoReturn
 from metaleader.commands.standing_in import without_jax
 from metaleader.errors import RunFailed, UserError, printable, unknown
 
-COMMANDS = ("run", "sweep", "tune", "reproduce", "report", "list", "data", "theory", "assess", "live")
+COMMANDS = ("run", "sweep", "tune", "reproduce", "report", "list", "data", "theory", "assess", "live", "serve")
 USAGE = """usage: metaleader COMMAND ...
 
   run [EXPERIMENT]   run learners on an experiment, then report (coloured-digits, if none is named)
@@ -29,6 +29,7 @@ USAGE = """usage: metaleader COMMAND ...
   live check DIR     verify the folder of a learner that lives: its log and its snapshots
   live export DIR    write what predicts a task to a folder, to be loaded by JAX without metaleader
   live keep RUN      make a learner that lives of a run that has finished
+  serve DIR          answer requests by HTTP: a learner that lives takes datapoints, and predicts
 
 metaleader COMMAND --help tells more; metaleader run EXPERIMENT --help lists every setting."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -142,5 +143,14 @@ def averaging(transformation: optax.GradientTransformation, decay: float) -> opt
 
 def averaged(params: Params, opt_state: Any) -> Params:
     """The average of the iterates, where the optimiser keeps one, or the last iterate; of the parameters' types."""
-    mean = optax.tree.get(opt_state, "average_iterate", default=params)
+    if not _averages(jax.tree.structure(opt_state)):
+        return params
+    mean = optax.tree.get(opt_state, "average_iterate")
     return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), mean, params)
+
+
+@cache
+def _averages(structure: Any) -> bool:
+    """Whether a state of this structure keeps an average; remembered, as looking takes a quarter of an adaptation."""
+    state = jax.tree.unflatten(structure, range(structure.num_leaves))
+    return optax.tree.get(state, "average_iterate") is not None

@@ -1,7 +1,7 @@
 """A learner that lives: durable, learning while it predicts. It needs `pip install 'metaleader[serve]'`."""
 
 from metaleader.live.agent import Live, Predictor
-from metaleader.live.events import Acknowledged, Forgotten
+from metaleader.live.events import Acknowledged, Ended, Follows, Forgotten, Status, UnknownTask
 from metaleader.live.keeping import Checked, check
 from metaleader.live.prequential import Mean, Standing
 from metaleader.live.replay import Replayed, RunParts, from_run, run_folder
@@ -10,6 +10,8 @@ from metaleader.live.worker import Pace
 __all__ = [
     "Acknowledged",
     "Checked",
+    "Ended",
+    "Follows",
     "Forgotten",
     "Live",
     "Mean",
@@ -18,6 +20,8 @@ __all__ = [
     "Replayed",
     "RunParts",
     "Standing",
+    "Status",
+    "UnknownTask",
     "check",
     "from_run",
     "run_folder",

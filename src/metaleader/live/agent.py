@@ -24,7 +24,7 @@ from metaleader.learners.base import Adapted
 from metaleader.live import export, keeping, settings
 from metaleader.live.cache import Cache
 from metaleader.live.course import Course
-from metaleader.live.events import Acknowledged, Forgotten
+from metaleader.live.events import Acknowledged, Ended, Forgotten, Status
 from metaleader.live.follower import Follower
 from metaleader.live.inputs import checked_ids, checked_key, classes
 from metaleader.live.layout import Layout
@@ -43,12 +43,16 @@ _log = logging.getLogger(__name__)
 NOT_STORED = "\0not stored"  # the task of datapoints that are adapted to and not stored
 
 
+def _elsewhere(_: Path) -> None:
+    raise UserError("this predictor is at a service: export it where its learner is, by Live.export")
+
+
 @dataclass(frozen=True)
 class Predictor:
     """Predicts for one task, from the datapoints it was adapted to; see `Live.adapt`."""
 
     answer: Callable[[Any], Any]
-    write: Callable[[Path], None]
+    write: Callable[[Path], None] = _elsewhere
 
     def predict(self, x: Examples) -> Any:
         """As `Live.predict`."""
@@ -381,6 +385,20 @@ class Live:
         self._store.refresh()
         return self._store.tasks()
 
+    @property
+    def layout(self) -> Layout | None:
+        """What every datapoint holds; None: nothing was learned yet, and no example was given."""
+        return self._layout
+
+    def status(self) -> Status:
+        """How much is stored, learned and used by predictions, and whether learning goes on."""
+        self._check_open()
+        tasks, stored, worker = self._store.tasks(), self._store.last, self._worker
+        learned, served = (0, 0) if worker is None else (worker.progress.sequence, worker.published.sequence)
+        failed = worker is not None and worker.failed
+        saved = self._kept.shelf.saved_at()
+        return Status(len(tasks), sum(tasks.values()), stored, learned, served, saved, failed)
+
     def score(self) -> Standing:
         """How good predictions were, each datapoint judged before it was learned, of all that is learned by now."""
         self._check_open()
@@ -403,6 +421,7 @@ class Live:
         worker.check()
         sequence, datapoints = self._store.forget(task)
         self._cache.drop(task)
+        self._cache.drop((task, "datapoints"))
         worker.tell()
         worker.forgotten(sequence)
         return Forgotten(task, datapoints, not worker.progress.anew)
@@ -469,7 +488,7 @@ class Live:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise UserError(f"the learner in {self.place.name} is closed: open it by Live.open")
+            raise Ended(f"the learner in {self.place.name} is closed: open it by Live.open")
 
     def _begun(self) -> tuple[Worker | Follower, Layout]:
         """The worker and the layout.
@@ -550,7 +569,9 @@ class Live:
         known, published = self._store.known(task), worker.published
         version = known.last, published.version
         if (adapted := self._cache.get(task, version)) is None:
-            data = layout.unpacked(self._store.of_task(task, known.last))
+            if (data := self._cache.get((task, "datapoints"), known.last)) is None:
+                data = layout.unpacked(self._store.of_task(task, known.last))
+                self._cache.put((task, "datapoints"), known.last, data)
             adapted, _ = self.learner.adapt(self.problem, published.state, task, data)
             self._cache.put(task, version, adapted)
         return adapted, known.datapoints

@@ -7,6 +7,19 @@ import json
 from typing import NamedTuple, TypeAlias
 
 from metaleader.buffer import TaskKey
+from metaleader.errors import UserError
+
+
+class Ended(UserError):  # noqa: N818 - as UserError is one
+    """The learner takes nothing more: it is closed, or learning ended by an error."""
+
+
+class UnknownTask(UserError):  # noqa: N818 - the same
+    """A task without datapoints, where one with some is needed."""
+
+
+class Follows(UserError):  # noqa: N818 - the same
+    """This process follows another one, which alone learns and keeps."""
 
 
 class Group(NamedTuple):
@@ -67,6 +80,28 @@ class Forgotten(NamedTuple):
     task: TaskKey
     datapoints: int
     influence: bool
+
+
+class Status(NamedTuple):
+    """Where a learner that lives stands. Events, datapoints and what was forgotten, have numbers in one order.
+
+    Attributes:
+        tasks: how many have datapoints.
+        datapoints: how many there are.
+        stored: the number of the last event in the log.
+        learned: that of the last one that is learned.
+        served: that of the last one that the state knows from which predictions are made.
+        snapshot: when the newest snapshot was written, in seconds since 1970; None: there is none.
+        failed: whether learning ended by an error.
+    """
+
+    tasks: int
+    datapoints: int
+    stored: int
+    learned: int
+    served: int
+    snapshot: float | None
+    failed: bool
 
 
 class Known(NamedTuple):

@@ -11,6 +11,7 @@ from typing import Never
 from metaleader.errors import UserError, WriteError
 from metaleader.live import keeping
 from metaleader.live.course import Course
+from metaleader.live.events import Ended, Follows
 from metaleader.live.shelf import Shelf
 from metaleader.live.snapshot import Damaged
 from metaleader.live.worker import LOOK, Pace, Published
@@ -45,19 +46,25 @@ class Follower:
         """Make sure that snapshots are followed.
 
         Raises:
-            UserError: that ended by an error.
+            Ended: that ended by an error.
         """
         if self._failure is not None:
-            raise UserError(
+            raise Ended(
                 f"following ended by an error at event {self.progress.sequence} of the log: "
                 f"{' '.join(str(self._failure).split()) or type(self._failure).__name__}; open it again"
             ) from self._failure
+
+    @property
+    def failed(self) -> bool:
+        """Whether following ended by an error."""
+        return self._failure is not None
 
     def wait(self, sequence: int, timeout: float | None) -> None:
         """Wait until a snapshot that has learned that event is loaded.
 
         Raises:
-            UserError: no process learns, or that took longer than `timeout` seconds.
+            Ended: no process learns.
+            UserError: that took longer than `timeout` seconds.
         """
         self._until(lambda: self.progress.sequence >= sequence, timeout)
 
@@ -65,7 +72,7 @@ class Follower:
         """Wait until the process that learns has removed what that event forgot from all files, and this one as well.
 
         Raises:
-            UserError: no process learns: the one that does next removes it.
+            Ended: no process learns: the one that does next removes it.
         """
         self._until(lambda: self.progress.sequence >= sequence and not self._course.store.unfinished(sequence), None)
 
@@ -73,10 +80,10 @@ class Follower:
         """Refuse what changes or keeps what is learned.
 
         Raises:
-            UserError: always.
+            Follows: always.
         """
         who = self._learned_by() or "one that opens it by Live.open"
-        raise UserError(f"this process follows, and neither learns nor saves: ask the one that learns, {who}")
+        raise Follows(f"this process follows, and neither learns nor saves: ask the one that learns, {who}")
 
     def close(self) -> None:
         """Follow no longer."""
@@ -91,14 +98,14 @@ class Follower:
         while not done():
             self.check()
             if self._closing:
-                raise UserError("the learner is closed: open it again")
+                raise Ended("the learner is closed: open it again")
             now = time.monotonic()
             if timeout is not None and now >= began + timeout:
                 raise UserError(f"not all is learned after {timeout} seconds: wait longer")
             if self._learned_by() is not None:
                 last_met = now
             elif now >= last_met + ALONE:
-                raise UserError("no process learns: start one by Live.open; all that is stored is learned then")
+                raise Ended("no process learns: start one by Live.open; all that is stored is learned then")
             with self._change:
                 self._change.wait(LOOK)
 

@@ -50,6 +50,10 @@ class Layout:
         """Bytes of a datapoint."""
         return sum(_bytes(leaf) for leaf in _leaves((self.inputs, self.targets)))
 
+    @cached_property
+    def _one(self) -> Batch:
+        return self.example()
+
     def example(self, n: int = 1) -> Batch:
         """A batch of `n` datapoints of zeros."""
         return self.unpacked([bytes(self.size)] * n)
@@ -60,7 +64,7 @@ class Layout:
         Raises:
             ValueError: they are of another structure, shape or type.
         """
-        check_alike(batch, self.example(), "this learner's datapoints are")
+        check_alike(batch, self._one, "this learner's datapoints are")
 
     def questions(self, inputs: Examples) -> Examples:
         """Checked inputs of this layout.
@@ -69,7 +73,7 @@ class Layout:
             ValueError: see `Batch.of` and `check`.
         """
         batch = Batch.of(inputs, ())
-        check_alike(batch, Batch(self.example().inputs, (), batch.weights), "this learner's inputs are")
+        check_alike(batch, Batch(self._one.inputs, (), batch.weights), "this learner's inputs are")
         return jax.tree.map(lambda leaf: leaf.astype(jax.dtypes.canonicalize_dtype(leaf.dtype)), batch.inputs)
 
     def packed(self, batch: Batch) -> list[bytes]:

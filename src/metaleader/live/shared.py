@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from metaleader.errors import UserError, WriteError
+from metaleader.live.events import Ended
 from metaleader.live.store import Store
 from metaleader.live.tables import CHUNKS, OWNER, SNAPSHOTS
 
@@ -35,7 +36,7 @@ _NOW = sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double)
 _log = logging.getLogger(__name__)
 
 
-class Lost(UserError):  # noqa: N818 - what became of a process
+class Lost(Ended):
     """Another process learns now, and this one no longer may."""
 
 
@@ -169,7 +170,7 @@ class Rows:
         assert self.lease is not None
         with self.lease.held() as connection:
             number = (connection.execute(sa.select(sa.func.max(SNAPSHOTS.c.number))).scalar() or 0) + 1
-            connection.execute(SNAPSHOTS.insert().values(number=number, sequence=sequence))
+            connection.execute(SNAPSHOTS.insert().values(number=number, sequence=sequence, written=_NOW))
             for place, start in enumerate(range(0, len(content), CHUNK)):
                 row = {"snapshot": number, "place": place, "data": content[start : start + CHUNK]}
                 connection.execute(CHUNKS.insert().values(**row))
@@ -199,6 +200,11 @@ class Rows:
         with self.lease.held() as connection:
             for column in (CHUNKS.c.snapshot, SNAPSHOTS.c.number):
                 connection.execute(sa.delete(column.table).where(column == _number(name)))
+
+    def saved_at(self) -> float | None:
+        """As `Shelf.saved_at`, by the clock of the database."""
+        with self.store.refusals(writes=False), self.store.home.once.connect() as connection:
+            return connection.execute(sa.select(sa.func.max(SNAPSHOTS.c.written))).scalar()
 
     def mark(self) -> Hashable:
         """As `Shelf.mark`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -40,6 +41,9 @@ class Shelf(Protocol):
 
     def remove(self, name: str) -> None:
         """Remove one that is damaged."""
+
+    def saved_at(self) -> float | None:
+        """When the newest was written, in seconds since 1970; None: there is none."""
 
     def mark(self) -> Hashable:
         """Something else once there is a newer one; None: there is none."""
@@ -84,6 +88,13 @@ class Files:
     def remove(self, name: str) -> None:
         """As `Shelf.remove`."""
         Path(name).unlink(missing_ok=True)
+
+    def saved_at(self) -> float | None:
+        """As `Shelf.saved_at`."""
+        for path in reversed(self._paths()):
+            with suppress(FileNotFoundError):  # a newer one has taken its place
+                return path.stat().st_mtime
+        return None
 
     def mark(self) -> Hashable:
         """As `Shelf.mark`. Learning the log anew writes another file of the same name."""

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from metaleader.buffer import TaskKey
 from metaleader.errors import UserError
 from metaleader.live.commit import GroupCommit, Waiting
-from metaleader.live.events import Acknowledged, Known, digest
+from metaleader.live.events import Acknowledged, Known, UnknownTask, digest
 from metaleader.live.index import Index
 from metaleader.live.log import Home, Log
 from metaleader.live.tables import ABOUT, CLEANED, DATAPOINTS, DELETED, FORGOTTEN, LOGGED, METADATA, VERSION
@@ -204,7 +204,7 @@ class Store(Log):
             the number of the event, and how many datapoints the task had.
 
         Raises:
-            UserError: the task is not known.
+            UnknownTask: the task is not known.
             WriteError: the file system or the database refuses.
         """
         with self._writing, self.refusals():
@@ -212,7 +212,7 @@ class Store(Log):
                 self.home.lock(connection)
                 index = self._refreshed(connection)
                 if (known := index.tasks.get(task)) is None:
-                    raise UserError(f"task {task!r} is not known: nothing of it is stored")
+                    raise UnknownTask(f"task {task!r} is not known: nothing of it is stored")
                 sequence = index.last + 1
                 row = {"sequence": sequence, "task": self._text(task), "stage": LOGGED, "arrived": time.time()}
                 connection.execute(FORGOTTEN.insert(), row)

@@ -54,6 +54,7 @@ SNAPSHOTS = sa.Table(
     METADATA,
     sa.Column("number", _LARGE, primary_key=True, autoincrement=False),  # in the order in which they were written
     sa.Column("sequence", _LARGE, nullable=False),
+    sa.Column("written", sa.Double, nullable=False),  # in seconds since 1970; nothing depends on it
 )
 CHUNKS = sa.Table(
     "chunks",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from metaleader.errors import UserError, WriteError, check_not_negative, check_positive
 from metaleader.live import keeping
 from metaleader.live.course import Course, Progress, Stopped, copied
-from metaleader.live.events import Event, Forgetting
+from metaleader.live.events import Ended, Event, Forgetting
 from metaleader.live.shelf import KEPT, Shelf
 from metaleader.live.snapshot import Unsaveable
 
@@ -44,7 +44,7 @@ class Pace:
     """Seconds between snapshots, while there is something new to learn: so much is learned again at most after a
     kill."""
     cache_bytes: int = 64 << 20
-    """Memory for parameters adapted to tasks; those used least recently go first."""
+    """Memory for parameters adapted to tasks, and for their datapoints; those used least recently go first."""
     lease: float = 10.0
     """Seconds after which another process may go on learning where this one stopped answering, in a database."""
 
@@ -99,12 +99,17 @@ class Worker:
         """Make sure that learning goes on.
 
         Raises:
-            UserError: it ended by an error.
+            Ended: it does not.
         """
         if self._failure is not None:
-            raise self._failed() from self._failure
+            raise self._of_failure() from self._failure
         if self._ended:
-            raise UserError("the learner is closed: open it by Live.open")
+            raise Ended("the learner is closed: open it by Live.open")
+
+    @property
+    def failed(self) -> bool:
+        """Whether learning ended by an error."""
+        return self._failure is not None
 
     def wait(self, sequence: int, timeout: float | None) -> None:
         """Wait until that event is learned, and published.
@@ -213,13 +218,13 @@ class Worker:
         with self._change:
             self._ended = True
             for _, future in self._requests:
-                closed = UserError("the learner was closed before this was done: open it again")
-                future.set_exception(closed if self._failure is None else self._failed())
+                closed = Ended("the learner was closed before this was done: open it again")
+                future.set_exception(closed if self._failure is None else self._of_failure())
             self._requests.clear()
             self._change.notify_all()
 
-    def _failed(self) -> UserError:
-        return UserError(
+    def _of_failure(self) -> Ended:
+        return Ended(
             f"learning ended by an error after event {self.progress.sequence} of the log: "
             f"{' '.join(str(self._failure).split()) or type(self._failure).__name__}. All datapoints are still there; "
             "predictions are made from what was learned before. Repair the cause, then open it again"
@@ -272,7 +277,7 @@ class Worker:
         try:
             future.set_result(what())
         except Stopped:
-            future.set_exception(UserError("the learner was closed before this was done: open it again"))
+            future.set_exception(Ended("the learner was closed before this was done: open it again"))
             raise
         except Exception as error:
             future.set_exception(error)

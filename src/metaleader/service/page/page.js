@@ -268,7 +268,7 @@ function show(status) {
   else if (status.rebuilding) say("wait", "The log is being learned anew, without what was forgotten. Predictions go on.");
   else if (!status.ready) say("wait", "Catching up with what was stored before it began. Predictions are made from an older state.");
   else if (!status.datapoints) say("wait", "Ready, and nothing is stored yet: send the first datapoints to /v1/learn. The API page shows how.");
-  else say("good", "Ready: it learns and predicts.");
+  else say("good", status.learns ? "Ready: it learns and predicts." : "Ready: it predicts, and follows the process that learns.");
   showService(status);
   showScore(status);
   showTasks();

@@ -1,0 +1,105 @@
+"""`metaleader serve`."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from metaleader.errors import UserError
+from metaleader.experiments.parsing import parse
+
+if TYPE_CHECKING:
+    from metaleader.live import Live, Pace
+
+NEEDED = ("fastapi", "uvicorn", "prometheus_client", "pyarrow", "sqlalchemy")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Serve the learner in a folder by HTTP: it learns what it is told, and predicts, until SIGTERM or Ctrl-C.
+
+    The folder must tell its problem and learner (classes of this package, see `metaleader.Live.open`). It logs lines
+    of JSON to the standard error. What can be asked is shown by the page /docs.
+    """
+
+    dir: tyro.conf.Positional[str]
+    """The folder of the learner, or the URL of a PostgreSQL database."""
+    follow: bool = False
+    """Predict beside the process that learns, from its snapshots, and store datapoints for it; any number may."""
+    wait: float = 0.0
+    """Seconds to wait while another process learns, then take over from it; inf: stand by as long as need be."""
+    host: str = "127.0.0.1"
+    """Address to listen at; one that other machines can reach, such as 0.0.0.0, needs --token-file."""
+    port: int = 8000
+    """Port to listen at; 0: one that is free, which the log names."""
+    token_file: Path | None = None
+    """File with tokens, one a line: requests need one as header Authorization: Bearer TOKEN."""
+    share: float = 0.5
+    """How much of its time the thread that learns may spend learning; the rest is left to predictions."""
+    refresh: float = 0.5
+    """Seconds for which predictions may be made from an older state of the learner."""
+    snapshot: float = 60.0
+    """Seconds between snapshots."""
+    cache: int = 64
+    """Mebibytes for parameters adapted to tasks."""
+    max_body: int = 4 << 20
+    """Bytes of a request, at most."""
+    max_rows: int = 10_000
+    """Datapoints or inputs of a request, at most."""
+    max_requests: int = 64
+    """Requests that are worked on at one time; further ones are told to come again."""
+    max_backlog: int = 10_000
+    """Datapoints that wait to be learned, at which further ones are told to come again."""
+    rate: float = 0.0
+    """Requests a second of one token, or of one address; 0: as many as come."""
+    timeout: float = 30.0
+    """Seconds until a request that is not answered is given up; and for what is going on when the service stops."""
+
+
+def _live(options: Options, pace: Pace) -> Live:
+    from metaleader.live import Live
+
+    if options.follow:
+        return Live.follow(options.dir, pace=pace)
+    return Live.open(options.dir, wait=options.wait, pace=pace)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command, and return its exit code."""
+    options = parse(Options, arguments, "metaleader serve")
+    if options.follow and options.wait:
+        raise UserError("--wait is for a process that is to learn, --follow for one that is not: leave one of them out")
+    if not options.wait >= 0:
+        raise UserError(f"--wait must not be negative, got {options.wait:g}")
+    if not 0 <= options.port <= 65535:
+        raise UserError(f"--port must be from 0 to 65535, got {options.port}")
+    try:
+        from metaleader.service import server
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if name not in NEEDED:
+            raise
+        raise UserError(
+            f"metaleader serve needs {name}, which is not installed: pip install 'metaleader[serve]'"
+        ) from error
+    from metaleader.live import Pace
+    from metaleader.service.limits import Limits
+    from metaleader.service.logs import log_json
+    from metaleader.service.tokens import Tokens
+
+    limits = Limits(
+        options.max_body, options.max_rows, options.max_requests, options.rate, options.max_backlog, options.timeout
+    )
+    pace = Pace(options.share, options.refresh, options.snapshot, options.cache << 20)
+    tokens = None if options.token_file is None else Tokens.read(options.token_file)
+    server.check_tokens(options.host, tokens)
+    with server.bound(options.host, options.port) as at:
+        with _live(options, pace) as live:
+            log_json()
+            server.serve(live, at, limits, tokens)
+        logging.getLogger(__name__).info("closed")
+    return 0
