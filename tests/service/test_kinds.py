@@ -17,10 +17,8 @@ from metaleader.streams import from_table
 def frame(target: str) -> pl.DataFrame:
     random = np.random.default_rng(0)
     x = random.normal(size=24).round(2)
-    goal: dict[str, Any] = {
-        "sales": (1000 + 50 * x + random.normal(size=24)).tolist(),
-        "like": random.choice(["no", "yes"], 24).tolist(),
-    }
+    sales = (1000 + 50 * x + random.normal(size=24)).tolist()
+    goal: dict[str, Any] = {"sales": sales, "like": random.choice(["no", "yes"], 24).tolist()}
     return pl.DataFrame({"shop": ["a", "b", "c"] * 8, "x": x, "city": ["Rome", "Oslo"] * 12, target: goal[target]})
 
 
