@@ -9,8 +9,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -24,6 +24,7 @@ from metaleader.live import Acknowledged, Live, Mean, Pace, Predictor, Standing,
 from metaleader.live.layout import Layout
 from metaleader.processes import end_with_parent
 from metaleader.service import server
+from metaleader.service.beside import learning_beside
 from metaleader.service.limits import Limits
 
 FEATURES, WIDTH = 8, 32
@@ -38,7 +39,7 @@ class Forgetful:
 
     def __init__(self) -> None:
         self.layout, self.problem, self.learner = Layout.of(EXAMPLE), PROBLEM, LEARNER
-        self.backlog = 0
+        self.backlog, self.encoder, self.classes, self.learns = 0, None, (), True
 
     def learn(self, task: Any, x: Any, y: Any, ids: Any = None) -> Acknowledged:
         """Nothing."""
@@ -119,19 +120,24 @@ def served(kind: str, folder: Path, tasks: int, pace: Pace) -> Iterator[tuple[in
 
 def _serve(kind: str, folder: Path, tasks: int, pace: Pace, told: Connection) -> None:
     end_with_parent()
-    live: Any = {"live": lambda: _live(folder, tasks, pace), "floor": Floor, "river": River}[kind]()
-    with server.bound("127.0.0.1", 0) as at, live if isinstance(live, Live) else nullcontext():
+    jax.config.update("jax_cpu_enable_async_dispatch", False)  # as the command does
+    kinds: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+        "live": lambda: _live(folder, tasks, pace),
+        "floor": lambda: nullcontext(Floor()),
+        "river": lambda: nullcontext(River()),
+    }
+    with server.bound("127.0.0.1", 0) as at, kinds[kind]() as live:
         told.send(at.getsockname()[1])
         server.serve(cast(Live, live), at, Limits())
 
 
-def _live(folder: Path, tasks: int, pace: Pace) -> Live:
+def _live(folder: Path, tasks: int, pace: Pace) -> AbstractContextManager[Any]:
     """A learner that knows its tasks: five datapoints of each."""
-    live = Live.create(folder, PROBLEM, LEARNER, example=EXAMPLE, pace=pace)
-    for i in range(tasks):
-        live.learn(i, *datapoints(i, 5))
-    live.wait()
-    return live
+    with Live.create(folder, PROBLEM, LEARNER, example=EXAMPLE, pace=pace) as live:
+        for i in range(tasks):
+            live.learn(i, *datapoints(i, 5))
+        live.wait()
+    return learning_beside(str(folder), pace, 0.0)
 
 
 def datapoints(task: int, n: int) -> tuple[np.ndarray, np.ndarray]:

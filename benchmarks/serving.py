@@ -20,6 +20,7 @@ from metaleader.live import Live, Pace
 TITLE = "A learner that is served"
 TICKS = os.sysconf("SC_CLK_TCK")
 WARM_UP = 5.0  # seconds before anything counts
+LONGEST = 120.0  # seconds until a service must answer
 SETTLING = 0.25  # of the time, after which memory is taken to be steady
 
 
@@ -45,8 +46,8 @@ class Options(PartOptions):
     """Datapoints in a request."""
     refresh: float = 0.5
     """Seconds for which predictions may be made from an older state."""
-    share: float = 0.5
-    """How much of its time the thread that learns may spend learning."""
+    share: float = 1.0
+    """How much of the time learning may take."""
 
 
 class Load(NamedTuple):
@@ -68,7 +69,7 @@ def measure(options: Options) -> Outcome:
     loads: dict[str, Load] = {}
     for kind in KINDS:
         with tempfile.TemporaryDirectory() as folder:
-            pace = Pace(share=options.share, refresh=options.refresh)
+            pace = Pace(share=options.share, refresh=options.refresh, snapshot=options.refresh)
             with served(kind, Path(folder) / "live", tasks, pace) as (port, process):
                 loads[kind] = asyncio.run(_load(options, seconds, tasks, port, process))
     adapting = _adapting(20 if options.quick else 500)
@@ -179,10 +180,13 @@ def _body(verb: str, task: int, n: int) -> bytes:
 
 
 async def _opened(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    until = time.monotonic() + LONGEST
     while True:
         try:
             return await asyncio.open_connection("127.0.0.1", port)
         except ConnectionRefusedError:  # it is not serving yet
+            if time.monotonic() > until:
+                raise
             await asyncio.sleep(0.1)
 
 
@@ -204,15 +208,21 @@ async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     return int(lines[0].split()[1]), await reader.readexactly(length)
 
 
+def _family(process: int) -> list[int]:
+    """A process and those that it started: the one that learns."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [process, *(each for child in children for each in _family(int(child)))]
+
+
 def _cpu(process: int) -> float:
-    """Seconds that a process has computed."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+    """Seconds that a process and those that it started have computed."""
+    stats = [Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split() for each in _family(process)]
+    return sum(int(fields[11]) + int(fields[12]) for fields in stats) / TICKS
 
 
 def _memory(process: int) -> float:
-    """MiB that a process has in memory."""
-    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    """MiB that they have in memory; what two share counts twice."""
+    pages = sum(int(Path(f"/proc/{each}/statm").read_text().split()[1]) for each in _family(process))
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 

@@ -195,7 +195,12 @@ def stored(came: Arrival, batch: Batch, kept: Int[np.ndarray, " kept"] | None, m
         added = min(capacity, (most or 2 * capacity) - capacity)
         data, capacity = jax.tree.map(partial(_extended, room=added), data), capacity + added
     slots = before.order[staying]
-    free = np.arange(size)[len(slots) :] if kept is None else np.setdiff1d(np.arange(capacity), slots)[: len(entering)]
+    if kept is None:
+        free = np.arange(size)[len(slots) :]
+    else:
+        is_free = np.ones(capacity, bool)
+        is_free[slots] = False
+        free = np.flatnonzero(is_free)[: len(entering)]
     data = _written(data, batch, entering, free.astype(np.int32), capacity)
 
     counts = came.counts.astype(np.int64)

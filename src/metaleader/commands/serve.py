@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,12 +39,11 @@ class Options:
     """Port to listen at; 0: one that is free, which the log names."""
     token_file: Path | None = None
     """File with tokens, one a line: requests need one as header Authorization: Bearer TOKEN."""
-    share: float = 0.5
-    """How much of its time the thread that learns may spend learning; the rest is left to predictions."""
+    share: float = 1.0
+    """How much of the time learning may take, in a process of its own that leaves the processors to answers."""
     refresh: float = 0.5
-    """Seconds for which predictions may be made from an older state of the learner."""
-    snapshot: float = 60.0
-    """Seconds between snapshots."""
+    """Seconds between snapshots, from which predictions are made, adapted to all datapoints of their task; more where
+    writing a snapshot takes long."""
     cache: int = 64
     """Mebibytes for parameters adapted to tasks."""
     max_body: int = 4 << 20
@@ -60,11 +60,14 @@ class Options:
     """Seconds until a request that is not answered is given up; and for what is going on when the service stops."""
 
 
-def _live(options: Options, pace: Pace) -> Live:
+def _live(options: Options, pace: Pace) -> AbstractContextManager[Live]:
     from metaleader.live import Live
+    from metaleader.service.beside import followable, learning_beside
 
     if options.follow:
         return Live.follow(options.dir, pace=pace)
+    if followable(options.dir):
+        return learning_beside(options.dir, pace, options.wait)
     return Live.open(options.dir, wait=options.wait, pace=pace)
 
 
@@ -86,6 +89,8 @@ def main(arguments: list[str]) -> int:
         raise UserError(
             f"metaleader serve needs {name}, which is not installed: pip install 'metaleader[serve]'"
         ) from error
+    import jax
+
     from metaleader.live import Pace
     from metaleader.service.limits import Limits
     from metaleader.service.logs import log_json
@@ -94,9 +99,10 @@ def main(arguments: list[str]) -> int:
     limits = Limits(
         options.max_body, options.max_rows, options.max_requests, options.rate, options.max_backlog, options.timeout
     )
-    pace = Pace(options.share, options.refresh, options.snapshot, options.cache << 20)
+    pace = Pace(options.share, options.refresh, options.refresh, options.cache << 20)
     tokens = None if options.token_file is None else Tokens.read(options.token_file)
     server.check_tokens(options.host, tokens)
+    jax.config.update("jax_cpu_enable_async_dispatch", False)  # threads that answer compute, and wait for no other
     with server.bound(options.host, options.port) as at:
         with _live(options, pace) as live:
             log_json()

@@ -25,7 +25,7 @@ from metaleader.live import export, keeping, settings
 from metaleader.live.cache import Cache
 from metaleader.live.course import Course
 from metaleader.live.events import Acknowledged, Ended, Forgotten, Status
-from metaleader.live.follower import Follower
+from metaleader.live.follower import Follower, Learning
 from metaleader.live.inputs import checked_ids, checked_key, classes
 from metaleader.live.layout import Layout
 from metaleader.live.prequential import Prequential, Standing
@@ -86,12 +86,21 @@ class Live:
     """
 
     def __init__(
-        self, place: Place, problem: Problem, learner: Learner, kept: Kept, pace: Pace, stack: ExitStack, learns: bool
+        self,
+        place: Place,
+        problem: Problem,
+        learner: Learner,
+        kept: Kept,
+        pace: Pace,
+        stack: ExitStack,
+        learns: bool,
+        learning: Learning | None = None,
     ) -> None:
         """Not to be called: see `create`, `open` and `follow`."""
         self.place, self.problem, self.learner, self.learns = place, problem, learner, learns
         self._kept, self._store, self._stack = kept, kept.store, stack
         told = self._store.about("settings")
+        self._learning = learning
         self._seed, self._window = told["seed"], told["window"]
         encoder = self._store.about("encoder")
         self.encoder = None if encoder is None else RowEncoder.from_json(encoder)
@@ -191,6 +200,7 @@ class Live:
         learner: Learner | None = None,
         *,
         pace: Pace | None = None,
+        learning: Learning | None = None,
     ) -> Live:
         """The learner in a folder or a database, to predict beside the process that learns; any number may follow.
 
@@ -205,12 +215,14 @@ class Live:
             learner: as in `open`.
             pace: of which `refresh` is the seconds between two looks for a newer snapshot; `share`, `snapshot` and
                 `lease` are for the process that learns.
+            learning: the process that learns, where this one may ask it to `save` and `rebuild`; None: these are
+                refused.
 
         Raises:
             UserError: as `open`, but for another process that has it.
         """
         place = keeping.place(folder)
-        return cls._entered(place, place.followed(), problem, learner, pace or Pace(), learns=False)
+        return cls._entered(place, place.followed(), problem, learner, pace or Pace(), False, learning)
 
     @classmethod
     def _entered(
@@ -221,6 +233,7 @@ class Live:
         learner: Learner | None,
         pace: Pace,
         learns: bool,
+        learning: Learning | None = None,
     ) -> Live:
         """The learner that is there, once its settings are found to be the same."""
         with ExitStack() as stack:
@@ -231,7 +244,7 @@ class Live:
                 problem, learner = problem or built[0], learner or built[1]
             now = settings.settings(problem, learner, stored["seed"], stored["window"])
             settings.check_same(place.name, stored, now)
-            live = cls(place, problem, learner, kept, pace, stack.pop_all(), learns)
+            live = cls(place, problem, learner, kept, pace, stack.pop_all(), learns, learning)
         live._resume()
         return live
 
@@ -434,8 +447,11 @@ class Live:
         Raises:
             UserError: learning ended by an error.
         """
-        worker = self._learning()
-        worker.ask(worker.rebuild)
+        worker, _ = self._begun()
+        if isinstance(worker, Follower):
+            worker.ask("rebuild")
+        else:
+            worker.ask(worker.rebuild)
 
     def save(self) -> None:
         """Write a snapshot now. There is one now and then, and on `close`.
@@ -445,8 +461,11 @@ class Live:
                 learned anew from the log whenever it is opened.
             WriteError: the file system refuses.
         """
-        worker = self._learning()
-        worker.ask(partial(worker.save, required=True))
+        worker, _ = self._begun()
+        if isinstance(worker, Follower):
+            worker.ask("save")
+        else:
+            worker.ask(partial(worker.save, required=True))
 
     def backup(self, folder: str | Path) -> None:
         """Write a copy, which can be opened, to a new folder, while all goes on.
@@ -463,7 +482,10 @@ class Live:
         if self._worker is None:
             copy()
         else:  # by the thread that writes snapshots, so that none goes while it is copied
-            self._learning().ask(copy)
+            worker, _ = self._begun()
+            if isinstance(worker, Follower):
+                worker.refuse()
+            worker.ask(copy)
 
     def close(self) -> None:
         """Stop learning, write a snapshot, and leave the folder to others. What is not learned yet stays in the log."""
@@ -502,17 +524,6 @@ class Live:
         if self._worker is None or self._layout is None:
             raise UserError("nothing was learned yet: learn a first datapoint, or give Live.create an example")
         return self._worker, self._layout
-
-    def _learning(self) -> Worker:
-        """The worker.
-
-        Raises:
-            UserError: another process has it; or there is none, as in `_begun`.
-        """
-        worker, _ = self._begun()
-        if isinstance(worker, Follower):
-            worker.refuse()
-        return worker
 
     def _begin(self, first: Batch) -> None:
         """Let a first batch show the layout of all.
@@ -559,7 +570,7 @@ class Live:
         if self.learns:
             worker: Worker | Follower = Worker(course, shelf, lease, keeping.newest(course, shelf), self._pace)
         else:
-            worker = Follower(course, shelf, partial(self.place.learned_by, self._store), self._pace)
+            worker = Follower(course, shelf, partial(self.place.learned_by, self._store), self._pace, self._learning)
         worker.start()
         self._layout, self._worker = course.layout, worker  # who finds the one finds the other
 

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Hashable
-from typing import Never
+from typing import Never, Protocol
 
 from metaleader.errors import UserError, WriteError
 from metaleader.live import keeping
@@ -21,11 +21,34 @@ ALONE = 5.0  # seconds without a process that learns, after which it is no use t
 _log = logging.getLogger(__name__)
 
 
+class Learning(Protocol):
+    """The process that learns, of the one that follows it."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has ended."""
+
+    def ask(self, verb: str, /) -> None:
+        """Let it `save` or `rebuild`.
+
+        Raises:
+            UserError: it refuses, or has ended.
+        """
+
+
 class Follower:
     """Loads the newest snapshot whenever there is one, in a thread of its own; learns and writes nothing."""
 
-    def __init__(self, course: Course, shelf: Shelf, learned_by: Callable[[], str | None], pace: Pace) -> None:
+    def __init__(
+        self,
+        course: Course,
+        shelf: Shelf,
+        learned_by: Callable[[], str | None],
+        pace: Pace,
+        learning: Learning | None,
+    ) -> None:
         self._course, self._shelf, self._learned_by, self._pace = course, shelf, learned_by, pace
+        self._learning = learning
         self._begun = self.progress = course.begin()
         self.published = Published(self.progress.state, 0, 0)
         self._mark: Hashable = None
@@ -56,8 +79,8 @@ class Follower:
 
     @property
     def failed(self) -> bool:
-        """Whether following ended by an error."""
-        return self._failure is not None
+        """Whether following ended by an error, or the process that learns, where that is this one's own."""
+        return self._failure is not None or (self._learning is not None and self._learning.failed)
 
     def wait(self, sequence: int, timeout: float | None) -> None:
         """Wait until a snapshot that has learned that event is loaded.
@@ -75,6 +98,17 @@ class Follower:
             Ended: no process learns: the one that does next removes it.
         """
         self._until(lambda: self.progress.sequence >= sequence and not self._course.store.unfinished(sequence), None)
+
+    def ask(self, verb: str) -> None:
+        """Let the process that learns do something, if it is this one's own: `save` or `rebuild`.
+
+        Raises:
+            Follows: it is not.
+            UserError: it refuses.
+        """
+        if self._learning is None:
+            self.refuse()
+        self._learning.ask(verb)
 
     def refuse(self) -> Never:
         """Refuse what changes or keeps what is learned.

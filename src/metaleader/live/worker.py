@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from metaleader.live.shared import Lease
 
 LOOK = 0.1  # seconds between two looks for what other processes stored
+KEEPING = 20.0  # times as long as a snapshot took, at least, until the next
+LONGEST = 1.0  # seconds of a rest, at most: what was slow since it was compiled is fast from then on
 RETRY = 1.0  # seconds until a database that did not answer is asked again
 
 _log = logging.getLogger(__name__)
@@ -42,7 +44,7 @@ class Pace:
     Each refresh copies the state, buffer included; parameters adapted to tasks are kept between two of them."""
     snapshot: float = 60.0
     """Seconds between snapshots, while there is something new to learn: so much is learned again at most after a
-    kill."""
+    kill. More, where writing them would take more than a twentieth of the time."""
     cache_bytes: int = 64 << 20
     """Memory for parameters adapted to tasks, and for their datapoints; those used least recently go first."""
     lease: float = 10.0
@@ -76,7 +78,8 @@ class Worker:
         self._course, self._shelf, self._lease, self._pace = course, shelf, lease, pace
         self.progress = progress
         self.published = Published(copied(progress.state), progress.sequence, 0)
-        self._saved, self._saved_at, self._published_at = progress.sequence, time.monotonic(), time.monotonic()
+        self._saved, self._published_at = progress.sequence, time.monotonic()
+        self._save_at = time.monotonic() + pace.snapshot
         self._change = threading.Condition()
         self._requests: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._closing = self._ended = False
@@ -171,13 +174,16 @@ class Worker:
         self.finish_forgetting()
 
     def _snapshot(self, keep: int, required: bool = False) -> None:
-        self._saved_at = time.monotonic()
+        began = time.monotonic()
         try:
             keeping.save(self._course, self._shelf, self.progress, keep)
         except Unsaveable:
             self._shelf.tidy(0)  # the log is the only account of what is to come
             if required:
                 raise
+        finally:  # if it was refused, it is tried again then
+            now = time.monotonic()
+            self._save_at = now + max(self._pace.snapshot, KEEPING * (now - began))
         self._saved = self.progress.sequence
 
     def finish_forgetting(self) -> None:
@@ -257,7 +263,7 @@ class Worker:
                     self._change.wait_for(lambda: self._closing, RETRY)
             if self._stale and self._until_due() == 0:
                 self._publish()
-            if self.progress.sequence > self._saved and time.monotonic() >= self._saved_at + self._pace.snapshot:
+            if self.progress.sequence > self._saved and time.monotonic() >= self._save_at:
                 self._try(self.save)
 
     def _learn(self, event: Event) -> None:
@@ -269,7 +275,7 @@ class Worker:
         if isinstance(event, Forgetting):
             self._try(self.finish_forgetting)
         if self._pace.share < 1:
-            rest = (time.monotonic() - began) * (1 / self._pace.share - 1)
+            rest = min((time.monotonic() - began) * (1 / self._pace.share - 1), LONGEST)
             with self._change:
                 self._change.wait_for(lambda: self._closing or self._requests, rest)
 
@@ -309,7 +315,7 @@ class Worker:
         if self._stale:
             due.append(self._published_at + self._pace.refresh)
         if self.progress.sequence > self._saved:
-            due.append(self._saved_at + self._pace.snapshot)
+            due.append(self._save_at)
         return max(min(due) - now, 0.0)
 
     def _stops(self) -> bool:

@@ -155,10 +155,19 @@ def pad(batch: Batch, size: int) -> Batch:
         raise ValueError(f"cannot pad {len(batch)} examples to {size}: choose a size of at least {len(batch)}")
     if missing == 0:
         return batch
-    mode = "edge" if len(batch) else "constant"
+    n = len(batch)
 
-    def extend(leaf: Any) -> Any:
-        return np.pad(np.asarray(leaf), [(0, missing)] + [(0, 0)] * (np.ndim(leaf) - 1), mode)  # type: ignore[call-overload]
+    def extended(leaf: Any) -> np.ndarray:  # np.pad takes ten times as long
+        array = np.asarray(leaf)
+        longer = np.zeros((size, *array.shape[1:]), array.dtype)
+        longer[:n] = array
+        return longer
 
-    inputs, targets = jax.tree.map(extend, (batch.inputs, batch.targets))
-    return Batch(inputs, targets, np.pad(np.asarray(batch.weights), (0, missing)), batch.key)
+    def repeated(leaf: Any) -> np.ndarray:
+        longer = extended(leaf)
+        if n:
+            longer[n:] = longer[n - 1]
+        return longer
+
+    inputs, targets = jax.tree.map(repeated, (batch.inputs, batch.targets))
+    return Batch(inputs, targets, extended(batch.weights), batch.key)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import re
-import secrets
 import time
 from collections.abc import Collection
 from urllib.parse import urlsplit
@@ -155,4 +155,4 @@ class Guard:
 
 
 def _request_id(given: str) -> str:
-    return given if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", given) else secrets.token_hex(8)
+    return given if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", given) else f"{random.getrandbits(64):016x}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import socket
@@ -85,6 +86,8 @@ def serve(live: Live, at: socket.socket, limits: Limits, tokens: Tokens | None =
     )
     _warm_up(live)
     sys.setswitchinterval(TURN)
+    gc.collect()
+    gc.freeze()  # what is there stays: to look through it all again would hold up answers for a tenth of a second
     with _quiet_signals():
         _Server(config).run(sockets=[at])
     _log.info("stopped")

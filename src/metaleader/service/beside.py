@@ -1,0 +1,188 @@
+"""The process that learns, beside the one that serves: they share no interpreter, so that learning slows no answer."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+
+from metaleader.errors import UserError
+from metaleader.learners import external
+from metaleader.live import Ended, Live, Pace
+from metaleader.processes import end_with_parent
+from metaleader.service.logs import log_json
+
+LOOK = 0.5  # seconds between two looks whether learning goes on
+AGAIN, LONGEST = 1.0, 60.0  # seconds until it is started again, the first time and at most
+LOWER = 5  # by how much it leaves the processors to answers, as `nice` counts
+WITHIN = tuple(external.SEARCHED)  # learners whose state cannot be saved, so that nobody can follow them
+
+ENDED = "the process that learns has ended, and is started again: its log says why"
+
+_log = logging.getLogger(__name__)
+
+
+class Beside:
+    """Starts the process that learns, asks it, and starts it again if it ends by itself."""
+
+    def __init__(self, place: str, pace: Pace, wait: float) -> None:
+        self._given = place, pace, wait
+        self._asking, self._over = threading.Lock(), threading.Event()
+        self._start()
+        self._thread = threading.Thread(target=self._watch, name="metaleader-beside", daemon=True)
+
+    def begin(self) -> None:
+        """Wait until it has the learner, unless it may wait for that itself.
+
+        Raises:
+            UserError: it cannot have it.
+        """
+        _, _, wait = self._given
+        if wait == 0:
+            self._take_up()
+        self._thread.start()
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has ended."""
+        return self._process.exitcode is not None
+
+    def ask(self, verb: str) -> None:
+        """Let it `save` or `rebuild`, and wait until that is done.
+
+        Raises:
+            UserError: it refuses.
+            Ended: it is not there, or does not have the learner yet.
+        """
+        with self._asking:
+            if not self._has and not self._connection.poll():
+                raise Ended("another process still learns, or this one begins to: ask again later")
+            self._take_up()
+            try:
+                self._connection.send(verb)
+            except OSError as error:
+                raise Ended(ENDED) from error
+            self._receive()
+
+    def close(self) -> None:
+        """Let it end: it writes a snapshot before."""
+        self._over.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._connection.close()
+        self._process.join()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_learn, args=(*self._given, theirs), name="metaleader-learning")
+        self._process.start()
+        theirs.close()
+        self._has = False  # whether it has said that it has the learner
+
+    def _take_up(self) -> None:
+        """Wait until it has the learner.
+
+        Raises:
+            UserError: it cannot have it.
+        """
+        if not self._has:
+            self._receive()
+            self._has = True
+
+    def _receive(self) -> None:
+        """Wait for an answer.
+
+        Raises:
+            UserError: which is the answer, or since the process has ended.
+        """
+        try:
+            answer = self._connection.recv()
+        except (OSError, EOFError) as error:
+            raise Ended(ENDED) from error
+        if answer is not None:
+            raise answer
+
+    def _watch(self) -> None:
+        pause = AGAIN
+        while not self._over.wait(LOOK):
+            if self._process.exitcode is None:
+                continue
+            _log.error("the process that learns ended with exit code %s: starting it again", self._process.exitcode)
+            if self._over.wait(pause):
+                return
+            pause = min(2 * pause, LONGEST)
+            with self._asking:
+                self._connection.close()
+                self._start()
+
+
+@contextmanager
+def learning_beside(place: str, pace: Pace, wait: float) -> Iterator[Live]:
+    """A learner that this process follows, and that a process of its own learns, as long as the block lasts.
+
+    Args:
+        place: folder or URL.
+        pace: of both. A snapshot is written, and followed, every `refresh` seconds.
+        wait: as in `Live.open`; meanwhile, the process that has the learner is followed.
+
+    Raises:
+        UserError: as `Live.open`.
+    """
+    beside = Beside(place, pace, wait)
+    try:
+        beside.begin()
+        with Live.follow(place, pace=pace, learning=beside) as live:
+            yield live
+    finally:
+        beside.close()
+
+
+def followable(place: str) -> bool:
+    """Whether the state of the learner that is there can be saved, and so followed.
+
+    Raises:
+        UserError: there is none.
+    """
+    with Live.follow(place) as live:
+        return not isinstance(live.learner, WITHIN)
+
+
+def _learn(place: str, pace: Pace, wait: float, connection: Connection) -> None:
+    """What the process does."""
+    end_with_parent()
+    for each in (signal.SIGTERM, signal.SIGINT):  # a terminal and some supervisors send them to all: the parent decides
+        signal.signal(each, signal.SIG_IGN)
+    os.nice(LOWER)
+    log_json()
+    try:
+        live = Live.open(place, wait=wait, pace=pace)
+    except UserError as error:
+        _log.error("%s", error)
+        connection.send(error)
+        return
+    with live:
+        connection.send(None)
+        while True:
+            if not connection.poll(LOOK):
+                if live.status().failed:  # its log has told why
+                    raise SystemExit(3)
+                continue
+            try:
+                verb = connection.recv()
+            except EOFError:
+                return
+            connection.send(_outcome({"save": live.save, "rebuild": live.rebuild}[verb]))
+
+
+def _outcome(do: Callable[[], None]) -> UserError | None:
+    try:
+        do()
+    except UserError as error:
+        return error
+    return None
