@@ -18,10 +18,9 @@ import numpy as np
 
 from metaleader.buffer import TaskKey
 from metaleader.errors import UserError
-from metaleader.files import contents
 from metaleader.learners import Learner
 from metaleader.learners.base import Adapted
-from metaleader.live import export, keeping, settings
+from metaleader.live import copying, export, keeping, settings
 from metaleader.live.cache import Cache
 from metaleader.live.course import Course
 from metaleader.live.events import Acknowledged, Ended, Forgotten, Status
@@ -457,9 +456,8 @@ class Live:
         """
         self._check_open()
         folder = Path(folder)
-        if contents(folder):
-            raise UserError(f"{folder} exists already: choose a new folder for the back-up")
-        copy = partial(keeping.copy, self._store, self._kept.shelf, folder)
+        copying.check_new(folder)
+        copy = partial(copying.into_folder, self._kept, folder)
         if self._worker is None:
             copy()
         else:  # by the thread that writes snapshots, so that none goes while it is copied

@@ -169,11 +169,7 @@ class Rows:
         """
         assert self.lease is not None
         with self.lease.held() as connection:
-            number = (connection.execute(sa.select(sa.func.max(SNAPSHOTS.c.number))).scalar() or 0) + 1
-            connection.execute(SNAPSHOTS.insert().values(number=number, sequence=sequence, written=_NOW))
-            for place, start in enumerate(range(0, len(content), CHUNK)):
-                row = {"snapshot": number, "place": place, "data": content[start : start + CHUNK]}
-                connection.execute(CHUNKS.insert().values(**row))
+            put(connection, sequence, content)
             _remove(connection, keep)
 
     def names(self) -> list[str]:
@@ -210,6 +206,15 @@ class Rows:
         """As `Shelf.mark`."""
         with self.store.refusals(writes=False), self.store.home.once.connect() as connection:
             return connection.execute(sa.select(sa.func.max(SNAPSHOTS.c.number))).scalar()
+
+
+def put(connection: sa.Connection, sequence: int, content: bytes) -> None:
+    """Write a snapshot, as the newest."""
+    number = (connection.execute(sa.select(sa.func.max(SNAPSHOTS.c.number))).scalar() or 0) + 1
+    connection.execute(SNAPSHOTS.insert().values(number=number, sequence=sequence, written=_NOW))
+    for place, start in enumerate(range(0, len(content), CHUNK)):
+        row = {"snapshot": number, "place": place, "data": content[start : start + CHUNK]}
+        connection.execute(CHUNKS.insert().values(**row))
 
 
 def learned_by(store: Store) -> str | None:
