@@ -14,6 +14,7 @@ from metaleader.live import Live, Pace
 from metaleader.service.app import application
 from metaleader.service.limits import Limits
 from metaleader.service.tokens import Tokens
+from metaleader.service.verbs import Keeper
 
 PROBLEM = ml.Problem(ml.MLP(inputs=2, width=4, depth=1), ml.squared_error, ml.mean_squared_error)
 LEARNER = ml.FTML(ml.GradientDescent(2), meta_steps=1, meta_batch=2, train_size=3, validation_size=3)
@@ -33,13 +34,15 @@ def body(task: Any, seed: int, n: int = 2, **others: Any) -> dict[str, Any]:
     return {"task": task, "x": x.tolist(), "y": y.tolist(), **others}
 
 
-def new(folder: Path) -> Live:
+def new(folder: Path | str) -> Live:
     return Live.create(folder, PROBLEM, LEARNER, example=EXAMPLE, pace=PACE)
 
 
 @contextmanager
-def served(live: Live, limits: Limits | None = None, tokens: Tokens | None = None) -> Iterator[TestClient]:
-    with TestClient(application(live, limits, tokens), HERE, raise_server_exceptions=False) as client:
+def served(
+    live: Live, limits: Limits | None = None, tokens: Tokens | None = None, keeper: Keeper | None = None
+) -> Iterator[TestClient]:
+    with TestClient(application(live, limits, tokens, keeper), HERE, raise_server_exceptions=False) as client:
         yield client
 
 

@@ -317,6 +317,11 @@ class Live:
         """About how many datapoints are acknowledged, but not yet learned, or not in the snapshot that is followed."""
         return 0 if self._worker is None else self._store.last - self._worker.progress.sequence
 
+    @property
+    def failed(self) -> bool:
+        """Whether learning, or following, ended by an error: nothing more is learned until it is opened again."""
+        return self._worker is not None and self._worker.failed
+
     # Predicting
 
     def predict(self, task: TaskKey, x: Examples) -> Any:
@@ -394,9 +399,8 @@ class Live:
         self._check_open()
         tasks, stored, worker = self._store.tasks(), self._store.last, self._worker
         learned, served = (0, 0) if worker is None else (worker.progress.sequence, worker.published.sequence)
-        failed = worker is not None and worker.failed
         saved = self._kept.shelf.saved_at()
-        return Status(len(tasks), sum(tasks.values()), stored, learned, served, saved, failed)
+        return Status(len(tasks), sum(tasks.values()), stored, learned, served, saved, self.failed)
 
     def score(self) -> Standing:
         """How good predictions were, each datapoint judged before it was learned, of all that is learned by now."""

@@ -48,15 +48,18 @@ class Direct(APIRoute):
         return self.endpoint
 
 
-def application(live: Live, limits: Limits | None = None, tokens: Tokens | None = None) -> FastAPI:
+def application(
+    live: Live, limits: Limits | None = None, tokens: Tokens | None = None, keeper: verbs.Keeper | None = None
+) -> FastAPI:
     """The service of a learner, an application of ASGI. It does not close the learner.
 
     Args:
         live: the learner.
         limits: what is refused; None: the defaults of `Limits`.
         tokens: one of which a request needs; None: requests must be to this machine by its own name.
+        keeper: saves and rebuilds; None: the learner itself, which refuses it where it follows another process.
     """
-    limits = limits or Limits()
+    limits, keeper = limits or Limits(), keeper or live
     watch, files, version = Watch(), pages.files(), metadata.version("metaleader")
     watch.registry.register(LearnerCollector(live))
     predicting, learning, keeping, looking = every = [
@@ -121,14 +124,14 @@ def application(live: Live, limits: Limits | None = None, tokens: Tokens | None 
 
     @app.post("/v1/save", status_code=204, summary="Write a snapshot now")
     async def save() -> Response:
-        return await keeping.run(partial(verbs.save, live), None)
+        return await keeping.run(partial(verbs.save, keeper), None)
 
     @app.post("/v1/rebuild", status_code=204, summary="Learn the log anew, without what was forgotten")
     async def rebuild() -> Response:
         if rebuilding.locked():
             raise Refusal(503, "the log is being learned anew already", {"Retry-After": "10"})
         async with rebuilding:
-            return await keeping.run(partial(verbs.rebuild, live), None)
+            return await keeping.run(partial(verbs.rebuild, keeper), None)
 
     @app.get("/v1/tasks", response_model=bodies.Tasks, summary="The tasks that have datapoints")
     async def tasks(

@@ -83,14 +83,14 @@ def serve(live: Live, at: socket.socket, limits: Limits, tokens: Tokens | None =
         timeout_graceful_shutdown=int(limits.timeout) + 1,
         ws="none",
     )
-    _warm_up(live)
+    warm_up(live)
     sys.setswitchinterval(TURN)
     with _quiet_signals():
         _Server(config).run(sockets=[at])
     _log.info("stopped")
 
 
-def _warm_up(live: Live) -> None:
+def warm_up(live: Live) -> None:
     """Compile what the first prediction needs, before anybody waits for it."""
     if live.layout is not None and not takes_rows(live):
         one = live.layout.example()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, NamedTuple, ParamSpec
+from typing import Any, NamedTuple, ParamSpec, Protocol
 
 from starlette.responses import Response
 
@@ -123,17 +123,27 @@ def score(live: Live) -> Response:
     return answer(wire.standing(live.score()))
 
 
+class Keeper(Protocol):
+    """What the process that learns can be asked for; one that follows refuses it."""
+
+    def save(self) -> None:
+        """As `Live.save`."""
+
+    def rebuild(self) -> None:
+        """As `Live.rebuild`."""
+
+
 @_refusing
-def save(live: Live) -> Response:
+def save(keeper: Keeper) -> Response:
     """Write a snapshot."""
-    live.save()
+    keeper.save()
     return Response(status_code=204)
 
 
 @_refusing
-def rebuild(live: Live) -> Response:
+def rebuild(keeper: Keeper) -> Response:
     """Learn the log anew."""
-    live.rebuild()
+    keeper.rebuild()
     return Response(status_code=204)
 
 
