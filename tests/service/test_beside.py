@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def test_any_learns_all_predict_alike_and_another_takes_over(url: str, tmp_path:
             stack.enter_context(serving(tmp_path / name, url, *options))
             for name, options in (("first", ()), ("second", ("--follow",)), ("third", ("--follow",)))
         ]
-        at = [until(lambda each=each: each.url) for each in (first, *following)]
+        at = [until(partial(getattr, each, "url")) for each in (first, *following)]
         second = stack.enter_context(serving(tmp_path / "standby", url, "--wait", "inf"))
         clients = [stack.enter_context(ml.Client(each)) for each in at]
         for i, client in enumerate(clients * 2):
