@@ -24,7 +24,7 @@ def test_a_folder_is_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 def test_it_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("live", "--help") == 0
-    assert capsys.readouterr().out == "usage: metaleader live {check,export,keep} --help\n"
+    assert capsys.readouterr().out == "usage: metaleader live {check,copy,export,keep} --help\n"
     assert call("live", "export", "--help") == 0
     assert "--task" in capsys.readouterr().out
 

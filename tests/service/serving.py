@@ -33,7 +33,7 @@ def body(task: Any, seed: int, n: int = 2, **others: Any) -> dict[str, Any]:
     return {"task": task, "x": x.tolist(), "y": y.tolist(), **others}
 
 
-def new(folder: Path) -> Live:
+def new(folder: Path | str) -> Live:
     return Live.create(folder, PROBLEM, LEARNER, example=EXAMPLE, pace=PACE)
 
 

@@ -36,7 +36,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_learns_saves_and_comes_back_when_it_is_killed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = list[Beside]()
     begin = Beside.begin
-    monkeypatch.setattr(Beside, "begin", lambda self: (started.append(self), begin(self))[1])
+
+    def noted(self: Beside) -> None:
+        started.append(self)
+        begin(self)
+
+    monkeypatch.setattr(Beside, "begin", noted)
     x, _ = points(3)
     with learning_beside(str(folder), PACE, 0.0) as live, served(live) as client:
         with pytest.raises(ml.UserError, match="is in use by"), learning_beside(str(folder), PACE, 0.0):

@@ -1,4 +1,4 @@
-"""`metaleader live check`, `export` and `keep`."""
+"""`metaleader live check`, `copy`, `export` and `keep`."""
 
 from __future__ import annotations
 
@@ -23,6 +23,19 @@ class CheckOptions:
 
     dir: tyro.conf.Positional[str]
     """The folder, or the URL of a PostgreSQL database."""
+
+
+@dataclass(frozen=True)
+class CopyOptions:
+    """Copy a learner that lives, from a folder or a database to another one, also while it is in use.
+
+    The copy is the learner as of one moment, with its log, settings, snapshots, and what was forgotten.
+    """
+
+    source: tyro.conf.Positional[str]
+    """The folder of the learner, or the URL of a PostgreSQL database."""
+    target: tyro.conf.Positional[str]
+    """A new folder, or the URL of a database with the name of a new learner."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +98,17 @@ def _check(arguments: list[str]) -> int:
     return 1 if found.faults else 0
 
 
+def _copy(arguments: list[str]) -> int:
+    options = parse(CopyOptions, arguments, "metaleader live copy")
+    from metaleader.live import check, copy
+    from metaleader.live.keeping import place
+
+    copy(options.source, options.target)
+    made = check(options.target)
+    print(f"{place(options.target).name}: {made.datapoints} datapoints of {made.tasks} tasks")
+    return 0
+
+
 def _export(arguments: list[str]) -> int:
     options = parse(ExportOptions, arguments, "metaleader live export")
     from metaleader.live import Live
@@ -116,4 +140,9 @@ def _keep(arguments: list[str]) -> int:
     return 0
 
 
-VERBS: Mapping[str, Callable[[list[str]], int]] = {"check": _check, "export": _export, "keep": _keep}
+VERBS: Mapping[str, Callable[[list[str]], int]] = {
+    "check": _check,
+    "copy": _copy,
+    "export": _export,
+    "keep": _keep,
+}

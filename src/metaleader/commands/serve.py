@@ -15,6 +15,8 @@ from metaleader.experiments.parsing import parse
 
 if TYPE_CHECKING:
     from metaleader.live import Live, Pace
+    from metaleader.service.limits import Limits
+    from metaleader.service.tokens import Tokens
 
 NEEDED = ("fastapi", "uvicorn", "prometheus_client", "pyarrow", "sqlalchemy")
 
@@ -33,6 +35,13 @@ class Options:
     """Predict beside the process that learns, from its snapshots, and store datapoints for it; any number may."""
     wait: float = 0.0
     """Seconds to wait while another process learns, then take over from it; inf: stand by as long as need be."""
+    ray: bool = False
+    """Start Ray on this machine, which serves by several processes: one that learns, others that follow."""
+    ray_address: str | None = None
+    """The same on the Ray cluster at this address (auto: the one this machine belongs to); needs a database, and
+    --token-file."""
+    replicas: int = 1
+    """With Ray: how many processes predict."""
     host: str = "127.0.0.1"
     """Address to listen at; one that other machines can reach, such as 0.0.0.0, needs --token-file."""
     port: int = 8000
@@ -71,6 +80,35 @@ def _live(options: Options, pace: Pace) -> AbstractContextManager[Live]:
     return Live.open(options.dir, wait=options.wait, pace=pace)
 
 
+def _serve_on_ray(options: Options, pace: Pace, limits: Limits, tokens: Tokens | None) -> None:
+    from metaleader.live import settings
+    from metaleader.live.place import Folder, place_of
+    from metaleader.service import on_ray, server
+    from metaleader.service.logs import log_json
+
+    place, port = options.dir, options.port
+    if isinstance(where := place_of(place), Folder):
+        if options.ray_address is not None:
+            raise UserError(
+                f"{place} is a folder of this machine: on a Ray cluster, serve a PostgreSQL database that all machines "
+                "reach (`metaleader live copy` brings it there), or give --ray in place of --ray-address"
+            )
+        place = str(where.path.absolute())
+    if options.ray_address is not None and tokens is None:
+        raise UserError(
+            "a Ray cluster can be reached by others, so it needs tokens: write one a line to a file and give it by "
+            "--token-file"
+        )
+    with where.followed() as kept:  # says what is wrong before anything is started
+        settings.problem_and_learner(where.name, settings.current(where.name, kept.store.about("settings")))
+    if options.ray_address is None:
+        with server.bound(options.host, port) as at:
+            port = at.getsockname()[1]
+    log_json()
+    service = on_ray.Service(place, pace, limits, tokens, options.replicas)
+    on_ray.serve_on_ray(service, options.host, port, options.ray_address)
+
+
 def main(arguments: list[str]) -> int:
     """Run the command, and return its exit code."""
     options = parse(Options, arguments, "metaleader serve")
@@ -80,6 +118,11 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"--wait must not be negative, got {options.wait:g}")
     if not 0 <= options.port <= 65535:
         raise UserError(f"--port must be from 0 to 65535, got {options.port}")
+    on_ray = options.ray or options.ray_address is not None
+    if on_ray and (options.follow or options.wait):
+        raise UserError("with Ray, one process learns and others follow: leave out --follow and --wait")
+    if options.replicas < 1 or (options.replicas > 1 and not on_ray):
+        raise UserError(f"--replicas must be at least 1, and is for --ray, got {options.replicas}")
     try:
         from metaleader.service import server
     except ModuleNotFoundError as error:
@@ -102,10 +145,13 @@ def main(arguments: list[str]) -> int:
     pace = Pace(options.share, options.refresh, options.refresh, options.cache << 20)
     tokens = None if options.token_file is None else Tokens.read(options.token_file)
     server.check_tokens(options.host, tokens)
+    if on_ray:
+        _serve_on_ray(options, pace, limits, tokens)
+        return 0
     jax.config.update("jax_cpu_enable_async_dispatch", False)  # threads that answer compute, and wait for no other
     with server.bound(options.host, options.port) as at:
+        log_json()
         with _live(options, pace) as live:
-            log_json()
             server.serve(live, at, limits, tokens)
         logging.getLogger(__name__).info("closed")
     return 0

@@ -1,6 +1,7 @@
 """A learner that lives: durable, learning while it predicts. It needs `pip install 'metaleader[serve]'`."""
 
 from metaleader.live.agent import Live, Predictor
+from metaleader.live.copying import copy
 from metaleader.live.events import Acknowledged, Ended, Follows, Forgotten, Status, UnknownTask
 from metaleader.live.keeping import Checked, check
 from metaleader.live.prequential import Mean, Standing
@@ -23,6 +24,7 @@ __all__ = [
     "Status",
     "UnknownTask",
     "check",
+    "copy",
     "from_run",
     "run_folder",
 ]

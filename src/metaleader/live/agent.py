@@ -18,10 +18,9 @@ import numpy as np
 
 from metaleader.buffer import TaskKey
 from metaleader.errors import UserError
-from metaleader.files import contents
 from metaleader.learners import Learner
 from metaleader.learners.base import Adapted
-from metaleader.live import export, keeping, settings
+from metaleader.live import copying, export, keeping, settings
 from metaleader.live.cache import Cache
 from metaleader.live.course import Course
 from metaleader.live.events import Acknowledged, Ended, Forgotten, Status
@@ -331,6 +330,11 @@ class Live:
         """About how many datapoints are acknowledged, but not yet learned, or not in the snapshot that is followed."""
         return 0 if self._worker is None else self._store.last - self._worker.progress.sequence
 
+    @property
+    def failed(self) -> bool:
+        """Whether learning, or following, ended by an error: nothing more is learned until it is opened again."""
+        return self._worker is not None and self._worker.failed
+
     # Predicting
 
     def predict(self, task: TaskKey, x: Examples) -> Any:
@@ -408,9 +412,8 @@ class Live:
         self._check_open()
         tasks, stored, worker = self._store.tasks(), self._store.last, self._worker
         learned, served = (0, 0) if worker is None else (worker.progress.sequence, worker.published.sequence)
-        failed = worker is not None and worker.failed
         saved = self._kept.shelf.saved_at()
-        return Status(len(tasks), sum(tasks.values()), stored, learned, served, saved, failed)
+        return Status(len(tasks), sum(tasks.values()), stored, learned, served, saved, self.failed)
 
     def score(self) -> Standing:
         """How good predictions were, each datapoint judged before it was learned, of all that is learned by now."""
@@ -476,9 +479,8 @@ class Live:
         """
         self._check_open()
         folder = Path(folder)
-        if contents(folder):
-            raise UserError(f"{folder} exists already: choose a new folder for the back-up")
-        copy = partial(keeping.copy, self._store, self._kept.shelf, folder)
+        copying.check_new(folder)
+        copy = partial(copying.into_folder, self._kept, folder)
         if self._worker is None:
             copy()
         else:  # by the thread that writes snapshots, so that none goes while it is copied

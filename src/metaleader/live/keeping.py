@@ -1,23 +1,19 @@
-"""What there is of a learner that lives: its log, and snapshots beside it; back-ups, and checks of both."""
+"""What there is of a learner that lives: its log, and snapshots beside it; and checks of both."""
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from metaleader.errors import UserError, writing
-from metaleader.files import make_folder, sync_folder
+from metaleader.errors import UserError
 from metaleader.live import snapshot
 from metaleader.live.course import Course, Progress
 from metaleader.live.events import digest
 from metaleader.live.layout import Layout
 from metaleader.live.prequential import Prequential
-from metaleader.live.shelf import KEPT, ROOM, Files, Shelf
+from metaleader.live.shelf import KEPT, Shelf
 from metaleader.live.snapshot import Damaged, Snapshot
 
 if TYPE_CHECKING:
@@ -115,31 +111,6 @@ def restored(course: Course, shelf: Shelf, name: str, begun: Progress) -> Progre
     state = snapshot.restored(found.leaves, begun.state)
     score = Prequential.restored(course.window, found.about["score"], found.arrays)
     return Progress(state, found.sequence, score, found.about["anew"])
-
-
-def copy(store: Store, shelf: Shelf, to: Path) -> None:
-    """Copy log and snapshots to a new folder, which appears when it is complete.
-
-    Raises:
-        WriteError: the file system refuses.
-    """
-    from metaleader.live.place import LOG, SNAPSHOTS
-
-    partial = to.with_name(f".{secrets.token_hex(8)}.tmp")
-    with writing(to, ROOM):
-        try:
-            make_folder(partial)
-            for name in reversed(shelf.names()):  # first: the log has to have what they have learned
-                if (content := shelf.read(name)) is not None:
-                    sequence = snapshot.unpacked(content, name).sequence
-                    Files(partial / SNAPSHOTS).write(sequence, content, KEPT)
-            store.copy(partial / LOG)
-            sync_folder(partial)
-            os.replace(partial, to)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-        sync_folder(to.parent)
 
 
 def check(folder: str | Path) -> Checked:

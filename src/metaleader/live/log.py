@@ -113,16 +113,21 @@ class Log:
 
     def unfinished(self, until: int) -> bool:
         """Whether of what was forgotten by events up to number `until` something is left in the files."""
-        return self._count((FORGOTTEN.c.stage != CLEANED) & (FORGOTTEN.c.sequence <= until))
+        return self._count((FORGOTTEN.c.stage != CLEANED) & (FORGOTTEN.c.sequence <= until)) > 0
 
     @property
     def incomplete(self) -> bool:
         """Whether datapoints that were learned at some time are no longer in the log."""
+        return self.removed > 0
+
+    @property
+    def removed(self) -> int:
+        """How many events have removed datapoints from the log."""
         return self._count(FORGOTTEN.c.stage != LOGGED)
 
-    def _count(self, which: sa.ColumnElement[bool]) -> bool:
+    def _count(self, which: sa.ColumnElement[bool]) -> int:
         with self.refusals(writes=False), self.home.once.connect() as connection:
-            return bool(connection.execute(sa.select(sa.func.count()).select_from(FORGOTTEN).where(which)).scalar())
+            return connection.execute(sa.select(sa.func.count()).select_from(FORGOTTEN).where(which)).scalar_one()
 
     def is_forgotten(self, group: Group, until: int) -> bool:
         """Whether an event up to number `until` forgot a group that is still in the log."""

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import sqlalchemy as sa
+
 from metaleader.errors import UserError
 from metaleader.files import contents
+from metaleader.live import copying
 from metaleader.live.postgres import Schema, is_url, shown
-from metaleader.live.shared import Lease, Rows, learned_by
+from metaleader.live.shared import Lease, Rows, learned_by, put
 from metaleader.live.shelf import Files, Shelf
 from metaleader.live.sqlite import File
 from metaleader.live.store import Store
+from metaleader.live.tables import rows
 from metaleader.processes import OWNER, owned_for_results
 
 LOG = "log.sqlite"
@@ -72,6 +77,14 @@ class Place(Protocol):
             UserError: there is none.
         """
 
+    def filled(self, kept: Kept, /) -> None:
+        """Let a copy of a learner be here, of which other processes may have it open.
+
+        Raises:
+            UserError: there is something already.
+            WriteError: it cannot be written.
+        """
+
     def learned_by(self, store: Store, /) -> str | None:
         """Which process learns, as far as is known; None: there is none."""
 
@@ -113,6 +126,11 @@ class Folder:
         self._check()
         with _open(Store.open(File(self.path / LOG))) as store:
             yield Kept(store, Files(self.path / SNAPSHOTS))
+
+    def filled(self, kept: Kept) -> None:
+        """As `Place.filled`."""
+        copying.check_new(self.path)
+        copying.into_folder(kept, self.path)
 
     def learned_by(self, _: Store) -> str | None:
         """As `Place.learned_by`; a process that was killed may be told as well."""
@@ -159,6 +177,21 @@ class Database:
         """As `Place.followed`."""
         with _open(Store.open(Schema(self.url))) as store:
             yield Kept(store, Rows(store, None))
+
+    def filled(self, kept: Kept) -> None:
+        """As `Place.filled`."""
+        home = Schema(self.url)
+
+        def fill(connection: sa.Connection, check: Callable[[], None]) -> None:
+            source = kept.store.home.reading
+            for sequence, content in copying.snapshots(kept):
+                put(connection, sequence, content)
+            with kept.store.refusals(writes=False), source.connect() as reading:
+                for table, some in rows(reading, home.ascii):
+                    connection.execute(table.insert(), some)
+            check()
+
+        copying.undisturbed(kept, lambda check: Store.filled(home, partial(fill, check=check)).close())
 
     def learned_by(self, store: Store) -> str | None:
         """As `Place.learned_by`."""

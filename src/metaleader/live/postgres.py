@@ -6,7 +6,6 @@ order of their numbers: a reader that has met one has met all before it; and wha
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +15,11 @@ import sqlalchemy as sa
 from metaleader.errors import UserError, imported
 from metaleader.files import sync
 from metaleader.live.sqlite import File
-from metaleader.live.tables import ABOUT, DATAPOINTS, FORGOTTEN, LOG, OWNER, SHARED
+from metaleader.live.tables import ABOUT, LOG, METADATA, OWNER, SHARED, rows
 
 LEARNER = "learner"  # of the URL's query: the name of the learner, and of its schema
 DEFAULT = "metaleader"
 NAME = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
-AT_ONCE = 256  # rows copied together
 STOPPED = "5s"  # after which the database ends the transaction of a process that stopped amid it, and holds a lock
 
 
@@ -87,14 +85,9 @@ class Schema:
         file = File(path)
         try:
             with self.reading.connect() as connection, file.writing.begin() as copy:
-                ABOUT.metadata.create_all(copy, tables=LOG)
-                for table in (ABOUT, DATAPOINTS, FORGOTTEN):
-                    for rows in connection.execute(sa.select(table)).yield_per(AT_ONCE).partitions():
-                        own = [row._asdict() for row in rows]
-                        for row in own:  # keys as they are stored there
-                            if row.get("task") is not None:
-                                row["task"] = json.dumps(json.loads(row["task"]))
-                        copy.execute(table.insert(), own)
+                METADATA.create_all(copy, tables=LOG)
+                for table, some in rows(connection, file.ascii):
+                    copy.execute(table.insert(), some)
         finally:
             file.once.dispose()
         with path.open("rb") as written:

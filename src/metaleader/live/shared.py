@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import shlex
 import socket
@@ -60,7 +61,7 @@ class Lease:
         Raises:
             UserError: another process has it for longer than `wait` seconds; says which.
         """
-        until = time.monotonic() + wait
+        until, told = time.monotonic() + wait, None
         while True:
             over = time.monotonic() >= until
             try:
@@ -76,6 +77,9 @@ class Lease:
                         f"{self.store.home.name} is learned by {owner}: follow it by Live.follow, or give a number of "
                         "seconds to wait until that ends"
                     )
+                if owner != told:
+                    _log.info("standing by while %s is learned by %s", self.store.home.name, owner)
+                    told = owner
             time.sleep(min(PATIENCE, max(until - time.monotonic(), 0)))
         self._thread.start()
 
@@ -169,11 +173,7 @@ class Rows:
         """
         assert self.lease is not None
         with self.lease.held() as connection:
-            number = (connection.execute(sa.select(sa.func.max(SNAPSHOTS.c.number))).scalar() or 0) + 1
-            connection.execute(SNAPSHOTS.insert().values(number=number, sequence=sequence, written=_NOW))
-            for place, start in enumerate(range(0, len(content), CHUNK)):
-                row = {"snapshot": number, "place": place, "data": content[start : start + CHUNK]}
-                connection.execute(CHUNKS.insert().values(**row))
+            put(connection, sequence, content)
             _remove(connection, keep)
 
     def names(self) -> list[str]:
@@ -212,6 +212,15 @@ class Rows:
             return connection.execute(sa.select(sa.func.max(SNAPSHOTS.c.number))).scalar()
 
 
+def put(connection: sa.Connection, sequence: int, content: bytes) -> None:
+    """Write a snapshot, as the newest."""
+    number = (connection.execute(sa.select(sa.func.max(SNAPSHOTS.c.number))).scalar() or 0) + 1
+    connection.execute(SNAPSHOTS.insert().values(number=number, sequence=sequence, written=_NOW))
+    for place, start in enumerate(range(0, len(content), CHUNK)):
+        row = {"snapshot": number, "place": place, "data": content[start : start + CHUNK]}
+        connection.execute(CHUNKS.insert().values(**row))
+
+
 def learned_by(store: Store) -> str | None:
     """Which process learns; None: there is none."""
     asked = sa.select(OWNER.c.owner).where(OWNER.c.token.is_not(None), OWNER.c.expires > _NOW)
@@ -231,4 +240,6 @@ def _number(name: str) -> int:
 
 
 def _this_process() -> str:
-    return f"process {os.getpid()} on {socket.gethostname()} ({' '.join(shlex.join(sys.orig_argv).split())})"
+    command = " ".join(shlex.join(sys.orig_argv).split())
+    command = re.sub(r"(://[^:/@\s]*):[^/@\s]*@", r"\1:***@", command)  # others are told it, and logs
+    return f"process {os.getpid()} on {socket.gethostname()} ({command})"

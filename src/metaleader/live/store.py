@@ -44,6 +44,16 @@ class Store(Log):
         """
         values = {"version": VERSION, **about}
         rows = [{"name": name, "value": json.dumps(value)} for name, value in values.items()]
+        return cls.filled(home, lambda connection: connection.execute(ABOUT.insert(), rows))
+
+    @classmethod
+    def filled(cls, home: Home, fill: Callable[[sa.Connection], Any]) -> Store:
+        """A new log, with what `fill` puts in its tables within one transaction, settings at least.
+
+        Raises:
+            UserError: there is one.
+            WriteError: the file system or the database refuses.
+        """
         with cls(home)._closed_unless_whole() as store, store.refusals():
             made = not home.exists()
             if made:
@@ -51,8 +61,8 @@ class Store(Log):
                     with home.writing.begin() as connection:
                         home.prepare(connection)
                         METADATA.create_all(connection, tables=home.tables)
-                        connection.execute(ABOUT.insert(), rows)
                         home.fill(connection)
+                        fill(connection)
                 except sa.exc.DBAPIError:
                     if not home.exists():  # else another process made it meanwhile
                         raise

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from typing import Any
+
 import sqlalchemy as sa
 
 VERSION = 1  # of the tables and of what is in them
@@ -64,3 +68,22 @@ CHUNKS = sa.Table(
     sa.Column("data", sa.LargeBinary, nullable=False),
 )
 SHARED = (OWNER, SNAPSHOTS, CHUNKS)
+
+
+AT_ONCE = 256  # rows copied together
+
+
+def rows(connection: sa.Connection, ascii: bool) -> Iterator[tuple[sa.Table, list[dict[str, Any]]]]:  # noqa: A002
+    """The rows of a log, in portions, each with its table; keys of tasks as the log that is to have them stores them.
+
+    Args:
+        connection: to a log.
+        ascii: whether keys are to be stored in ASCII.
+    """
+    for table in LOG:
+        for some in connection.execute(sa.select(table)).yield_per(AT_ONCE).partitions():
+            own = [row._asdict() for row in some]
+            for row in own:
+                if row.get("task") is not None:
+                    row["task"] = json.dumps(json.loads(row["task"]), ensure_ascii=ascii)
+            yield table, own

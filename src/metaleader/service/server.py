@@ -84,7 +84,7 @@ def serve(live: Live, at: socket.socket, limits: Limits, tokens: Tokens | None =
         timeout_graceful_shutdown=int(limits.timeout) + 1,
         ws="none",
     )
-    _warm_up(live)
+    warm_up(live)
     sys.setswitchinterval(TURN)
     gc.collect()
     gc.freeze()  # what is there stays: to look through it all again would hold up answers for a tenth of a second
@@ -93,7 +93,7 @@ def serve(live: Live, at: socket.socket, limits: Limits, tokens: Tokens | None =
     _log.info("stopped")
 
 
-def _warm_up(live: Live) -> None:
+def warm_up(live: Live) -> None:
     """Compile what the first prediction needs, before anybody waits for it."""
     if live.layout is not None and not takes_rows(live):
         one = live.layout.example()
