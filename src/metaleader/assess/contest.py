@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import math
 import warnings
@@ -21,6 +20,7 @@ from metaleader.assess.stored import Stored
 from metaleader.errors import UserError, failure, unknown
 from metaleader.experiments.settings import replaced_in
 from metaleader.online import OnlineProtocol, play
+from metaleader.processes import release_memory
 from metaleader.runs.workers import LocalWorkers, stop_if_asked
 from metaleader.streams.task import Task
 
@@ -28,6 +28,7 @@ NICE = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)  # sizes to rep
 SIZES = 5  # of them, at most, besides none and all
 REACHED = 0.8  # share of tasks that a size is reached by
 SEARCHED = 24  # first tasks that a search plays, at most
+FORGET = 32  # tasks, after which memory is freed for the first time; then after four times as many
 LARGE = 20_000  # rows, from which on one order must do
 END = -1  # stands for all datapoints of a task in a table of sizes
 Show = Callable[[str, float, float], None]
@@ -166,19 +167,24 @@ def perform(job: Job, cores: int) -> Played:
     """Play a job, in a worker process."""
     devices.start(cores)
     try:
-        return _play(job.setup, job)
+        return _play(job.setup, job, _forget)
     finally:
-        jax.clear_caches()  # what was compiled for these settings serves no other, and many of them fill the memory
-        gc.collect()
+        _forget()
 
 
-def _play(given: Setup, job: Job) -> Played:
+def _forget() -> None:
+    """Free what was compiled: programs for other settings or fewer datapoints serve no more, and fill the memory."""
+    jax.clear_caches()
+    release_memory()
+
+
+def _play(given: Setup, job: Job, forget: Callable[[], None] = lambda: None) -> Played:
     candidate = given.candidates[job.name]
     tasks: Iterable[Task] = given.tasks.stream(job.seed)
     if job.searching:
         tasks = itertools.islice(iter(tasks), min(given.tasks.first, SEARCHED))
     errors: dict[str, dict[int, float]] = {}
-    last, failed = None, ""
+    last, failed, due = None, "", FORGET
     lower_is_better = not given.tasks.score.higher_is_better
     try:
         learner = with_settings(candidate.learner, job.settings)
@@ -186,6 +192,9 @@ def _play(given: Setup, job: Job) -> Played:
             warnings.simplefilter("ignore", RuntimeWarning)  # that it diverged is in the records
             for last in play(candidate.problem, tasks, learner, given.protocol, job.seed):
                 stop_if_asked()
+                if last.round >= due:
+                    due *= 4
+                    forget()
                 score = math.inf if last.score is None else last.score if lower_is_better else 1 - last.score
                 errors.setdefault(last.task, {})[last.datapoints] = score
     except Exception as error:  # one learner's failure is its own result
