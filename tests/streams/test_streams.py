@@ -202,12 +202,16 @@ def test_impossible_streams_are_refused(build: Any, message: str) -> None:
         build()
 
 
-def test_an_unknown_order_is_answered_with_the_nearest() -> None:
+def test_an_unknown_order_or_source_is_answered_with_the_nearest() -> None:
     for stream in (RainbowMnist(), RainbowDigits()):
         # Past the type checks of the tests, which refuse it first in the constructor.
         object.__setattr__(stream, "order", "color")
         with pytest.raises(UserError, match="unknown order 'color': did you mean colour"):
             stream.__post_init__()
+    stream = RainbowMnist()
+    object.__setattr__(stream, "source", "fashion")
+    with pytest.raises(UserError, match="unknown source 'fashion': did you mean fashion-mnist"):
+        stream.__post_init__()
 
 
 def test_a_task_whose_test_data_has_another_shape_is_refused() -> None:

@@ -28,7 +28,7 @@ NICE = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)  # sizes to rep
 SIZES = 5  # of them, at most, besides none and all
 REACHED = 0.8  # share of tasks that a size is reached by
 SEARCHED = 24  # first tasks that a search plays, at most
-FORGET = 32  # tasks, after which memory is freed for the first time; then after four times as many
+FORGET = 16  # tasks, after which memory is freed for the first time; then after twice as many
 LARGE = 20_000  # rows, from which on one order must do
 END = -1  # stands for all datapoints of a task in a table of sizes
 Show = Callable[[str, float, float], None]
@@ -193,7 +193,7 @@ def _play(given: Setup, job: Job, forget: Callable[[], None] = lambda: None) -> 
             for last in play(candidate.problem, tasks, learner, given.protocol, job.seed):
                 stop_if_asked()
                 if last.round >= due:
-                    due *= 4
+                    due *= 2
                     forget()
                 score = math.inf if last.score is None else last.score if lower_is_better else 1 - last.score
                 errors.setdefault(last.task, {})[last.datapoints] = score
