@@ -447,9 +447,14 @@ def in_processes(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_page_of_real_tables_says_how_much_is_lost_by_ftmls_own_settings(tmp_path: Path) -> None:
-    for name, errors in (("Exam", [1.1, 1.0, None]), ("Milk", [2.0, 3.0, 4.0]), ("Wafer", [None, 3.0, 4.0])):
+    made_up: dict[str, list[float | None]] = {
+        "Exam": [1.1, 1.0, None],
+        "Milk": [2.0, 3.0, 4.0],
+        "Wafer": [None, 3.0, 4.0],
+    }
+    for name, errors in made_up.items():
         (tmp_path / name).mkdir()
-        trials = [{"settings": {}, "error": error} for error in errors]
+        trials: list[dict[str, Any]] = [{"settings": {}, "error": error} for error in errors]
         found = {"tasks": 39, "learners": {"ftml-linear": trials}}
         (tmp_path / name / "defaults.json").write_text(json.dumps(found))
     text = real_tables.write(tmp_path).read_text()
