@@ -13,7 +13,7 @@ from rich.console import Console
 from benchmarks import page
 from benchmarks.outcome import load, sentence
 
-# `compiled` last: torch.compile takes minutes, and only runs when it is named.
+# Run only when they are named: torch.compile takes minutes, and the large table 50 GB of the disk.
 PARTS = {
     "starting": ("benchmarks.starting",),
     "meta_gradient": ("benchmarks.meta_gradient",),
@@ -23,8 +23,11 @@ PARTS = {
     "runs": ("benchmarks.runs",),
     "saving": ("benchmarks.saving",),
     "serving": ("benchmarks.serving",),
+    "assessing": ("benchmarks.assessing",),
+    "large_table": ("benchmarks.large_table",),
     "compiled": ("benchmarks.meta_gradient", "--compiled"),
 }
+NAMED = ("large_table", "compiled")
 TIME_LIMIT = 3600  # seconds for a part
 
 
@@ -32,9 +35,9 @@ TIME_LIMIT = 3600  # seconds for a part
 class Options:
     """Measure the parts one after another, each in a process of its own, and write the page of all results."""
 
-    parts: tyro.conf.Positional[tuple[str, ...]] = tuple(name for name in PARTS if name != "compiled")
-    """Which parts: starting, meta_gradient, scaling, rounds, compiling, runs, saving, serving, or compiled
-    (torch.compile)."""
+    parts: tyro.conf.Positional[tuple[str, ...]] = tuple(name for name in PARTS if name not in NAMED)
+    """Which parts: starting, meta_gradient, scaling, rounds, compiling, runs, saving, serving, assessing, large_table
+    (20 GB) or compiled (torch.compile)."""
     quick: bool = False
     """Everything at a reduced size, to see that it works; written to runs/benchmarks instead of docs."""
 

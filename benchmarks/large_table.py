@@ -1,9 +1,7 @@
-"""A table larger than memory: made as a Parquet file, described and run through from disk, with the peak of memory.
+"""A table larger than memory, described and read from disk: `python -m benchmarks.large_table --folder /with/room`.
 
-    python -m benchmarks.large_table --gigabytes 20 --folder /somewhere/with/room
-
-The file has one row in 160 bytes: 16 numbers, two categories, a time and a target, of 5000 users in random order. It
-stays in the folder, for the next time.
+It is a Parquet file of 20 numbers or words a row, 147 bytes, of 5000 users in random order. It and a copy that is
+grouped by user take more than twice its size on the disk; both are removed in the end.
 """
 
 from __future__ import annotations
@@ -11,30 +9,33 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import tyro
 
-BYTES_A_ROW = 160
+from benchmarks.outcome import Bar, Outcome, Panel, PartOptions, Table, in_own_process, main
+
+TITLE = "A table larger than memory"
+BYTES_A_ROW = 147
 USERS = 5000
 STEP = 200_000  # rows that are made at a time
+LIMIT = 4.0  # GB of memory
 
 
 @dataclass(frozen=True)
-class LargeTable:
-    """A Parquet file described and streamed from disk."""
+class Options(PartOptions):
+    """Make a Parquet file, then describe and stream it in a process of its own."""
 
-    gigabytes: float = 1.0
-    """Size of the file."""
+    gigabytes: float = 20.0
+    """Size of the file, of 10^9 bytes each."""
     folder: Path = Path("runs/large-table")
     """Folder for the file and for the grouped copy."""
     tasks: int = 200
     """How many tasks to read, in order."""
-    order: bool = True
-    """Whether rows arrive by time; otherwise as they stand in the file."""
 
 
 def make(path: Path, gigabytes: float) -> None:
@@ -66,46 +67,66 @@ def make(path: Path, gigabytes: float) -> None:
     parts.rmdir()
 
 
-def measure(path: Path, options: LargeTable) -> None:
-    """Describe the table and read tasks; print what that took."""
+def streamed(options: Options) -> dict[str, Any]:
+    """Describe the table `--only` and read tasks; what that took of this process."""
     from metaleader.streams import from_table
 
-    before, began = _peak(), time.perf_counter()
+    path = Path(str(options.only))
+    peaks, began = {"after imports": _peak()}, time.perf_counter()
     table = from_table(
         path,
         group="user",
         target="y",
-        order="day" if options.order else None,
+        order="day",
         columns={"device": "categorical"},
         on_disk=True,
         scratch=path.parent,
     )
-    print(table.describe())
-    made, described = time.perf_counter(), _peak()
-    rows = 0
+    described = time.perf_counter()
+    peaks["when described"], rows = _peak(), 0
     for _, task in zip(range(options.tasks), table.stream(0), strict=False):
         rows += len(task.train) + len(task.held_out)
-    seconds = time.perf_counter() - made
-    print(
-        f"{path.stat().st_size / 1e9:.3g} GB of {table.rows} rows: described in {made - began:.0f} s; {rows} rows of "
-        f"{min(options.tasks, len(table.tasks))} tasks read in {seconds:.1f} s. Peak of memory: {before:.2f} GB after "
-        f"imports, {described:.2f} GB when described, {_peak():.2f} GB at the end"
-    )
+    peaks["at the end"] = _peak()
+    return {
+        "rows": table.rows,
+        "describing": described - began,
+        "read": rows,
+        "reading": time.perf_counter() - described,
+        "peaks": peaks,
+    }
 
 
 def _peak() -> float:
-    """The most memory this process had, in GB."""
+    """The most memory this process had resident, in GB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
-def main(options: LargeTable) -> None:
-    """Make the file in a process of its own, whose memory does not count, then measure."""
-    path = options.folder / f"{options.gigabytes:g}-gb.parquet"
-    if not path.exists():
-        call = f"from benchmarks.large_table import make; make(__import__('pathlib').Path({str(path)!r}), "
-        subprocess.run([sys.executable, "-c", f"{call}{options.gigabytes})"], check=True)
-    measure(path, options)
+def measure(options: Options) -> Outcome:
+    """A row for each thing that is done."""
+    options.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        path, began = Path(folder) / "table.parquet", time.perf_counter()
+        call = f"from pathlib import Path; from benchmarks.large_table import make; make(Path({str(path)!r}), "
+        size = 0.05 if options.quick else options.gigabytes
+        subprocess.run([sys.executable, "-c", f"{call}{size})"], check=True)  # whose memory does not count
+        made, size = time.perf_counter() - began, path.stat().st_size / 1e9
+        found = in_own_process("large_table", "--only", str(path), "--tasks", str(options.tasks))
+    peaks = found["peaks"]
+    rows = (
+        ("make the file", f"{made:.0f}", ""),
+        ("import", "", f"{peaks['after imports']:.2f}"),
+        ("describe it, and group it on the disk", f"{found['describing']:.0f}", f"{peaks['when described']:.2f}"),
+        (f"read {options.tasks} tasks", f"{found['reading']:.0f}", f"{peaks['at the end']:.2f}"),
+    )
+    note = (
+        f"A Parquet file of {size:.3g} GB, {found['rows']:,} rows of {USERS} users in random order, tasks by time. The "
+        f"tasks read have {found['read']:,} rows. Memory is what the one process had resident at most so far, mapped "
+        "files included."
+    )
+    bar = Bar(f"peak memory for a Parquet file of {size:.3g} GB", max(peaks.values()), LIMIT, unit=" GB")
+    panel = Panel(TITLE, "peak memory (GB)", "", {"": (list(peaks), list(peaks.values()))}, False)
+    return Outcome(TITLE, (Table(TITLE, ("what", "time, s", "peak memory, GB"), rows, note),), (bar,), (panel,))
 
 
 if __name__ == "__main__":
-    main(tyro.cli(LargeTable, description=__doc__))
+    main(Options, measure, streamed)

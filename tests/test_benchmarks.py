@@ -23,7 +23,8 @@ import pytest
 
 import benchmarks
 import benchmarks.__main__ as program
-from benchmarks import adaptation, cases, compute, floor, memory, outcome, updates
+import tables
+from benchmarks import adaptation, cases, compute, defaults, floor, memory, outcome, real_tables, table_sources, updates
 from benchmarks.adaptation import AdaptationOptions, Task
 from benchmarks.compute import ComputeOptions, overtaking
 from benchmarks.memory import MemoryOptions
@@ -462,6 +463,60 @@ def test_a_part_that_fails_is_said_and_one_that_does_not_exist_is_refused(
 def in_processes(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes of their own find the benchmarks and the data."""
     monkeypatch.setenv("PYTHONPATH", str(Path(benchmarks.__path__[0]).parent))
+
+
+def test_the_page_of_real_tables_says_how_much_is_lost_by_ftmls_own_settings(tmp_path: Path) -> None:
+    made_up: dict[str, list[float | None]] = {
+        "Exam": [1.1, 1.0, None],
+        "Milk": [2.0, 3.0, 4.0],
+        "Wafer": [None, 3.0, 4.0],
+    }
+    for name, errors in made_up.items():
+        (tmp_path / name).mkdir()
+        trials: list[dict[str, Any]] = [{"settings": {}, "error": error} for error in errors]
+        found = {"tasks": 39, "learners": {"ftml-linear": trials}}
+        (tmp_path / name / "defaults.json").write_text(json.dumps(found))
+    text = real_tables.write(tmp_path).read_text()
+    assert "best of 3 that its search would try" in text
+    assert "| Milk | 39 | 0.0 % |\n| Wafer | 39 | diverges |\n| Exam | 39 | 10.0 % |" in text
+
+
+def test_tables_that_are_made_have_the_tasks_that_they_are_said_to_have() -> None:
+    digits = table_sources.writers()
+    assert digits.groupby("block").size().between(138, 139).all()
+    assert (digits.block.nunique(), digits.digit.nunique(), len(digits.columns)) == (13, 10, 66)
+
+
+def test_a_watch_is_cut_into_windows() -> None:
+    pytest.importorskip("seglearn", reason="needs the extra [data]")
+    watch = table_sources.watch()
+    assert (watch.person.nunique(), watch.exercise.nunique(), len(watch.columns)) == (10, 7, 27)
+    assert (watch.acceleration_x_min <= watch.acceleration_x_mean).all()
+    assert (watch.acceleration_x_mean <= watch.acceleration_x_max).all()
+
+
+@pytest.mark.slow
+def test_own_settings_are_the_first_to_be_measured(in_processes: None) -> None:
+    source = table_sources.Source("", "task", "y", "", made=lambda: tables.table("common", 0, tasks=12, rows=9))
+    options = defaults.Defaults(trials=2, tasks=10, workers=1)
+    found = defaults.measure("made-up", source, options)
+    assert found["tasks"] == 8  # of 10, without the first
+    first, second = found["learners"]["ftml-linear"]
+    assert first["settings"] == {}
+    assert second["settings"] != {}
+    assert 0.2 < first["error"] < 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["assessing", "large_table"])
+def test_what_tables_take_is_measured_in_processes_of_their_own(
+    part: str, in_processes: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_part(part, "--quick", "--result", str(tmp_path / "found.json"))
+    bars = outcome.load(tmp_path / "found.json").bars
+    assert all(0.1 < bar.value < 2 for bar in bars if bar.unit == " GB")  # the time says how busy the machine is
+    assert [path.name for path in (tmp_path / "runs").rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.slow

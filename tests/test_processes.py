@@ -1,6 +1,7 @@
 """A folder has one owner, until its process ends, however it does; and workers end with their parent."""
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -93,3 +94,29 @@ def _alive(process: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"  # nobody may be there to take note of its end
+
+
+FREEING = """
+import numpy as np
+from metaleader.processes import release_memory
+
+
+def resident():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS"))
+
+
+small = [np.zeros(50) for _ in range(400_000)]
+last = np.zeros(50)
+full = resident()
+del small
+release_memory()
+print(full - resident())
+"""
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="other C libraries give memory back, or not, by themselves"
+)
+def test_what_was_freed_goes_back_to_the_system() -> None:
+    done = subprocess.run([sys.executable, "-c", FREEING], check=True, capture_output=True, text=True)
+    assert int(done.stdout) > 100_000  # kB of the 200,000

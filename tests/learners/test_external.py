@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import lightgbm
 import numpy as np
 import pytest
 from hypothesis import given
@@ -193,13 +194,14 @@ def test_sums_of_what_came_before_are_those_of_a_loop(seed: int) -> None:
     np.testing.assert_array_equal(trees._before(values, tasks), expected)
 
 
+@pytest.mark.parametrize("library", ["scikit-learn", "LightGBM"])
 @pytest.mark.parametrize("classes", [0, 3])
 def test_trees_are_told_nothing_of_a_rows_own_target_or_later_ones_and_the_same_in_training_and_in_use(
-    classes: int,
+    classes: int, library: str
 ) -> None:
     problem, make = (THREE_CLASSES, labelled) if classes else (PLANE, plane)
     data = {task: make(task, 40) for task in range(4)}
-    learner = external.PooledTrees(task_features=True, trees=5)
+    learner = external.PooledTrees(task_features=True, trees=5, library=library)
     state = learned(problem, learner, data)
     inputs, targets, tasks = state.rows.recent(1000)
     rows, others = learner.training(inputs, targets, tasks, state.totals)
@@ -221,6 +223,22 @@ def test_trees_are_told_nothing_of_a_rows_own_target_or_later_ones_and_the_same_
     np.testing.assert_array_equal(
         trees._predicted(adapted.others, inputs, state.totals)[place], told[inputs.shape[1] : width]
     )
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+def test_lightgbm_grows_the_trees_that_it_would_by_itself(classes: int) -> None:
+    random = np.random.default_rng(0)
+    inputs = random.normal(size=(200, 2))
+    labels = (inputs @ np.eye(2, 3)).argmax(axis=1)
+    targets = np.eye(3)[labels] if classes else (inputs[:, :1] > 0) + 0.1 * inputs[:, 1:]
+    learner = external.PooledTrees(trees=7, learning_rate=0.2, leaves=4, l2=2.0, library="LightGBM")
+    model = learner._fitted(inputs, targets, classes)
+    settings = {"learning_rate": 0.2, "num_leaves": 4, "lambda_l2": 2.0, "num_threads": 1, "verbose": -1}
+    goal = {"objective": "multiclass", "num_class": 3} if classes else {"objective": "regression"}
+    data = lightgbm.Dataset(inputs, labels if classes else targets[:, 0])
+    own = np.asarray(lightgbm.train({**settings, **goal}, data, num_boost_round=7).predict(inputs))
+    totals = Totals(classes, 1.0, np.zeros(max(classes, 1)))
+    np.testing.assert_allclose(trees._predicted(model, inputs, totals), own.reshape(200, -1), rtol=1e-6)
 
 
 def test_kernel_regression_by_hand() -> None:
@@ -282,7 +300,7 @@ def test_the_future_changes_nothing_before_and_each_learns(name: str) -> None:
     assert one[:-3] == other[:-3]
     assert one[-2:] != other[-2:]
     at_10 = float(np.mean([score for score in one[-8::3] if score is not None]))
-    pooled = {"linear, pooled", "trees, pooled", "river, pooled", "river, tree"}
+    pooled = {"linear, pooled", "trees, pooled", "LightGBM, pooled", "river, pooled", "river, tree"}
     assert at_10 < (6.0 if name in pooled else 3.0)  # the variance of the targets is about 3.5
 
 
@@ -295,10 +313,12 @@ def test_features_of_the_task_and_shrunken_effects_beat_what_is_pooled_where_hei
         return float(np.mean([record.loss for record in records[-10:] if record.loss is not None]))
 
     errors = {name: error(name) for name in ("linear, pooled", "linear, shrunken", "trees, pooled", "mixed model")}
-    errors["trees, task features"] = error("trees, task features")
+    for library in ("trees", "LightGBM"):
+        errors[f"{library}, task features"] = error(f"{library}, task features")
     assert errors["linear, shrunken"] < 0.1 * errors["linear, pooled"]
     assert errors["mixed model"] < 0.1 * errors["linear, pooled"]
     assert errors["trees, task features"] < 0.4 * errors["trees, pooled"]
+    assert errors["LightGBM, task features"] < 0.4 * errors["trees, pooled"]
 
 
 @pytest.mark.parametrize("kind", ["regression", "multi-class"])
@@ -348,7 +368,12 @@ def test_what_is_searched_are_settings_of_every_learner() -> None:
 
 def test_without_the_extra_its_learners_say_so_and_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     example = plane(0)
-    for package, learner in (("statsmodels", external.MixedModel()), ("river", external.RiverModel())):
+    of_extra: Mapping[str, ml.Learner] = {
+        "lightgbm": external.PooledTrees(library="LightGBM"),
+        "river": external.RiverModel(),
+        "statsmodels": external.MixedModel(),
+    }
+    for package, learner in of_extra.items():
         monkeypatch.setitem(sys.modules, package, None)
         with pytest.raises(ml.UserError, match=rf"needs {package}, .* pip install 'metaleader\[compare\]'"):
             learner.init(PLANE, jax.random.key(0), example)
@@ -381,6 +406,8 @@ def test_settings_and_names_that_there_are_not_are_refused() -> None:
         external.MixedModel().init(THREE_CLASSES, jax.random.key(0), labelled(0))
     with pytest.raises(ml.UserError, match="unknown model of river 'forrest': did you mean forest"):
         external.RiverModel("forrest")
+    with pytest.raises(ml.UserError, match="unknown library of trees 'lightgbm': did you mean LightGBM"):
+        external.PooledTrees(library="lightgbm")
     with pytest.raises(ml.UserError, match="unknown kind of target 'binery': did you mean binary"):
         external.compared("binery")
     builds: list[Callable[[], ml.Learner]] = [

@@ -73,6 +73,25 @@ def test_folders_are_searched_in_order_and_the_cache_is_filled_last(
     assert data.locate(small, tmp_path / "given")["six.gz"].is_relative_to(tmp_path / "given")
 
 
+def test_what_a_package_of_the_system_holds_need_not_be_fetched(
+    small: data.DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "system" / "small").mkdir(parents=True)
+    (tmp_path / "system" / "small" / "six.gz").write_bytes(CONTENT)
+    monkeypatch.setattr(data, "SYSTEM", tmp_path / "system")
+    assert data.locate(small)["six.gz"].is_relative_to(tmp_path / "system")
+    assert data.folders(None)[-1] == tmp_path / "cache" / "metaleader" / "data"
+
+
+def test_a_compressed_file_of_fashion_mnist_that_holds_something_else_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "fashion-mnist"
+    folder.mkdir()
+    for name in data.find("fashion-mnist").files:
+        (folder / name).write_bytes(CONTENT)
+    with pytest.raises(UserError, match=r"train-images.* holds an array of shape \(2, 3\), not \(60000, 28, 28\)"):
+        data.locate(data.find("fashion-mnist"), tmp_path)
+
+
 def test_a_folder_that_lacks_the_file_is_passed_over(
     small: data.DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

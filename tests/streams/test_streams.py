@@ -143,6 +143,19 @@ def test_checksums_of_the_files_are_kept(data_dir: Path) -> None:
     assert sources == {f"mnist/{name}": checksum for name, checksum in data.find("mnist").files.items()}
 
 
+def test_clothes_take_the_place_of_digits() -> None:
+    if not any((folder / "fashion-mnist").is_dir() for folder in data.folders(None)):
+        pytest.skip("there is no folder fashion-mnist: apt-get install dataset-fashion-mnist")
+    paths = data.locate(data.find("fashion-mnist"))
+    images, labels = (data.read_idx(paths[f"train-{kind}-ubyte.gz"]) for kind in ("images-idx3", "labels-idx1"))
+    of_image = {image.tobytes(): label for image, label in zip(images, labels, strict=True)}
+    clothes = RainbowMnist(examples_per_task=30, source="fashion-mnist").stream(0)
+    task = next(t for t in clothes if t.name.startswith("red/full"))
+    for image, label in zip(task.train.inputs, task.train.targets, strict=True):
+        assert of_image[strokes(image[None], task.name).tobytes()] == label
+    assert [name.split("/")[0] for name, _ in clothes.sources] == ["fashion-mnist"] * 4
+
+
 def test_sinusoids_are_sinusoids() -> None:
     for task in Sinusoid(rounds=5).stream(0):
         x, y = task.train.inputs[:, 0], task.train.targets[:, 0]
@@ -189,12 +202,16 @@ def test_impossible_streams_are_refused(build: Any, message: str) -> None:
         build()
 
 
-def test_an_unknown_order_is_answered_with_the_nearest() -> None:
+def test_an_unknown_order_or_source_is_answered_with_the_nearest() -> None:
     for stream in (RainbowMnist(), RainbowDigits()):
         # Past the type checks of the tests, which refuse it first in the constructor.
         object.__setattr__(stream, "order", "color")
         with pytest.raises(UserError, match="unknown order 'color': did you mean colour"):
             stream.__post_init__()
+    stream = RainbowMnist()
+    object.__setattr__(stream, "source", "fashion")
+    with pytest.raises(UserError, match="unknown source 'fashion': did you mean fashion-mnist"):
+        stream.__post_init__()
 
 
 def test_a_task_whose_test_data_has_another_shape_is_refused() -> None:

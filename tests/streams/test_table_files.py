@@ -219,7 +219,9 @@ def test_what_csv_fields_mean(on_disk: bool, tmp_path: Path) -> None:
         "quoted=e",
     ]
     decimal = next(column for column in table.columns if column.name == "decimal")
-    assert decimal.distinct == {-1500.0, 2.0, 0.5, 7.0}
+    assert (decimal.low, decimal.high, decimal.distinct) == (-1500.0, 7.0, frozenset())  # of inputs none are kept
+    as_target = from_table(path, group="user", target="decimal", kind="multi-class", on_disk=on_disk)
+    assert as_target.classes == ("-1500", "0.5", "2", "7")
     groups = from_table(csv(tmp_path, user=["007", "07", "7"]), **ROLES, on_disk=on_disk)
     assert {task.name for task in groups.tasks} == {"user=007", "user=07", "user=7"}
     times: dict[str, Any] = {"order": "day", "columns": {"day": "numeric"}}

@@ -68,14 +68,17 @@ def candidates(tasks: Stored, arrivals: int) -> dict[str, Candidate]:
     descent = {**meta, "update.step_size": (0.01, 0.03, 0.1, 0.3), "update.steps": (1, 3, 5)}
     fine_tuning = {"update.optimizer.step_size": (0.001, 0.003, 0.01, 0.03), "update.steps": (5, 20, 50)}
     ridge = {**meta, "update.regulariser": (0.3, 1.0, 3.0)}
-    outer = Adam(3e-3, average=0.99)
+    outer, faster = (Adam(rate, average=0.99) for rate in (3e-3, 1e-2))
+    # What a linear FTML learns are a few numbers, which more and larger steps bring nearer to the best ones.
+    linearly = {**ridge, "optimizer.learning_rate": (3e-3, 1e-2, 3e-2)}
+    many = {**sizes, "meta_steps": most}
     tuned = OptimizerSteps(20, InnerAdam(0.01))
     own = {
         "ftml": Candidate(
             "FTML, gradient steps", FTML(GradientDescent(3, 0.1), **sizes, optimizer=outer), net, descent
         ),
         "ftml-ridge": Candidate("FTML, closed-form head", FTML(Ridge(), **sizes, optimizer=outer), net, ridge),
-        "ftml-linear": Candidate("FTML, linear", FTML(Ridge(), **sizes, optimizer=outer), linear, ridge),
+        "ftml-linear": Candidate("FTML, linear", FTML(Ridge(), **many, optimizer=faster), linear, linearly),
         "ftl": Candidate(
             "pooled net, fine-tuned (FTL)",
             FTL(steps, update=tuned, optimizer=outer),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import math
 import pickle
@@ -23,6 +22,7 @@ from metaleader.errors import UserError, failure, unknown
 from metaleader.experiments.settings import replaced_in
 from metaleader.online import OnlineProtocol, Record, begin, resume
 from metaleader.online.protocol import peeked
+from metaleader.processes import release_memory
 from metaleader.runs.workers import LocalWorkers, stop_if_asked
 from metaleader.streams.task import Task
 
@@ -30,6 +30,7 @@ NICE = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)  # sizes to rep
 SIZES = 5  # of them, at most, besides none and all
 REACHED = 0.8  # share of tasks that a size is reached by
 SEARCHED = 24  # first tasks that a search plays, at most
+FORGET = 16  # tasks, after which memory is freed for the first time; then after twice as many
 LARGE = 20_000  # rows, from which on one order must do
 END = -1  # stands for all datapoints of a task in a table of sizes
 Show = Callable[[str, float, float], None]
@@ -172,20 +173,25 @@ def perform(job: Job, cores: int) -> Played:
     """Play a job, in a worker process."""
     devices.start(cores)
     try:
-        return _play(job.setup, job)
+        return _play(job.setup, job, _forget)
     finally:
-        jax.clear_caches()  # what was compiled for these settings serves no other, and many of them fill the memory
-        gc.collect()
+        _forget()
 
 
-def _play(given: Setup, job: Job) -> Played:
+def _forget() -> None:
+    """Free what was compiled: programs for other settings or fewer datapoints serve no more, and fill the memory."""
+    jax.clear_caches()
+    release_memory()
+
+
+def _play(given: Setup, job: Job, forget: Callable[[], None] = lambda: None) -> Played:
     candidate = given.candidates[job.name]
     tasks: Iterable[Task] = given.tasks.stream(job.seed)
     if job.searching:
         tasks = itertools.islice(iter(tasks), min(given.tasks.first, SEARCHED))
     errors: dict[str, dict[int, float]] = {}
     last: Record | None = None
-    failed, judged, state_bytes = "", 0, 0
+    failed, due, judged, state_bytes = "", FORGET, 0, 0
     lower_is_better = not given.tasks.score.higher_is_better
     try:
         learner = with_settings(candidate.learner, job.settings)
@@ -195,11 +201,15 @@ def _play(given: Setup, job: Job) -> Played:
             state = begin(candidate.problem, learner, first, job.seed)
             for reached, record in resume(candidate.problem, tasks, learner, given.protocol, state):
                 state = reached
-                if record is not None:
-                    stop_if_asked()
-                    last = record
-                    score = math.inf if last.score is None else last.score if lower_is_better else 1 - last.score
-                    errors.setdefault(last.task, {})[last.datapoints] = score
+                if record is None:
+                    continue
+                stop_if_asked()
+                if record.round >= due:
+                    due *= 2
+                    forget()
+                last = record
+                score = math.inf if last.score is None else last.score if lower_is_better else 1 - last.score
+                errors.setdefault(last.task, {})[last.datapoints] = score
             judged, state_bytes = state.records, size_of(state.learner)
     except Exception as error:  # one learner's failure is its own result
         failed = failure(error)

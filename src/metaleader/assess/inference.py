@@ -6,6 +6,10 @@ be alike (moving-blocks bootstrap; Künsch, 1989). Each deviation of a draw is m
 draw (bootstrap-t; Efron, 1981), which few tasks of unlike difficulty ask for. Several comparisons share one critical
 value, a quantile of the largest deviation among them (max-t; Romano & Wolf, 2005), so that all of their intervals hold
 together.
+
+What the intervals are to hold is the ratio of the errors to be expected of tasks that come at the places of those
+judged, given the tasks before: of learners that have learned what they did. Other first tasks would have taught them
+something else; how much that matters is not in the intervals.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from metaleader import assess
 from metaleader.commands.terminal import results_in, say
 from metaleader.errors import UserError
 from metaleader.experiments.parsing import by_name, parse
+from metaleader.processes import release_memory
 from metaleader.runs.progress import steps
 from metaleader.runs.workers import LocalWorkers, slots
 from metaleader.streams import Table, from_table
@@ -93,6 +94,7 @@ def _perform(options: AssessOptions, arguments: list[str]) -> int:
         raise UserError(f"{options.out} holds an assessment already: choose another folder with --out, or remove it")
     with tempfile.TemporaryDirectory() as scratch:
         tasks = assess.store(table, Path(scratch))
+        release_memory()  # of reading
         given = assess.setup(tasks, options.sizes, options.trials, options.seeds, options.learner)
         if options.keep is not None:
             assess.check(table, given, options.keep, options.out, options.keep_learner)

@@ -1,4 +1,4 @@
-"""Images of digits, split into those to learn from and those held out: MNIST, and the digits in scikit-learn."""
+"""Images split into those to learn from and those held out: MNIST, Fashion-MNIST, and the digits in scikit-learn."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from metaleader.streams import sources as data
 
 Grey: TypeAlias = UInt8[np.ndarray, "n side side"]
 HeldOut: TypeAlias = Literal["test", "validation"]
+Source: TypeAlias = Literal["mnist", "fashion-mnist"]
 
 MNIST_VALIDATION = 9_600  # leaves 900 training images for each of 56 tasks
 DIGITS_HELD_OUT = 400  # images for testing, and as many for validation
@@ -35,17 +36,17 @@ class Digits(NamedTuple):
     sources: tuple[tuple[str, str], ...] = ()
 
 
-def mnist(held_out: HeldOut, data_dir: Path | None = None) -> Digits:
-    """MNIST: 60,000 training images and 10,000 for testing, of 28 x 28 pixels.
+def mnist(held_out: HeldOut, data_dir: Path | None = None, source: Source = "mnist") -> Digits:
+    """MNIST or Fashion-MNIST: 60,000 training images and 10,000 for testing, of 28 x 28 pixels.
 
     With `held_out` validation, the last 9,600 training images are held out, and the test set is not touched.
 
     Raises:
         UserError: see `data.locate`.
     """
-    paths = data.locate(data.find("mnist"), data_dir)
+    paths = data.locate(data.find(source), data_dir)
     images, labels, test_images, test_labels = (data.read_idx(path) for path in paths.values())
-    sources = tuple((f"mnist/{name}", data.sha256(path)) for name, path in paths.items())
+    sources = tuple((f"{source}/{name}", data.sha256(path)) for name, path in paths.items())
     if held_out == "validation":
         train, validation = slice(-MNIST_VALIDATION), slice(-MNIST_VALIDATION, None)
         return Digits(images[train], labels[train], images[validation], labels[validation], sources)

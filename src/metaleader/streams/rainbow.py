@@ -19,6 +19,7 @@ from metaleader.streams.digits import (
     Digits,
     Grey,
     HeldOut,
+    Source,
     embedded,
     mnist,
 )
@@ -72,12 +73,14 @@ TRANSFORMATIONS = tuple(
 class RainbowMnist:
     """Rainbow MNIST: 7 background colours x 2 scales x 4 rotations = 56 tasks.
 
+    With `source` fashion-mnist, the images are clothes (Xiao et al., 2017) instead of digits, as many and as large.
+
     The 60,000 training images of MNIST are split at random into 56 batches, one a task, so that each image
     is used once. Held-out images come from MNIST's test set, under the task's transformation. Images are
     `(28, 28, 3)`, 8 bits a channel.
 
     Raises:
-        UserError: more rounds or examples are asked for than there are, or the order is unknown.
+        UserError: more rounds or examples are asked for than there are, or the order or the source is unknown.
     """
 
     rounds: int = 56
@@ -91,9 +94,13 @@ class RainbowMnist:
     held_out: HeldOut = "test"
     """Where held-out images come from: MNIST's test set, or, to choose settings by, its last 9,600 training images,
     which are then not learned from."""
+    source: Source = "mnist"
+    """The images: `mnist`, handwritten digits, or `fashion-mnist`, clothes."""
 
     def __post_init__(self) -> None:
         _check_order(self.order)
+        if self.source not in get_args(Source):
+            raise UserError(unknown("source", self.source, get_args(Source)))
         check_between("rounds", self.rounds, 1, len(TRANSFORMATIONS))
         held_out = MNIST_VALIDATION if self.held_out == "validation" else 0
         check_between("examples_per_task", self.examples_per_task, 1, (60_000 - held_out) // len(TRANSFORMATIONS))
@@ -105,7 +112,7 @@ class RainbowMnist:
         Raises:
             UserError: see `data.locate`.
         """
-        digits = mnist(self.held_out, data_dir)
+        digits = mnist(self.held_out, data_dir, self.source)
         order, split, held_out = _generators(seed)
         tasks = ordered(self.order, order)
         places = split.permutation(len(digits.images))[: len(TRANSFORMATIONS) * self.examples_per_task]

@@ -117,7 +117,8 @@ def from_table(
             f"no row has a value of {' and '.join(map(repr, names))} at once: fill in those that are missing"
         )
     used = [n for n in rows.names if n not in (group, *targets, separate) and (n != order or n in told)]
-    inputs = kinds.survey(rows.chunks(used), {name: told.get(name) for name in used}) if used else {}
+    of_inputs = {name: told.get(name) for name in used}
+    inputs = kinds.survey(rows.chunks(used), of_inputs, distinct_numbers=False) if used else {}
     sizes, small = large_enough(found, group, smallest)
 
     kept = [name for name, column in inputs.items() if column.kind not in ("left out", "text")]

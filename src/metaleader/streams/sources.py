@@ -26,6 +26,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from metaleader.errors import UserError, unknown
 
 ENVIRONMENT = "METALEADER_DATA"
+SYSTEM = Path("/usr/share/datasets")  # where Debian's packages of data sets put them
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,14 @@ def _by_class(name: str, content: bytes, per_class: int) -> UInt8[np.ndarray, "1
     return np.ascontiguousarray(planes.transpose(0, 1, 3, 4, 2))
 
 
+def _check_fashion(path: Path) -> None:
+    """Admit a file of Fashion-MNIST that another program compressed: Debian's are, with the same content."""
+    many = 60_000 if path.name.startswith("train") else 10_000
+    expected = (many, 28, 28) if "images" in path.name else (many,)
+    if (shape := read_idx(path).shape) != expected:
+        raise UserError(f"{path} holds an array of shape {shape}, not {expected}: replace it by the published one")
+
+
 BY_HAND = (
     "PASCAL3D+ is one archive of several GB, from https://cvgl.stanford.edu/projects/pascal3d.html; unpack its folder "
     "CAD to pascal3d/CAD in a folder of data sets"
@@ -129,6 +138,19 @@ DATA_SETS: Mapping[str, DataSet] = MappingProxyType(
                     "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
                 }
             ),
+        ),
+        "fashion-mnist": DataSet(
+            "fashion-mnist",
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+            MappingProxyType(
+                {
+                    "train-images-idx3-ubyte.gz": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+                    "train-labels-idx1-ubyte.gz": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+                    "t10k-images-idx3-ubyte.gz": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+                    "t10k-labels-idx1-ubyte.gz": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+                }
+            ),
+            check=_check_fashion,
         ),
         "cifar100": DataSet(
             "cifar100",
@@ -156,7 +178,7 @@ def find(name: str) -> DataSet:
 
 
 def folders(data_dir: Path | None) -> list[Path]:
-    """Where data is looked for, in order: `data_dir`, the environment's METALEADER_DATA, the cache.
+    """Where data is looked for, in order: `data_dir`, the environment's METALEADER_DATA, `SYSTEM`, the cache.
 
     Raises:
         UserError: `data_dir` is given and is no folder.
@@ -164,7 +186,9 @@ def folders(data_dir: Path | None) -> list[Path]:
     if data_dir is not None and not data_dir.is_dir():
         raise UserError(f"--data-dir {data_dir} is no folder: name one that holds data sets, such as mnist/")
     given = [data_dir, Path(os.path.expanduser(os.environ[ENVIRONMENT])) if os.environ.get(ENVIRONMENT) else None]
-    return [folder for folder in given if folder is not None] + [platformdirs.user_cache_path("metaleader") / "data"]
+    system = [SYSTEM] if SYSTEM.is_dir() else []
+    cache = platformdirs.user_cache_path("metaleader") / "data"
+    return [*(folder for folder in given if folder is not None), *system, cache]
 
 
 def locate(data_set: DataSet, data_dir: Path | None = None) -> dict[str, Path]:

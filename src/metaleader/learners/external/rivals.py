@@ -45,8 +45,8 @@ SEARCHED: Mapping[type, Mapping[str, tuple[Any, ...]]] = {
 def compared(kind: str) -> Mapping[str, Learner]:
     """The learners to compare with, by name, with settings to begin with.
 
-    Those of an extra are among them where it is installed: the mixed model, for regression alone, and river's linear
-    models.
+    Those of an extra are among them where it is installed: the mixed model, for regression alone, river's linear
+    models, and LightGBM's trees beside scikit-learn's.
 
     >>> list(compared("binary"))[:3]
     ['task mean', 'linear, pooled', 'linear, per task']
@@ -70,6 +70,9 @@ def compared(kind: str) -> Mapping[str, Learner]:
         "trees, task features": replace(trees, task_features=True),
         "neighbours, per task": TaskNeighbours(),
     }
+    if find_spec("lightgbm"):
+        found["LightGBM, pooled"] = replace(trees, library="LightGBM")
+        found["LightGBM, task features"] = replace(trees, library="LightGBM", task_features=True)
     if kind == "regression" and find_spec("statsmodels"):
         found["mixed model"] = MixedModel()
     if find_spec("river"):

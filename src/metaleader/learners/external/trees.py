@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Array, Float64, Int64
 
 from metaleader.buffer import TaskKey
-from metaleader.errors import check_not_negative, check_positive
+from metaleader.errors import UserError, check_not_negative, check_positive, imported, unknown
 from metaleader.learners.external import examples
 from metaleader.learners.external.examples import Rows, Totals
 from metaleader.problem.batch import Batch
 from metaleader.problem.problem import Problem
+
+Library = Literal["scikit-learn", "LightGBM"]
 
 GROWTH = 1.5  # of the data, after which trees are grown anew
 LEAST = 40  # rows that the first are grown on
@@ -67,7 +69,7 @@ class OfTask(NamedTuple):
 
 @dataclass(frozen=True)
 class PooledTrees:
-    """Histogram gradient boosting of scikit-learn (Friedman, 2001; Ke et al., 2017) on the data of all tasks so far.
+    """Histogram gradient boosting (Friedman, 2001; Ke et al., 2017) on the data of all tasks so far.
 
     With `task_features` a row (x, y) of a task has, beside x, features of the `n` datapoints that came before it in its
     task:
@@ -82,7 +84,11 @@ class PooledTrees:
     Trees are grown on the 50,000 most recent rows, from 40 rows on, and anew when the data grew by half. Before, the
     mean of all data is predicted.
 
+    scikit-learn and LightGBM both grow a tree leaf by leaf, the best first, of at least 20 rows a leaf; here in one
+    thread, so that the same data give the same trees.
+
     Raises:
+        UserError: there is no library of that name.
         ValueError: a setting is out of its range.
     """
 
@@ -98,19 +104,26 @@ class PooledTrees:
     """Penalty of the squares of a leaf's values."""
     prior_strength: float = 2.0
     """m: how many datapoints of 0 are added in the means of a task so far."""
+    library: str = "scikit-learn"
+    """Which grows the trees: `scikit-learn` or `LightGBM`."""
 
     def __post_init__(self) -> None:
         check_positive(self, "trees", "learning_rate", "prior_strength")
         check_not_negative(self, "l2")
         if self.leaves < 2:
             raise ValueError(f"leaves must be at least 2, got {self.leaves}")
+        if self.library not in get_args(Library):
+            raise UserError(unknown("library of trees", self.library, get_args(Library)))
 
     def init(self, problem: Problem, key: Array, example: Batch) -> Grown:  # noqa: ARG002
         """No datapoint yet.
 
         Raises:
-            UserError: the inputs are no vectors, or the targets neither numbers nor labels.
+            UserError: LightGBM is asked for and not installed, the inputs are no vectors, or the targets neither
+                numbers nor labels.
         """
+        if self.library == "LightGBM":
+            imported("lightgbm", "compare", type(self).__name__)
         totals = examples.begin(self, problem, example)
         return Grown(totals, Rows.none(totals, example), Forest(), 0)
 
@@ -174,20 +187,10 @@ class PooledTrees:
         return np.hstack([inputs, without, self._features(_before(_told(targets, without), tasks))]), others
 
     def _fitted(self, inputs: Float64[np.ndarray, "n p"], targets: Float64[np.ndarray, "n k"], classes: int) -> Any:
-        """A model of scikit-learn; None where there is nothing to fit."""
-        from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-
+        """A model with the methods of scikit-learn's; None where there is nothing to fit."""
         if len(inputs) < LEAST // 2 or (classes and np.count_nonzero(targets.sum(axis=0)) < 2):
             return None
-        kind = HistGradientBoostingClassifier if classes else HistGradientBoostingRegressor
-        model = kind(
-            max_iter=self.trees,
-            learning_rate=self.learning_rate,
-            max_leaf_nodes=self.leaves,
-            l2_regularization=self.l2,
-            early_stopping=False,
-            random_state=0,
-        )
+        model = (_of_lightgbm if self.library == "LightGBM" else _of_scikit_learn)(self, classes)
         with examples.one_thread():
             return model.fit(inputs, targets.argmax(axis=1) if classes else targets[:, 0])
 
@@ -195,6 +198,35 @@ class PooledTrees:
         """Of a task so far, from sums over its datapoints of what `_told` gives."""
         n = sums[:, :1]
         return np.hstack([n, sums[:, 1:] / (n + self.prior_strength)])
+
+
+def _of_scikit_learn(settings: PooledTrees, classes: int) -> Any:
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+    return (HistGradientBoostingClassifier if classes else HistGradientBoostingRegressor)(
+        max_iter=settings.trees,
+        learning_rate=settings.learning_rate,
+        max_leaf_nodes=settings.leaves,
+        l2_regularization=settings.l2,
+        early_stopping=False,
+        random_state=0,
+    )
+
+
+def _of_lightgbm(settings: PooledTrees, classes: int) -> Any:
+    from lightgbm import LGBMClassifier, LGBMRegressor
+
+    return (LGBMClassifier if classes else LGBMRegressor)(
+        n_estimators=settings.trees,
+        learning_rate=settings.learning_rate,
+        num_leaves=settings.leaves,
+        reg_lambda=settings.l2,
+        n_jobs=1,
+        random_state=0,
+        deterministic=True,
+        force_row_wise=True,  # the other way, which it would choose by timing, sums in another order
+        verbose=-1,
+    )
 
 
 def _told(targets: Float64[np.ndarray, "n k"], without: Float64[np.ndarray, "n k"]) -> Float64[np.ndarray, "n s"]:
