@@ -39,7 +39,7 @@ class Forgetful:
 
     def __init__(self) -> None:
         self.layout, self.problem, self.learner = Layout.of(EXAMPLE), PROBLEM, LEARNER
-        self.backlog, self.encoder, self.classes, self.learns = 0, None, (), True
+        self.backlog, self.encoder, self.classes, self.learns, self.learning = 0, None, (), True, None
 
     def learn(self, task: Any, x: Any, y: Any, ids: Any = None) -> Acknowledged:
         """Nothing."""
@@ -52,6 +52,9 @@ class Forgetful:
     def adapt(self, x: Any, y: Any) -> Predictor:
         """What predicts any task."""
         return Predictor(partial(self.predict, ""))
+
+    def warm_up(self) -> None:
+        """Nothing."""
 
     def score(self) -> Standing:
         """None."""

@@ -169,6 +169,17 @@ def test_the_first_few_datapoints_are_not_compared(page: Any, fake: Fake) -> Non
     assert len(cells(page, "time-table")) == 3
 
 
+def test_the_loss_stands_in_for_a_score_of_a_whole_set(page: Any, fake: Fake) -> None:
+    fake.status = status()
+    fake.status["score"]["by_age"] = {str(age): means(99, loss=1.0 / (1 + age)) for age in (0, 1)}
+    opened(page)
+    name = page.input_value("#score")
+    assert name != "loss"
+    note = f"By the loss, as {name} is of a whole set. Before a task's first datapoint: 1. After 1: 0.5, 50 % better."
+    assert words(page, "age-note") == note
+    assert words(page, "recent-name") == f"Recent {name}"
+
+
 def test_an_empty_learner(page: Any, fake: Fake) -> None:
     fake.status, fake.tasks = empty(), []
     opened(page)

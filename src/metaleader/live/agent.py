@@ -99,7 +99,7 @@ class Live:
         self.place, self.problem, self.learner, self.learns = place, problem, learner, learns
         self._kept, self._store, self._stack = kept, kept.store, stack
         told = self._store.about("settings")
-        self._learning = learning
+        self.learning = learning
         self._seed, self._window = told["seed"], told["window"]
         encoder = self._store.about("encoder")
         self.encoder = None if encoder is None else RowEncoder.from_json(encoder)
@@ -394,6 +394,18 @@ class Live:
         adapted, datapoints = self._adapted(NOT_STORED if task is None else task, worker, layout)
         self._export(Path(folder), adapted, layout, {"task": task, "datapoints": datapoints})
 
+    def warm_up(self) -> None:
+        """Compile what the first predictions need, before anybody waits for them.
+
+        Raises:
+            UserError: nothing was learned yet, and no example was given.
+        """
+        worker, layout = self._begun()
+        one = layout.example()
+        for data in (one[:0], one):
+            adapted, _ = self.learner.adapt(self.problem, worker.published.state, NOT_STORED, data)
+            self._outputs(adapted, one.inputs)
+
     # Looking and keeping
 
     def tasks(self) -> Mapping[TaskKey, int]:
@@ -572,7 +584,7 @@ class Live:
         if self.learns:
             worker: Worker | Follower = Worker(course, shelf, lease, keeping.newest(course, shelf), self._pace)
         else:
-            worker = Follower(course, shelf, partial(self.place.learned_by, self._store), self._pace, self._learning)
+            worker = Follower(course, shelf, partial(self.place.learned_by, self._store), self._pace, self.learning)
         worker.start()
         self._layout, self._worker = course.layout, worker  # who finds the one finds the other
 

@@ -211,7 +211,7 @@ def _learner(live: Live, since: int) -> dict[str, Any]:
     return {
         "ready": verbs.is_ready(live, status, since),
         "failed": status.failed,
-        "learns": live.learns,
+        "learns": live.learns or live.learning is not None,
         "learner": described(live.learner),
         "problem": described(live.problem),
         "classes": list(live.classes),

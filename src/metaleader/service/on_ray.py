@@ -21,7 +21,7 @@ from metaleader.live import Ended, Follows, Live, Pace
 from metaleader.service.app import KEEPING, application
 from metaleader.service.limits import Limits
 from metaleader.service.logs import fields, log_json
-from metaleader.service.server import KEEP_ALIVE, STOPS, TURN, warm_up
+from metaleader.service.server import KEEP_ALIVE, STOPS, TURN
 from metaleader.service.tokens import Tokens
 
 _log = logging.getLogger(__name__)
@@ -140,7 +140,8 @@ def deployed(service: Service) -> Any:
             log_json()
             sys.setswitchinterval(TURN)
             self._live = Live.follow(service.place, pace=service.pace, learning=Remote(learner))
-            warm_up(self._live)
+            if self._live.layout is not None:
+                self._live.warm_up()
             made.append(application(self._live, service.limits, service.tokens))
 
         def check_health(self) -> None:

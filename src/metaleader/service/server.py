@@ -18,7 +18,6 @@ from metaleader.service.app import application
 from metaleader.service.limits import Limits
 from metaleader.service.logs import fields
 from metaleader.service.tokens import Tokens, is_loopback
-from metaleader.service.wire import takes_rows
 
 _log = logging.getLogger(__name__)
 KEEP_ALIVE = 30  # seconds that a connection may be idle
@@ -84,21 +83,14 @@ def serve(live: Live, at: socket.socket, limits: Limits, tokens: Tokens | None =
         timeout_graceful_shutdown=int(limits.timeout) + 1,
         ws="none",
     )
-    warm_up(live)
+    if live.layout is not None:
+        live.warm_up()
     sys.setswitchinterval(TURN)
     gc.collect()
     gc.freeze()  # what is there stays: to look through it all again would hold up answers for a tenth of a second
     with _quiet_signals():
         _Server(config).run(sockets=[at])
     _log.info("stopped")
-
-
-def warm_up(live: Live) -> None:
-    """Compile what the first prediction needs, before anybody waits for it."""
-    if live.layout is not None and not takes_rows(live):
-        one = live.layout.example()
-        live.predict("", one.inputs)
-        live.adapt(one.inputs, one.targets).predict(one.inputs)
 
 
 class _Server(uvicorn.Server):

@@ -152,8 +152,9 @@ def ready(live: Live, since: int) -> Response:
 
 
 def is_ready(live: Live, status: Status, since: int) -> bool:
-    """Whether predictions know the first `since` events of the log; of a process that follows, any snapshot."""
-    return not status.failed and (status.served >= since or (not live.learns and status.served > 0))
+    """Whether predictions know the first `since` events of the log; of those that follow others, any snapshot."""
+    follows = not live.learns and live.learning is None
+    return not status.failed and (status.served >= since or (follows and status.served > 0))
 
 
 def _predicted(live: Live, predictions: Any, accept: str) -> Response:

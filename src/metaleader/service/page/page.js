@@ -139,7 +139,7 @@ function compared(first, last, higher) { // by how much the last is better
 }
 
 function showScore(status) {
-  const { overall, recent, by_age: byAge } = status.score;
+  const { overall, recent } = status.score;
   $("judged").hidden = overall.datapoints === 0;
   if (overall.datapoints === 0) {
     text("recent-name", "Recent");
@@ -152,13 +152,21 @@ function showScore(status) {
   text("recent-name", `Recent ${name}`);
   text("recent", brief(newest));
   text("recent-note", `newest ${whole(recent.datapoints)}${all === null ? "" : `; of all: ${brief(all)}`}`);
+  showAges(status.score, name, higher);
+  showTime(status, name, higher);
+}
+
+function showAges({ overall, by_age: byAge }, score, higherScore) {
+  // A score of a whole set has no value for each number of datapoints: there, the loss stands in for it.
+  const name = Object.values(byAge).some((mean) => (mean.values[score] ?? null) !== null) ? score : "loss";
+  const all = overall.values[name] ?? null, higher = name === score && higherScore;
   const groups = Object.entries(byAge).map(([age, mean]) => ({ age: Number(age), n: mean.datapoints, y: mean.values[name] ?? null }))
     .sort((a, b) => a.age - b.age), judged = groups.reduce((sum, group) => sum + group.n, 0);
   const seen = groups.filter((group) => group.y !== null), first = seen[0];
   const last = seen.findLast((group) => group.n >= TELLING) ?? seen[seen.length - 1];
   table("age-table", ["Datapoints before", name, "Datapoints judged", "Share"],
     groups.map((group) => [ages(group.age), number(group.y), whole(group.n), percent(group.n / judged)]));
-  let note = "This score is of a whole set: there is none for each number of datapoints.";
+  let note = "Nothing was judged that has a value.";
   if (seen.length && last === first) note = `So far there is only ${ages(first.age)} before: nothing to compare yet.`;
   if (seen.length > 1 && last !== first) {
     const start = first.age === 0 ? "Before a task's first datapoint" : `After ${ages(first.age)} datapoints`;
@@ -166,12 +174,12 @@ function showScore(status) {
     const change = compared(first.y, last.y, higher);
     note += change ? `, ${change}.` : ".";
   }
+  if (name !== score) note = `By the loss, as ${score} is of a whole set. ${note}`;
   text("age-note", note);
   $("age").toggleAttribute("hidden", seen.length === 0);
   if (seen.length) chart("age", { points: seen.map((group, i) => ({ x: i, y: group.y })), from: 0, to: seen.length - 1, dots: true,
     marks: seen.map((group, i) => ({ x: i, text: ages(group.age), sub: percent(group.n / judged) })), all, unit: name,
     axis: "datapoints before, and share of all judged", label: `${name} by datapoints of the task before. ${note}` });
-  showTime(status, name, higher);
 }
 
 function showTime(status, name, higher) {
