@@ -13,23 +13,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import jax
-import numpy as np
-
 from metaleader.buffer import TaskKey
 from metaleader.errors import UserError
 from metaleader.learners import Learner
 from metaleader.learners.base import Adapted
-from metaleader.live import copying, export, keeping, settings
+from metaleader.live import copying, keeping, settings
 from metaleader.live.cache import Cache
 from metaleader.live.course import Course
 from metaleader.live.events import Acknowledged, Ended, Forgotten, Status
 from metaleader.live.follower import Follower, Learning
-from metaleader.live.inputs import checked_ids, checked_key, classes
+from metaleader.live.inputs import checked_ids, classes
 from metaleader.live.layout import Layout
 from metaleader.live.prequential import Prequential, Standing
+from metaleader.live.words import Words
 from metaleader.live.worker import LOOK, Pace, Worker
-from metaleader.problem import CrossEntropy, Problem
+from metaleader.problem import Problem
 from metaleader.problem.batch import Batch, Examples
 from metaleader.problem.problem import check, check_blind_to_padding
 from metaleader.streams import RowEncoder, Table
@@ -103,6 +101,7 @@ class Live:
         self._seed, self._window = told["seed"], told["window"]
         encoder = self._store.about("encoder")
         self.encoder = None if encoder is None else RowEncoder.from_json(encoder)
+        self._words = Words(problem, learner, self.encoder)
         self._pace, self._cache, self._beginning = pace, Cache(pace.cache_bytes), threading.RLock()
         self._layout: Layout | None = None
         self._classes: int | None = None
@@ -288,7 +287,7 @@ class Live:
             UserError: learning ended by an error, or the learner is closed.
         """
         self._check_open()
-        return self.learn_encoded(task, self._encoded(x, y), ids)
+        return self.learn_encoded(task, self._words.datapoints(x, y), ids)
 
     def learn_encoded(self, task: TaskKey, batch: Batch, ids: Sequence[str] | None = None) -> Acknowledged:
         """As `learn`, from examples as the learner sees them: with a table, its rows encoded (`Table.examples`).
@@ -297,14 +296,14 @@ class Live:
             ValueError: as `learn` does.
         """
         self._check_open()
-        task = self._key(task)
+        task = self._words.key(task)
         names = [secrets.token_hex(16) for _ in range(len(batch))] if ids is None else checked_ids(ids, len(batch))
         if self._layout is None:
             with self._beginning:
                 if self._layout is None:
                     self._begin(batch)
         worker, layout = self._begun()
-        self._check(batch, layout)
+        self._words.check(batch, layout, self._classes)
         worker.check()
         acknowledged = self._store.append(task, names, layout.packed(batch))
         worker.tell()
@@ -351,11 +350,11 @@ class Live:
             ValueError: the inputs are of another structure, shape or type than those learned from, or not finite.
             UserError: nothing was learned from yet, and no example was given.
         """
-        task = self._key(task)
+        task = self._words.key(task)
         worker, layout = self._begun()
-        inputs = layout.questions(self._inputs(x))
+        inputs = layout.questions(self._words.inputs(x))
         adapted, _ = self._adapted(task, worker, layout)
-        return self._decoded(self._outputs(adapted, inputs))
+        return self._words.decoded(self._words.outputs(adapted, inputs))
 
     def adapt(self, x: Examples, y: Examples | None = None) -> Predictor:
         """What predicts a task that has these datapoints, given as in `learn`; nothing is stored, and nothing learned.
@@ -364,13 +363,13 @@ class Live:
             ValueError: as `learn` does.
         """
         worker, layout = self._begun()
-        batch = self._encoded(x, y)
-        self._check(batch, layout)
+        batch = self._words.datapoints(x, y)
+        self._words.check(batch, layout, self._classes)
         data = layout.unpacked(layout.packed(batch))  # as if it had been stored
         adapted, _ = self.learner.adapt(self.problem, worker.published.state, NOT_STORED, data)
         return Predictor(
-            lambda x: self._decoded(self._outputs(adapted, layout.questions(self._inputs(x)))),
-            lambda folder: self._export(folder, adapted, layout, {"task": None, "datapoints": len(data)}),
+            lambda x: self._words.decoded(self._words.outputs(adapted, layout.questions(self._words.inputs(x)))),
+            lambda folder: self._words.export(folder, adapted, layout, {"task": None, "datapoints": len(data)}),
         )
 
     def export(self, task: TaskKey | None, folder: str | Path) -> None:
@@ -389,10 +388,10 @@ class Live:
                 the learner's predictions are not made by functions that JAX can trace.
             WriteError: the file system refuses; the folder does not exist.
         """
-        task = None if task is None else self._key(task)
+        task = None if task is None else self._words.key(task)
         worker, layout = self._begun()
         adapted, datapoints = self._adapted(NOT_STORED if task is None else task, worker, layout)
-        self._export(Path(folder), adapted, layout, {"task": task, "datapoints": datapoints})
+        self._words.export(Path(folder), adapted, layout, {"task": task, "datapoints": datapoints})
 
     def warm_up(self) -> None:
         """Compile what the first predictions need, before anybody waits for them.
@@ -404,7 +403,7 @@ class Live:
         one = layout.example()
         for data in (one[:0], one):
             adapted, _ = self.learner.adapt(self.problem, worker.published.state, NOT_STORED, data)
-            self._outputs(adapted, one.inputs)
+            self._words.outputs(adapted, one.inputs)
 
     # Looking and keeping
 
@@ -444,7 +443,7 @@ class Live:
             UserError: the task is not known, or learning ended by an error.
             WriteError: the file system refuses; what is left to do is done when it is asked again to save, or opened.
         """
-        task = self._key(task)
+        task = self._words.key(task)
         worker, _ = self._begun()
         worker.check()
         sequence, datapoints = self._store.forget(task)
@@ -600,62 +599,6 @@ class Live:
             adapted, _ = self.learner.adapt(self.problem, published.state, task, data)
             self._cache.put(task, version, adapted)
         return adapted, known.datapoints
-
-    def _export(self, folder: Path, adapted: Adapted, layout: Layout, about: Mapping[str, Any]) -> None:
-        predicts = "values" if self._activation is None else "probabilities"
-        told = {**about, "learner": type(self.learner).__name__, "predicts": predicts}
-        if self.encoder is not None:
-            told["rows"] = self.encoder.as_json()
-        target = None if self.encoder is None else self.encoder.target
-        export.write(folder, self._outputs, adapted, layout, target, told)
-
-    def _key(self, task: TaskKey) -> TaskKey:
-        """A task's key as it is stored."""
-        key = checked_key(task)
-        return key if self.encoder is None else str(key)
-
-    def _inputs(self, x: Any) -> Any:
-        return x if self.encoder is None else self.encoder.encode(x)
-
-    def _encoded(self, x: Any, y: Any) -> Batch:
-        """Datapoints as the learner sees them.
-
-        Raises:
-            ValueError: they are none.
-        """
-        if self.encoder is not None:
-            inputs = self.encoder.encode(x)
-            return Batch.of(inputs, self.encoder.targets(x) if y is None else self.encoder.told(y))
-        if y is None:
-            raise UserError("targets are missing: give y; rows have their own only where Live.create was given a table")
-        return Batch.of(x, y)
-
-    def _check(self, batch: Batch, layout: Layout) -> None:
-        """Make sure that datapoints are like all others.
-
-        Raises:
-            ValueError: they are not.
-        """
-        layout.check(batch)
-        if isinstance(self.problem.loss, CrossEntropy) and self._classes is not None:
-            self.problem.loss.check(self._classes, batch.targets)
-
-    @property
-    def _activation(self) -> Callable[[Any], Any] | None:
-        """What makes probabilities of the learner's outputs; None: they are values."""
-        if isinstance(self.problem.loss, CrossEntropy):
-            return partial(jax.nn.softmax, axis=-1)
-        return jax.nn.sigmoid if self.encoder is not None and self.encoder.target.kind == "multi-label" else None
-
-    def _outputs(self, adapted: Adapted, inputs: Any) -> Any:
-        """What the learner predicts, as it sees targets, or as probabilities."""
-        outputs = self.learner.predict(self.problem, adapted, inputs)
-        return outputs if self._activation is None else self._activation(outputs)
-
-    def _decoded(self, outputs: Any) -> Any:
-        """The same in the words of the target, on the host."""
-        outputs = jax.tree.map(np.asarray, outputs)
-        return outputs if self.encoder is None or self.classes else self.encoder.target.unscaled(outputs)
 
 
 def _first_layout(problem: Problem, first: Batch) -> Layout:
