@@ -71,7 +71,7 @@ class Live:
     All methods may be called by several threads at once. One process at a time may have it open to learn; others may
     follow it (`follow`).
 
-    >>> import tempfile, metaleader as ml
+    >>> import tempfile, numpy as np, metaleader as ml
     >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
     >>> x = np.linspace(-1, 1, 20, dtype=np.float32)[:, None]
     >>> with tempfile.TemporaryDirectory() as folder:
