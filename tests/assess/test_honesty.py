@@ -2,7 +2,7 @@
 
 A draw plays learners in closed form by a short loop, which gives the errors of a contest to the last bit in a hundredth
 of its time. What the intervals are about are tasks like those judged, for learners that learned from what came before:
-the truth of a draw is found on many tasks that might have come at some of the places, given those before.
+the truth of a draw is found on ten times as many tasks that might have come at the same places, given those before.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from metaleader.assess.contest import END, Contest
 from metaleader.assess.inference import LEVEL
 
 CLOSED = ("linear, pooled", "linear, shrunken", "linear, per task", "task mean")
-DRAWS, ROWS, OTHERS = 200, 20, 60
+DRAWS, ROWS, OTHERS = 200, 20, 10
 CHANCE = 1e-3  # of a test to fail though what it tests holds
 
 
@@ -105,9 +105,9 @@ def errors_of(given: assess.Setup, others: Mapping[int, Sequence[ml.Task]]) -> t
 
 
 def might_come(kind: str, seed: int, table: ml.streams.Table) -> dict[int, list[ml.Task]]:
-    """Tasks of the population at some of the places that are judged."""
+    """Tasks of the population for every place that is judged, ten times as many as are judged."""
     found = {}
-    for place in range(table.first, len(table.tasks), len(table.tasks) // 5):
+    for place in range(table.first, len(table.tasks)):
         frame = tables.coming(kind, seed, place, OTHERS, rows=ROWS)
         x = table.encode(frame).reshape(OTHERS, ROWS, -1)
         y = ((frame.y.to_numpy() - table.target.mean) / table.target.scale).astype(np.float32).reshape(OTHERS, ROWS, 1)
