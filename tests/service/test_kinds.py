@@ -61,6 +61,7 @@ def test_a_client_gives_rows_as_a_frame_or_as_records(tmp_path: Path) -> None:
         client.learn("a", rows[:4])
         client.learn("b", rows[4:8].to_dicts())
         assert client.tasks() == {"a": 4, "b": 4}
+        client.wait()
         np.testing.assert_array_equal(client.predict("a", rows.drop("sales")[:3]), live.predict("a", rows[:3]))
 
 

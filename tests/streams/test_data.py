@@ -191,10 +191,10 @@ def test_the_inventory_tells_present_missing_and_damaged(tmp_path: Path, monkeyp
     (models / "01.off").touch()
     assert list(data.inventory(tmp_path))[-1][:4] == ("pascal3d", "CAD/*/*.off", "present", "1 files")
     (models / "01.off").unlink()
-    status = {row[1]: row[2] for row in data.inventory(tmp_path)}
-    assert status["CAD/*/*.off"] == "missing"
-    assert status["train-images-idx3-ubyte.gz"] == "damaged"
-    assert status["t10k-images-idx3-ubyte.gz"] == "missing"
+    status = {row[:2]: row[2] for row in data.inventory(tmp_path)}
+    assert status["pascal3d", "CAD/*/*.off"] == "missing"
+    assert status["mnist", "train-images-idx3-ubyte.gz"] == "damaged"
+    assert status["mnist", "t10k-images-idx3-ubyte.gz"] == "missing"
 
 
 def test_mnist_is_mnist(data_dir: Path) -> None:

@@ -19,7 +19,7 @@ from metaleader.service.logs import log_json
 
 LOOK = 0.5  # seconds between two looks whether learning goes on
 AGAIN, LONGEST = 1.0, 60.0  # seconds until it is started again, the first time and at most
-LOWER = 5  # by how much it leaves the processors to answers, as `nice` counts
+LOWER = 15  # by how much it leaves the processors to answers, as `nice` counts
 WITHIN = tuple(external.SEARCHED)  # learners whose state cannot be saved, so that nobody can follow them
 
 ENDED = "the process that learns has ended, and is started again: its log says why"
