@@ -44,7 +44,7 @@ class Options(PartOptions):
     """Datapoints given a second."""
     together: int = 1
     """Datapoints in a request."""
-    refresh: float = 0.5
+    refresh: float = 2.0
     """Seconds for which predictions may be made from an older state."""
     share: float = 1.0
     """How much of the time learning may take."""

@@ -50,7 +50,7 @@ class Options:
     """File with tokens, one a line: requests need one as header Authorization: Bearer TOKEN."""
     share: float = 1.0
     """How much of the time learning may take, in a process of its own that leaves the processors to answers."""
-    refresh: float = 0.5
+    refresh: float = 2.0
     """Seconds between snapshots, from which predictions are made, adapted to all datapoints of their task; more where
     writing a snapshot takes long."""
     cache: int = 64
