@@ -1,5 +1,6 @@
 """A service whose learner is a process of its own, which may be killed."""
 
+import math
 import os
 import signal
 import time
@@ -67,6 +68,13 @@ def test_it_learns_saves_and_comes_back_when_it_is_killed(folder: Path, monkeypa
         same.learn("north", *points(2, 2))
         same.wait()
         np.testing.assert_array_equal(predicted, same.predict("north", x))
+
+
+def test_who_stands_by_ends_when_told(folder: Path) -> None:
+    with Live.open(folder, pace=PACE) as first:
+        with learning_beside(str(folder), PACE, math.inf) as second:
+            assert not second.status().failed
+        first.save()  # it still has the learner
 
 
 def test_what_cannot_be_followed_is_learned_within(folder: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 
 from metaleader.errors import UserError
 from metaleader.learners import external
-from metaleader.live import Ended, Live, Pace
+from metaleader.live import Ended, Live, Pace, keeping, settings
 from metaleader.processes import end_with_parent
 from metaleader.service.logs import log_json
 
@@ -70,10 +70,12 @@ class Beside:
             self._receive()
 
     def close(self) -> None:
-        """Let it end: it writes a snapshot before."""
+        """Let it end: it writes a snapshot before, unless it still waits for the learner, perhaps for ever."""
         self._over.set()
         if self._thread.ident is not None:
             self._thread.join()
+        if not self._has and not self._connection.poll():
+            self._process.kill()
         self._connection.close()
         self._process.join()
 
@@ -149,8 +151,11 @@ def followable(place: str) -> bool:
     Raises:
         UserError: there is none.
     """
-    with Live.follow(place) as live:
-        return not isinstance(live.learner, WITHIN)
+    where = keeping.place(place)
+    with where.followed() as kept:
+        stored = settings.current(where.name, kept.store.about("settings"))
+        _, learner = settings.problem_and_learner(where.name, stored)
+    return not isinstance(learner, WITHIN)
 
 
 def _learn(place: str, pace: Pace, wait: float, connection: Connection) -> None:
