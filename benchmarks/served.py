@@ -39,7 +39,8 @@ class Forgetful:
 
     def __init__(self) -> None:
         self.layout, self.problem, self.learner = Layout.of(EXAMPLE), PROBLEM, LEARNER
-        self.backlog, self.encoder, self.classes, self.learns, self.learning = 0, None, (), True, None
+        self.backlog, self.encoder, self.classes, self.learning = 0, None, (), None
+        self.learns = self.remote = False
 
     def learn(self, task: Any, x: Any, y: Any, ids: Any = None) -> Acknowledged:
         """Nothing."""

@@ -38,9 +38,9 @@ class Options(PartOptions):
     """Tasks, asked for at random."""
     in_flight: int = 8
     """Connections, each with one request at a time."""
-    predictions: float = 330.0
+    predictions: float = 305.0
     """Predictions asked for a second, of one input each."""
-    datapoints: float = 110.0
+    datapoints: float = 102.0
     """Datapoints given a second."""
     together: int = 1
     """Datapoints in a request."""

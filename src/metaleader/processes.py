@@ -114,3 +114,15 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def leave_a_processor() -> None:
+    """Let the threads that this process has, and those that they start, keep off one processor, if there are several.
+
+    On systems without such a choice nothing happens.
+    """
+    if not hasattr(os, "sched_setaffinity") or len(allowed := os.sched_getaffinity(0)) < 2:
+        return
+    for thread in os.listdir("/proc/self/task"):
+        with suppress(OSError):  # it has ended
+            os.sched_setaffinity(int(thread), allowed - {min(allowed)})

@@ -304,7 +304,7 @@ def test_several_processes_see_what_the_others_wrote(store: Store) -> None:
     assert other.tasks() == {"a": 1, "b": 1}
     for each in (other, third):
         each.close()
-        each.home.once.dispose()
+        each.home.dispose()
 
 
 def test_a_reader_skips_no_event_of_several_writers(store: Store) -> None:

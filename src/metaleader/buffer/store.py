@@ -127,6 +127,9 @@ def take(data: Batch, slots: Any, weights: Any) -> Batch:
     return Batch(inputs, targets, data.weights[slots] * weights)
 
 
+taken = jax.jit(take)  # for a few, where one operation after the other takes longer than all of them together
+
+
 def held(buffer: TaskBuffer, places: Any) -> Batch:
     """The examples at places, each with its own weight."""
     return take(buffer.data, buffer.order[np.asarray(places)], np.ones(len(places), np.float32))
@@ -216,10 +219,10 @@ def stored(came: Arrival, batch: Batch, kept: Int[np.ndarray, " kept"] | None, m
 
     def places(old: np.ndarray, new: np.ndarray) -> np.ndarray:
         joined = np.concatenate([old[:at], new, old[at:]])
-        return np.pad(joined, (0, capacity - size)).astype(old.dtype)
+        return _lengthened(joined, capacity, old.dtype)
 
     def filled(values: np.ndarray, like: np.ndarray) -> np.ndarray:
-        return np.pad(values[keeps], (0, rows - int(keeps.sum()))).astype(like.dtype)
+        return _lengthened(values[keeps], rows, like.dtype)
 
     return TaskBuffer(
         data,
@@ -273,12 +276,19 @@ def _written(data: Batch, batch: Batch, entering: np.ndarray, slots: np.ndarray,
     """The slots with the examples `entering` of the batch; a few sizes keep compilation rare."""
     if not len(entering):
         return data
-    padding = bucket_size(len(entering)) - len(entering)
-    index = np.pad(entering, (0, padding))
+    size = bucket_size(len(entering))
+    index = _lengthened(entering, size, np.int64)
     examples = Batch(batch.inputs, batch.targets, batch.weights)
     new = jax.tree.map(lambda leaf: np.asarray(leaf)[index], examples)
     # The places of padding lie outside and are dropped.
-    return _scatter(data, new, np.pad(slots, (0, padding), constant_values=capacity))
+    return _scatter(data, new, _lengthened(slots, size, slots.dtype, capacity))
+
+
+def _lengthened(values: np.ndarray, size: int, dtype: Any, by: int = 0) -> np.ndarray:
+    """The values, and as many times `by` as make them `size`; np.pad takes ten times as long."""
+    longer = np.full(size, by, dtype)
+    longer[: len(values)] = values
+    return longer
 
 
 def _extended(leaf: Array, room: int) -> Array:

@@ -19,7 +19,7 @@ from metaleader.problem.model import Params
 from metaleader.problem.problem import Problem
 from metaleader.update import MetaParams, UpdateProcedure, adapt
 
-FEW = 128  # pad to at least so many: recompiling for another size costs more
+FEW, MORE = 16, 128  # pad to one of these, or to a power of two above: compiling for each size would cost more
 POPULATION = 512  # examples of all tasks whose statistics stand for those of all data
 State: TypeAlias = Any  # of a learner: whatever it likes, a pytree or not
 Adapted: TypeAlias = Any  # what a learner makes of its state for a task
@@ -105,15 +105,15 @@ def adapted(
 ) -> tuple[Params, int]:
     """U(w) on `batch`, with the statistics that the model predicts by; and what it cost.
 
-    The batch is padded to `FEW` examples or the next power of two, so that a growing D_t rarely compiles. A model that
-    `calibrates_on_all_tasks` gets its statistics from `POPULATION` examples of the buffer, evenly spread over it; so
-    does any model for a task without datapoints.
+    The batch is padded to `FEW` examples, to `MORE` or to the next power of two, so that a growing D_t rarely compiles.
+    A model that `calibrates_on_all_tasks` gets its statistics from `POPULATION` examples of the buffer, evenly spread
+    over it; so does any model for a task without datapoints.
     """
     params, key = _on_first((params, key))
     batch = batch.weighted
     if problem.random:
         batch = Batch(batch.inputs, batch.targets, batch.weights, jax.random.fold_in(key, len(batch)))
-    padded = pad(batch, max(FEW, 1 << (len(batch) - 1).bit_length() if len(batch) else 0))
+    padded = pad(batch, FEW if len(batch) <= FEW else max(MORE, 1 << (len(batch) - 1).bit_length()))
     of_all = getattr(problem.net, "calibrates_on_all_tasks", False) or len(batch) == 0
     population = _population(buffer) if of_all else None
     found = _adapted(Static((problem, update, len(batch) == 0)), params, padded, population)
@@ -131,7 +131,7 @@ def _population(buffer: TaskBuffer) -> Batch | None:
         return None
     spread = np.linspace(0, size - 1, min(size, POPULATION)).astype(np.int32)
     weights = (np.arange(POPULATION) < size).astype(np.float32)
-    return store.take(_on_first(buffer.data), buffer.order[np.pad(spread, (0, POPULATION - len(spread)))], weights)
+    return store.taken(_on_first(buffer.data), buffer.order[np.pad(spread, (0, POPULATION - len(spread)))], weights)
 
 
 @partial(jax.jit, static_argnums=0)

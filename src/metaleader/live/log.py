@@ -19,15 +19,31 @@ from metaleader.live.events import Event, Forgetting, Group, Known, Stored
 from metaleader.live.index import Index
 from metaleader.live.postgres import Schema
 from metaleader.live.sqlite import File
-from metaleader.live.tables import ABOUT, CLEANED, DATAPOINTS, FORGOTTEN, LOGGED
+from metaleader.live.tables import ABOUT, CLEANED, DATAPOINTS, END, FORGOTTEN, LOGGED
 
 AT_ONCE = 256  # rows read by one statement
 
 Home: TypeAlias = File | Schema
 
-_ENDS = [sa.select(sa.func.max(table.c.sequence).label("last")) for table in (DATAPOINTS, FORGOTTEN)]
-_END = sa.select(sa.func.coalesce(sa.func.max(sa.union_all(*_ENDS).subquery().c.last), 0))
 _COUNTED = sa.select(DATAPOINTS.c.task, sa.func.count(), sa.func.max(DATAPOINTS.c.sequence)).group_by(DATAPOINTS.c.task)
+# Statements of every prediction and of every datapoint are made once: making one takes longer than running it.
+_SINCE, _UNTIL = DATAPOINTS.c.sequence > sa.bindparam("after"), DATAPOINTS.c.sequence <= sa.bindparam("until")
+_COUNTED_SINCE = _COUNTED.where(_SINCE)
+_FORGOTTEN_SINCE = sa.select(FORGOTTEN.c.sequence).where(FORGOTTEN.c.sequence > sa.bindparam("after")).limit(1)
+_OF_TASK = (
+    sa.select(DATAPOINTS.c.data)
+    .where(DATAPOINTS.c.task == sa.bindparam("task"), _SINCE, _UNTIL)
+    .order_by(DATAPOINTS.c.sequence)
+)
+_ROWS = (
+    sa.select(*(DATAPOINTS.c[name] for name in ("sequence", "first", "size", "task", "data")))
+    .where(_SINCE, _UNTIL)
+    .order_by(DATAPOINTS.c.sequence)
+)
+_SOME_ROWS = _ROWS.limit(AT_ONCE)
+_FORGOTTEN_WITHIN = sa.select(FORGOTTEN).where(
+    FORGOTTEN.c.sequence > sa.bindparam("after"), FORGOTTEN.c.sequence <= sa.bindparam("until")
+)
 
 
 class Log:
@@ -52,9 +68,7 @@ class Log:
             WriteError: the database does not answer.
         """
         with self.refusals(writes=False):
-            with self.home.once.connect() as connection:
-                behind = connection.execute(_END).scalar_one() > self._index.last
-            if behind:
+            if self.home.last() > self._index.last:
                 with self.home.reading.connect() as connection:
                     self._refreshed(connection)
 
@@ -73,13 +87,9 @@ class Log:
 
     def of_task(self, task: TaskKey, until: int) -> list[bytes]:
         """The datapoints of a task, in order, up to number `until`, without what was forgotten before that."""
-        asked = sa.select(DATAPOINTS.c.data).where(
-            DATAPOINTS.c.task == self._text(task),
-            DATAPOINTS.c.sequence > self._index.since(task, until),
-            DATAPOINTS.c.sequence <= until,
-        )
+        asked = {"task": self._text(task), "after": self._index.since(task, until), "until": until}
         with self.refusals(writes=False), self.home.once.connect() as connection:
-            return list(connection.execute(asked.order_by(DATAPOINTS.c.sequence)).scalars())
+            return list(connection.execute(_OF_TASK, asked).scalars())
 
     def events(self, after: int, until: int | None = None) -> Iterator[Event]:
         """The events with numbers above `after`, in order, up to the one that was the last when this was called."""
@@ -91,19 +101,13 @@ class Log:
 
     def _some(self, after: int, until: int) -> list[Event]:
         """The next few events, at least one."""
-        column = DATAPOINTS.c
-        asked = sa.select(column.sequence, column.first, column.size, column.task, column.data)
-        asked = asked.order_by(column.sequence)
         with self.refusals(writes=False), self.home.reading.connect() as connection:
-            within = (column.sequence > after) & (column.sequence <= until)
-            rows = list(connection.execute(asked.where(within).limit(AT_ONCE)))
+            rows = list(connection.execute(_SOME_ROWS, {"after": after, "until": until}))
             full = len(rows) == AT_ONCE
             if rows and (end := rows[-1].first + rows[-1].size - 1) > rows[-1].sequence:  # of a group that was cut off
-                rest = (column.sequence > rows[-1].sequence) & (column.sequence <= end)
-                rows += connection.execute(asked.where(rest))
+                rows += connection.execute(_ROWS, {"after": rows[-1].sequence, "until": end})
             upto = rows[-1].sequence if full else until
-            within = (FORGOTTEN.c.sequence > after) & (FORGOTTEN.c.sequence <= upto)
-            forgotten = list(connection.execute(sa.select(FORGOTTEN).where(within)))
+            forgotten = list(connection.execute(_FORGOTTEN_WITHIN, {"after": after, "until": upto}))
         events: list[Event] = []
         for _, group in groupby(rows, key=lambda row: row.first):
             together = list(group)
@@ -164,12 +168,12 @@ class Log:
     def _refreshed(self, connection: sa.Connection) -> Index:
         """What is known of tasks, up to the last event that the transaction sees."""
         with self._indexing:
-            end, after = connection.execute(_END).scalar_one(), self._index.last
+            end, after = connection.execute(END).scalar_one(), self._index.last
             if end > after:
-                if connection.execute(sa.select(FORGOTTEN.c.sequence).where(FORGOTTEN.c.sequence > after)).first():
+                if connection.execute(_FORGOTTEN_SINCE, {"after": after}).first():
                     self._index = self._read(connection)
                 else:
-                    new = connection.execute(_COUNTED.where(DATAPOINTS.c.sequence > after)).all()
+                    new = connection.execute(_COUNTED_SINCE, {"after": after}).all()
                     told = {json.loads(task): (count, last) for task, count, last in new}
                     known = {
                         task: Known(self._index.known(task).datapoints + n, last) for task, (n, last) in told.items()
@@ -192,7 +196,7 @@ class Log:
             own = (column.task == self._text(task)) & (column.sequence > index.since(task))
             rows += connection.execute(_COUNTED.where(own))
         known = {json.loads(task): Known(count, last) for task, count, last in rows}
-        index.add(known, connection.execute(_END).scalar_one())
+        index.add(known, connection.execute(END).scalar_one())
         return index
 
     @contextmanager

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from metaleader.errors import UserError, imported
 from metaleader.files import sync
 from metaleader.live.sqlite import File
-from metaleader.live.tables import ABOUT, LOG, METADATA, OWNER, SHARED, rows
+from metaleader.live.tables import ABOUT, END, LOG, METADATA, OWNER, SHARED, rows
 
 LEARNER = "learner"  # of the URL's query: the name of the learner, and of its schema
 DEFAULT = "metaleader"
@@ -56,6 +56,15 @@ class Schema:
         self.writing = engine.execution_options(isolation_level="READ COMMITTED")
         sa.event.listen(self.writing, "begin", _begin)
 
+    def last(self) -> int:
+        """The number of the last event."""
+        with self.once.connect() as connection:
+            return int(connection.execute(END).scalar_one())
+
+    def dispose(self) -> None:
+        """Close all connections."""
+        self.once.dispose()
+
     def exists(self) -> bool:
         """Whether there is a log, and complete: its settings are written together with its tables."""
         with self.once.connect() as connection:
@@ -89,7 +98,7 @@ class Schema:
                 for table, some in rows(connection, file.ascii):
                     copy.execute(table.insert(), some)
         finally:
-            file.once.dispose()
+            file.dispose()
         with path.open("rb") as written:
             sync(written)
 

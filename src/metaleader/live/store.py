@@ -25,6 +25,14 @@ from metaleader.live.tables import ABOUT, CLEANED, DATAPOINTS, DELETED, FORGOTTE
 
 AT_ONCE = 256  # names asked for by one statement
 
+# Made once, as in `log`.
+_INSERTED = DATAPOINTS.insert()
+_OF_IDS = sa.select(DATAPOINTS.c.id, DATAPOINTS.c.digest).where(
+    DATAPOINTS.c.task == sa.bindparam("task"),
+    DATAPOINTS.c.id.in_(sa.bindparam("ids", expanding=True)),
+    DATAPOINTS.c.sequence > sa.bindparam("after"),
+)
+
 
 class Store(Log):
     """A log to be read and written. Its methods may be called by any thread."""
@@ -119,7 +127,7 @@ class Store(Log):
         """Leave it, once what is being written is."""
         with self._writing:
             self._closed = True
-            self.home.once.dispose()
+            self.home.dispose()
 
     def append(self, task: TaskKey, ids: Sequence[str], rows: Sequence[bytes]) -> Acknowledged:
         """Store datapoints of a task; returns once they are on the disk.
@@ -150,7 +158,7 @@ class Store(Log):
                         continue
                     before = known.get(waiting.task) or index.known(waiting.task)
                     if new:
-                        connection.execute(DATAPOINTS.insert(), self._as_rows(waiting, new, last + 1))
+                        connection.execute(_INSERTED, self._as_rows(waiting, new, last + 1))
                         last += len(new)
                         before = known[waiting.task] = Known(before.datapoints + len(new), last)
                     outcomes.append(Acknowledged(len(new), before.last))
@@ -171,12 +179,12 @@ class Store(Log):
         """
         stored: dict[str, bytes] = {}
         for start in range(0, len(waiting.ids), AT_ONCE):
-            asked = sa.select(DATAPOINTS.c.id, DATAPOINTS.c.digest).where(
-                DATAPOINTS.c.task == self._text(waiting.task),
-                DATAPOINTS.c.id.in_(waiting.ids[start : start + AT_ONCE]),
-                DATAPOINTS.c.sequence > index.since(waiting.task),
-            )
-            stored.update((row.id, row.digest) for row in connection.execute(asked))
+            asked = {
+                "task": self._text(waiting.task),
+                "ids": waiting.ids[start : start + AT_ONCE],
+                "after": index.since(waiting.task),
+            }
+            stored.update((row.id, row.digest) for row in connection.execute(_OF_IDS, asked))
         new, places = dict[str, bytes](), list[int]()
         for place, (name, row) in enumerate(zip(waiting.ids, waiting.rows, strict=True)):
             own = digest(waiting.task, name, row)

@@ -39,6 +39,10 @@ FORGOTTEN = sa.Table(
     sa.Column("arrived", sa.Float, nullable=False),
 )
 LOG = (ABOUT, DATAPOINTS, FORGOTTEN)
+_ENDS = [sa.select(sa.func.max(table.c.sequence).label("last")) for table in (DATAPOINTS, FORGOTTEN)]
+END = sa.select(
+    sa.func.coalesce(sa.func.max(sa.union_all(*_ENDS).subquery().c.last), 0)
+)  # the number of the last event
 # Stages of what was forgotten. Predictions leave it out from the first on.
 LOGGED = "logged"  # its datapoints are still in the files
 DELETED = "deleted"  # their bytes may be

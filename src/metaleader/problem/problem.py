@@ -97,7 +97,7 @@ class Problem:
         n = len(first)
         padded = pad(Batch(inputs, (), np.ones(n, np.float32)), bucket_size(n))
         outputs = _predict(Static(self), params, padded.inputs, padded.weights)
-        return jax.tree.map(lambda leaf: leaf[:n], outputs)
+        return outputs if len(padded) == n else jax.tree.map(lambda leaf: leaf[:n], outputs)
 
     def judge(self, outputs: Any, batch: Batch) -> tuple[float, Mapping[str, float]]:
         """The weighted mean of the loss, and every score by its name, of the examples of `batch`; padding is no part.

@@ -14,7 +14,6 @@ from typing import Annotated, Any
 import prometheus_client
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -22,7 +21,7 @@ from metaleader.live import Ended, Live
 from metaleader.online.description import described
 from metaleader.service import arrow, bodies, pages, verbs, wire
 from metaleader.service.bodies import Body
-from metaleader.service.guard import Guard
+from metaleader.service.guard import Answering, Guard
 from metaleader.service.jobs import Jobs
 from metaleader.service.limits import Limits
 from metaleader.service.refusal import Refusal, answer
@@ -32,20 +31,13 @@ from metaleader.service.watch import LearnerCollector, Watch, backlog
 
 _log = logging.getLogger(__name__)
 # Threads: those that learn wait for the disk, those that keep for the learner, so that others must not wait for them.
-PREDICTING, LEARNING, KEEPING, LOOKING = 4, 8, 4, 2
+PREDICTING, LEARNING, KEEPING, LOOKING = 2, 8, 4, 2
+SMALL = 16 << 10  # bytes of a body that is read at once
 ABOUT = (
     "Datapoints of tasks go in, predictions for tasks come out; see `docs/serving.md` of metaleader. A refusal has the "
     'body `{"error": {"message": ...}}`.'
 )
 OPEN = ("/docs", "/openapi.json", "/healthz", "/readyz")
-
-
-class Direct(APIRoute):
-    """A route whose function answers as it is: what FastAPI would do around it takes longer than it does itself."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The function."""
-        return self.endpoint
 
 
 def application(live: Live, limits: Limits | None = None, tokens: Tokens | None = None) -> FastAPI:
@@ -59,10 +51,12 @@ def application(live: Live, limits: Limits | None = None, tokens: Tokens | None 
     limits = limits or Limits()
     watch, files, version = Watch(), pages.files(), metadata.version("metaleader")
     watch.registry.register(LearnerCollector(live))
-    predicting, learning, keeping, looking = every = [
+    predicting = Jobs("predict", PREDICTING, limits.requests, waits=live.remote)
+    learning, keeping, looking = [
         Jobs(name, threads, limits.requests)
-        for name, threads in (("predict", PREDICTING), ("learn", LEARNING), ("keep", KEEPING), ("look", LOOKING))
+        for name, threads in (("learn", LEARNING), ("keep", KEEPING), ("look", LOOKING))
     ]
+    every = predicting, learning, keeping, looking
     since, rebuilding = live.status().stored, asyncio.Lock()
 
     @contextlib.asynccontextmanager
@@ -88,23 +82,21 @@ def application(live: Live, limits: Limits | None = None, tokens: Tokens | None 
         responses=_errors(_OF_ALL),
     )
 
-    async def sent(request: Request) -> Sent:
-        headers = request.headers
-        return Sent(await request.body(), headers.get("content-type", ""), headers.get("accept", ""))
+    direct: dict[str, Answering] = {}
 
     def post(path: str, kind: type[Body], model: type[Any] | None, jobs: Jobs, timeout: float | None) -> None:
-        """A verb that takes a body, named by its path."""
+        """A verb that takes a body, named by its path: answered by `Guard`, described by FastAPI."""
         verb: Callable[[Live, Limits, Sent], Response] = getattr(verbs, path.rpartition("/")[2])
 
-        async def endpoint(request: Request) -> Response:
-            return await jobs.run(partial(verb, live, limits, await sent(request)), timeout)
+        def answering(sent: Sent) -> Coroutine[Any, Any, Response]:
+            return jobs.run(partial(verb, live, limits, sent), timeout, waits=len(sent.raw) > SMALL)
 
+        direct[path] = answering
         tables = kind in (bodies.Learn, bodies.Predict, bodies.Adapt)
         app.router.add_api_route(
             path,
-            endpoint,
+            lambda: None,
             methods=["POST"],
-            route_class_override=Direct,
             summary=verb.__doc__,
             response_model=model,
             status_code=200 if model else 204,
@@ -177,7 +169,8 @@ def application(live: Live, limits: Limits | None = None, tokens: Tokens | None 
     if tokens is not None:
         _ask_for_tokens(app)
     paths = {getattr(route, "path", "") for route in app.routes}
-    app.add_middleware(Guard, limits=limits, tokens=tokens, public={*OPEN, *files}, paths=paths, watch=watch)
+    public = {*OPEN, *files}
+    app.add_middleware(Guard, limits=limits, tokens=tokens, public=public, paths=paths, direct=direct, watch=watch)
     return app
 
 

@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 
+import jax
+
 from metaleader.errors import UserError
 from metaleader.learners import external
 from metaleader.live import Ended, Live, Pace, keeping, settings
-from metaleader.processes import end_with_parent
+from metaleader.processes import end_with_parent, leave_a_processor
 from metaleader.service.logs import log_json
 
 LOOK = 0.5  # seconds between two looks whether learning goes on
@@ -171,6 +173,8 @@ def _learn(place: str, pace: Pace, wait: float, connection: Connection) -> None:
         _log.error("%s", error)
         connection.send(error)
         return
+    jax.devices()  # XLA takes as many threads as there are processors, by which sums may differ in their last bits
+    leave_a_processor()
     with live:
         connection.send(None)
         while True:

@@ -7,17 +7,22 @@ import logging
 import random
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import TypeAlias
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from metaleader.service.limits import Limits, Rates, whole_seconds
 from metaleader.service.logs import fields, request_id
 from metaleader.service.refusal import Refusal
 from metaleader.service.tokens import Tokens, is_loopback
+from metaleader.service.verbs import Sent
 from metaleader.service.watch import Watch
+
+Answering: TypeAlias = Callable[[Sent], Awaitable[Response]]
 
 _log = logging.getLogger(__name__)
 _GONE = 499  # noted where a client left before it was answered
@@ -34,6 +39,7 @@ class Guard:
             another site can be made to ask by a name that leads here.
         public: paths that need no token.
         paths: all paths there are; others are noted as `other`.
+        direct: by path: what answers a POST there without `app`, which would take longer than the answer itself.
         watch: what is noted.
     """
 
@@ -44,10 +50,11 @@ class Guard:
         tokens: Tokens | None,
         public: Collection[str],
         paths: Collection[str],
+        direct: Mapping[str, Answering],
         watch: Watch,
     ) -> None:
         self._app, self._limits, self._tokens = app, limits, tokens
-        self._public, self._paths, self._watch = public, paths, watch
+        self._public, self._paths, self._direct, self._watch = public, paths, direct, watch
         self._rates, self._now = Rates(limits.rate), 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,6 +102,10 @@ class Guard:
         self._check_asker(scope, headers)
         body = await self._body(receive, headers) if scope["method"] not in ("GET", "HEAD") else b""
         if body is None:
+            return
+        if scope["method"] == "POST" and (answering := self._direct.get(scope["path"])) is not None:
+            response = await answering(Sent(body, headers.get("content-type", ""), headers.get("accept", "")))
+            await response(scope, receive, send)
             return
         given = False
 

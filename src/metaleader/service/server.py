@@ -85,7 +85,8 @@ def serve(live: Live, at: socket.socket, limits: Limits, tokens: Tokens | None =
     )
     if live.layout is not None:
         live.warm_up()
-    sys.setswitchinterval(TURN)
+    if live.learns:
+        sys.setswitchinterval(TURN)
     gc.collect()
     gc.freeze()  # what is there stays: to look through it all again would hold up answers for a tenth of a second
     with _quiet_signals():
