@@ -1,4 +1,4 @@
-"""Services on one PostgreSQL database: one learns, two follow it, and one stands by."""
+"""Services on one PostgreSQL database: one learns, two follow it, and one stands by, which answers as well."""
 
 import json
 import signal
@@ -74,14 +74,15 @@ def test_any_learns_all_predict_alike_and_another_takes_over(url: str, tmp_path:
         assert [httpx2.get(f"{each}/readyz").status_code for each in at] == [200] * 3
         assert httpx2.post(f"{at[1]}/v1/save").status_code == 409
         until(lambda: any(line["event"].startswith("standing by while postgresql") for line in second.said()))
-        assert second.url is None
+        standing_by = stack.enter_context(ml.Client(until(lambda: second.url)))
+        assert all_alike([clients[0], standing_by]) == {"t0": 9, "t1": 9}  # it answers meanwhile
 
         first.process.send_signal(signal.SIGKILL)
         first.process.wait()
         for i, client in enumerate(clients[1:] * 2, 6):  # while nobody learns
             assert client.learn(f"t{i % 2}", *points(i, 3), ids=[f"{i}-{j}" for j in range(3)]).new == 3
         assert [httpx2.get(f"{each}/readyz").status_code for each in at[1:]] == [200] * 2
-        clients[0] = stack.enter_context(ml.Client(until(lambda: second.url)))
+        clients[0] = standing_by
         assert clients[0].learn("t0", *points(0, 3), ids=[f"0-{j}" for j in range(3)]).new == 0  # it was acknowledged
         assert all_alike(clients) == {"t0": 15, "t1": 15}
         assert httpx2.get(f"{clients[0].url}/readyz").status_code == 200

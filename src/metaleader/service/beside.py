@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 
 import jax
@@ -175,18 +175,14 @@ def _learn(place: str, pace: Pace, wait: float, connection: Connection) -> None:
         return
     jax.devices()  # XLA takes as many threads as there are processors, by which sums may differ in their last bits
     leave_a_processor()
-    with live:
+    with live, suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has closed its end: the end
         connection.send(None)
         while True:
-            if not connection.poll(LOOK):
-                if live.status().failed:  # its log has told why
-                    raise SystemExit(3)
-                continue
-            try:
+            if connection.poll(LOOK):
                 verb = connection.recv()
-            except EOFError:
-                return
-            connection.send(_outcome({"save": live.save, "rebuild": live.rebuild}[verb]))
+                connection.send(_outcome({"save": live.save, "rebuild": live.rebuild}[verb]))
+            elif live.status().failed:  # its log has told why
+                raise SystemExit(3)
 
 
 def _outcome(do: Callable[[], None]) -> UserError | None:
