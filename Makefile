@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test test-lowest test-slow bench bench-compile check format clean
+.PHONY: run test test-lowest test-slow bench bench-compile check format dist man clean
 
 run: .venv/installed  ## the main job: four learners on a stream of handwritten digits, then the report
 	$(BIN)/metaleader run
@@ -39,8 +39,16 @@ format: .venv/installed-dev  ## format, and mend what the linter can
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
+dist: .venv/installed-dev  ## the wheel and the archive of sources, in dist/
+	rm -rf dist
+	$(BIN)/python -m build --quiet
+
+man: .venv/installed  ## the man page, dist/metaleader.1
+	mkdir -p dist
+	$(BIN)/metaleader man > dist/metaleader.1
+
 clean:  ## remove the environment and all caches
-	rm -rf .venv .venv-lowest .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lowest dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -1,5 +1,6 @@
 """`metaleader live check DIR`."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ def test_a_folder_is_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         told(live, range(3))
     assert call("live", "check", str(folder)) == 0
     assert capsys.readouterr().out == f"{folder}: 6 datapoints of 3 tasks, 1 sound snapshots, no faults\n"
+    assert call("live", "check", str(folder), "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == {"learner": str(folder), "datapoints": 6, "tasks": 3, "snapshots": 1, "faults": []}
     next((folder / "snapshots").iterdir()).write_bytes(b"x")
     assert call("live", "check", str(folder)) == 1
     said = capsys.readouterr().out.splitlines()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +28,8 @@ class DataOptions:
     """A data set to fetch."""
     data_dir: Path | None = None
     """Folder with data sets, searched first."""
+    json: bool = False
+    """For machines: a list of objects."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,12 @@ def main(arguments: list[str]) -> int:
     options = parse(DataOptions, arguments, "metaleader data")
     if options.name is not None:
         sources.locate(sources.find(options.name), options.data_dir)
-    table = Table("data set", "file", "status", "size", "sha256", "where", box=None, pad_edge=False)
-    for row in sources.inventory(options.data_dir):
+    names, rows = ("data set", "file", "status", "size", "sha256", "where"), sources.inventory(options.data_dir)
+    if options.json:
+        print(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=2))
+        return 0
+    table = Table(*names, box=None, pad_edge=False)
+    for row in rows:
         table.add_row(*map(Text, row))
     Console().print(table)
     return 0

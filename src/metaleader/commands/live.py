@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ class CheckOptions:
 
     dir: tyro.conf.Positional[str]
     """The folder, or the URL of a PostgreSQL database."""
+    json: bool = False
+    """For machines: an object."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,9 @@ def _check(arguments: list[str]) -> int:
     from metaleader.live.keeping import place
 
     found = check(options.dir)
+    if options.json:
+        print(json.dumps({"learner": place(options.dir).name, **found._asdict()}, indent=2))
+        return 1 if found.faults else 0
     for fault in found.faults:
         print(printable(f"fault: {fault}"))
     print(

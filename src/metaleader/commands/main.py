@@ -13,7 +13,10 @@ from typing import NoReturn
 from metaleader.commands.standing_in import without_jax
 from metaleader.errors import RunFailed, UserError, printable, unknown
 
-COMMANDS = ("run", "sweep", "tune", "reproduce", "report", "list", "data", "theory", "assess", "live", "serve")
+COMMANDS = (
+    "run", "sweep", "tune", "reproduce", "report", "list", "data", "theory", "assess", "live", "serve", "completion",
+    "man",
+)  # fmt: skip
 USAGE = """usage: metaleader COMMAND ...
 
   run [EXPERIMENT]   run learners on an experiment, then report (coloured-digits, if none is named)
@@ -27,9 +30,12 @@ USAGE = """usage: metaleader COMMAND ...
   assess FILE        whether learning across tasks pays on your table, from how many rows on, with which learner
   theory             check the theorem and the regret bounds on convex streams; table, figures and a page
   live check DIR     verify the folder of a learner that lives: its log and its snapshots
+  live copy FROM TO  copy a learner that lives, from a folder or a database to another one
   live export DIR    write what predicts a task to a folder, to be loaded by JAX without metaleader
   live keep RUN      make a learner that lives of a run that has finished
   serve DIR          answer requests by HTTP: a learner that lives takes datapoints, and predicts
+  completion SHELL   a script that lets bash or zsh complete commands, options and names
+  man                the man page
 
 metaleader COMMAND --help tells more; metaleader run EXPERIMENT --help lists every setting."""
 
@@ -81,7 +87,7 @@ def _perform(arguments: list[str]) -> int:
 
 def _describes(arguments: list[str]) -> bool:
     """Whether the command only tells what there is, in the package itself: a user's own file may need JAX to say so."""
-    asks = arguments[0] == "list" or not {"-h", "--help"}.isdisjoint(arguments)
+    asks = arguments[0] in ("list", "completion", "man") or not {"-h", "--help"}.isdisjoint(arguments)
     return asks and not any(word.endswith(".py") for word in arguments)
 
 

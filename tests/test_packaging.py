@@ -1,0 +1,75 @@
+"""What is released: the wheel and the archive of sources, as they are built and as they are installed elsewhere."""
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.slow
+VERSIONS = ("3.11", "3.12", "3.13", "3.14")
+DATA = {"__init__.pyi", "py.typed", "results/report.html", "service/page/index.html", "service/page/page.js"}
+
+
+def said(*command: str | Path, cwd: Path) -> str:
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    said(sys.executable, "-m", "build", "--outdir", folder, ROOT, cwd=folder)
+    return folder
+
+
+def found(version: str) -> str | None:
+    """Where that version of Python is on this machine."""
+    listed = said(sys.executable, "-m", "uv", "python", "list", "--only-installed", "--output-format", "json", cwd=ROOT)
+    paths = [each["path"] for each in json.loads(listed) if each["version"].startswith(f"{version}.")]
+    return paths[0] if paths else None
+
+
+def test_both_hold_what_they_need_and_no_more(built: Path) -> None:
+    (wheel,), (archive,) = built.glob("*.whl"), built.glob("*.tar.gz")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {f"metaleader/{name}" for name in DATA} <= names
+    assert {name.partition("/")[0] for name in names} == {"metaleader", f"{wheel.name.rsplit('-', 3)[0]}.dist-info"}
+    inside = {name.partition("/")[2] for name in tarfile.open(archive).getnames()}
+    assert {"README.md", "LICENSE", "pyproject.toml", "tests/conftest.py", "examples/own_learner.py"} <= inside
+    assert not any(name.startswith((".ci", "docs", "runs")) or "__pycache__" in name for name in inside)
+
+
+@pytest.mark.parametrize(
+    ("version", "resolution", "kind"),
+    [
+        *((version, "highest", "*.whl") for version in VERSIONS),
+        ("3.11", "lowest-direct", "*.whl"),
+        ("3.11", "highest", "*.tar.gz"),
+    ],
+)
+def test_it_is_installed_in_a_clean_environment_and_runs(
+    version: str, resolution: str, kind: str, built: Path, tmp_path: Path
+) -> None:
+    if (python := found(version)) is None:
+        pytest.skip(f"Python {version} is not on this machine")
+    (package,) = built.glob(kind)
+    uv = (sys.executable, "-m", "uv")
+    said(*uv, "venv", "--quiet", "--python", python, tmp_path / "env", cwd=tmp_path)
+    inside = ("--python", tmp_path / "env")
+    said(*uv, "pip", "install", "--quiet", *inside, "--resolution", resolution, package, cwd=tmp_path)
+    command = tmp_path / "env" / "bin" / "metaleader"
+    assert (
+        said(command, "--version", cwd=tmp_path) == f"metaleader {package.name.split('-')[1].removesuffix('.tar.gz')}\n"
+    )
+    assert "coloured-digits" in said(command, "list", cwd=tmp_path)
+    shown = said(command, "run", "coloured-digits", "--preset", "smoke", "--learner", "ftml", "scratch", cwd=tmp_path)
+    assert "ftml" in shown
+    assert next(tmp_path.glob("runs/*/report.html"))
