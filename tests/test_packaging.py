@@ -34,6 +34,8 @@ def found(version: str) -> str | None:
     """Where that version of Python is on this machine."""
     listed = said(sys.executable, "-m", "uv", "python", "list", "--only-installed", "--output-format", "json", cwd=ROOT)
     paths = [each["path"] for each in json.loads(listed) if each["version"].startswith(f"{version}.")]
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    paths += [str(path) for path in sorted(pyenv.glob(f"{version}.*/bin/python"))]
     return paths[0] if paths else None
 
 
@@ -42,7 +44,8 @@ def test_both_hold_what_they_need_and_no_more(built: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {f"metaleader/{name}" for name in DATA} <= names
     assert {name.partition("/")[0] for name in names} == {"metaleader", f"{wheel.name.rsplit('-', 3)[0]}.dist-info"}
-    inside = {name.partition("/")[2] for name in tarfile.open(archive).getnames()}
+    with tarfile.open(archive) as file:
+        inside = {name.partition("/")[2] for name in file.getnames()}
     assert {"README.md", "LICENSE", "pyproject.toml", "tests/conftest.py", "examples/own_learner.py"} <= inside
     assert not any(name.startswith((".ci", "docs", "runs")) or "__pycache__" in name for name in inside)
 
@@ -71,5 +74,5 @@ def test_it_is_installed_in_a_clean_environment_and_runs(
     )
     assert "coloured-digits" in said(command, "list", cwd=tmp_path)
     shown = said(command, "run", "coloured-digits", "--preset", "smoke", "--learner", "ftml", "scratch", cwd=tmp_path)
-    assert "ftml" in shown
+    assert "FTML" in shown
     assert next(tmp_path.glob("runs/*/report.html"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,7 @@ from metaleader.experiments.parsing import chosen, parse_with_settings
 from metaleader.experiments.plans import Selection
 from metaleader.runs.progress import live
 from metaleader.runs.run import RunInterrupted, run
+from metaleader.runs.tracking import tracked, trackers
 
 MAIN_JOB = "coloured-digits"
 
@@ -42,6 +44,8 @@ class RunOptions:
     """Time between checkpoints, which is what a kill may cost; Ctrl-C costs nothing."""
     resume: bool = False
     """Go on with the runs in the folder (without --out, the newest) from their last checkpoints."""
+    track: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
+    """Trackers to tell of every record: csv, tensorboard, mlflow, wandb, trackio."""
     coordinator: str | None = None
     """HOST:PORT of process 0, where several processes share every meta-batch: give the same command to each, and
     its number as --process-id. `auto`: JAX finds all three on SLURM, Open MPI, Kubernetes and Cloud TPU."""
@@ -58,7 +62,8 @@ def main(arguments: list[str]) -> int:
     options, preset = parse_with_settings(RunOptions, experiment, arguments, f"metaleader run {name}")
     if options.seeds < 1:
         raise UserError(f"--seeds must be at least 1, got {options.seeds}")
-    learners = chosen(options.learner) or experiment.compared
+    learners, track = chosen(options.learner) or experiment.compared, chosen(options.track)
+    trackers(track)  # before anything is made: a name may be unknown, or a package not installed
     devices.start()
     if options.coordinator is not None:
         devices.join(options.coordinator, options.processes, options.process_id)
@@ -77,13 +82,14 @@ def main(arguments: list[str]) -> int:
             options.data_dir,
             shlex.join(["metaleader", "run", name, *arguments]),
         )
-        return _run(selection, options, [name, *arguments])
+        return _run(selection, options, track, [name, *arguments])
 
 
-def _run(selection: Selection, options: RunOptions, arguments: list[str]) -> int:
+def _run(selection: Selection, options: RunOptions, track: Sequence[str], arguments: list[str]) -> int:
     plan, out = selection.plan(checkpoint_seconds=options.checkpoint_seconds), selection.out
     try:
-        with live(plan, quiet=not devices.is_first()) as progress:
+        first = devices.is_first()
+        with live(plan, quiet=not first) as bars, tracked(plan, track if first else (), bars) as progress:
             outcomes = run(plan, options.resume, progress)
     except RunInterrupted:
         return stopped(["run", *arguments], options.out, out)

@@ -24,6 +24,7 @@ from metaleader.results.results import Results
 from metaleader.runs import run as runs
 from metaleader.runs.progress import live
 from metaleader.runs.run import Plan, Progress
+from metaleader.runs.tracking import Track, tracked
 from metaleader.streams import Stream, Task
 
 Tasks: TypeAlias = Iterable[Task] | Callable[[int], Iterable[Task]]  # the same for all seeds, or of each
@@ -41,6 +42,7 @@ def run(
     name: str = "run",
     resume: bool = False,
     progress: bool = True,
+    track: Track = (),
 ) -> Results:
     """Run learners on a stream, one after another, and return what they gave.
 
@@ -65,6 +67,8 @@ def run(
         resume: go on with the runs in `out`, from their last checkpoints, to the same records; those that finished go
             on where there are more rounds now.
         progress: show a bar for every run, in a terminal or a notebook.
+        track: trackers that are told of every record: csv, tensorboard, mlflow, wandb, trackio, or one of your own
+            (`metaleader.Tracker`). One that fails is left out, with a warning.
 
     Raises:
         ValueError: a task does not fit the problem; or the stream can be iterated over once only, and several runs
@@ -86,7 +90,10 @@ def run(
         )
     about = RunDescription.of(name, "own", problem, protocol)
     plan = Plan(problem, streams, named, protocol, Path(out or "."), about)
-    with live(plan) if progress else contextlib.nullcontext() as show:
+    with (
+        live(plan) if progress else contextlib.nullcontext() as bars,
+        tracked(plan, track, bars, keeps=out is not None) as show,
+    ):
         if out is None:
             return Results(tuple(_in_memory(plan, learner, seed, show) for learner, seed in plan.runs))
         with owned_for_results(plan.out):
@@ -103,7 +110,7 @@ def _tasks(stream: Tasks, seed: int, rounds: int | None) -> Iterable[Task]:
     return list(itertools.islice(tasks, rounds))
 
 
-def _in_memory(plan: Plan, name: str, seed: int, show: Progress | None) -> Run:
+def _in_memory(plan: Plan, name: str, seed: int, show: Progress) -> Run:
     """The run of a learner, without a folder."""
     learner, records = plan.learners[name], list[Record]()
     first, tasks = peeked(plan.streams[seed])
@@ -112,7 +119,6 @@ def _in_memory(plan: Plan, name: str, seed: int, show: Progress | None) -> Run:
         state = reached
         if record is not None:
             records.append(record)
-        if show is not None:
-            show(name, seed, runs.rounds_of(plan.streams[seed]), state, record)
+        show(name, seed, runs.rounds_of(plan.streams[seed]), state, record)
     about = replace(plan.description(name, seed), **runs.made())
     return Run(about, tuple(records), "diverged" if state.diverged else "finished")
