@@ -4,6 +4,7 @@ import ast
 import doctest
 import importlib
 import inspect
+import itertools
 import re
 import subprocess
 import sys
@@ -59,7 +60,7 @@ def below_values(module: ModuleType) -> dict[str, str]:
     """The strings below the values of a module, by name: documentation that Python itself does not keep."""
     body = ast.parse(inspect.getsource(module)).body
     found = {}
-    for value, text in zip(body, body[1:], strict=False):
+    for value, text in itertools.pairwise(body):
         if isinstance(value, (ast.Assign, ast.AnnAssign)) and isinstance(text, ast.Expr):
             target = value.targets[0] if isinstance(value, ast.Assign) else value.target
             found[ast.unparse(target)] = str(ast.literal_eval(text.value))

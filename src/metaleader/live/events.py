@@ -49,15 +49,17 @@ class Follows(UserError):  # noqa: N818 - the same
     """This process follows another one, which alone learns and keeps.
 
     Examples:
-        >>> import tempfile, metaleader as ml
+        >>> import tempfile, numpy as np, metaleader as ml
         >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
+        >>> x = np.linspace(-1, 1, 2, dtype=np.float32)[:, None]
         >>> with tempfile.TemporaryDirectory() as folder, ml.Live.create(folder, problem, ml.TOE(1)) as live:
+        ...     told = live.learn("north", x, x)
         ...     with ml.Live.follow(folder, problem, ml.TOE(1)) as other:
         ...         try:
         ...             other.save()
         ...         except ml.UserError as error:
         ...             print(type(error).__name__)
-        UserError
+        Follows
     """
 
 
