@@ -17,6 +17,13 @@ class UserError(ValueError):
     """Bad input; the message says what was received, what was expected and how to fix it.
 
     The command prints the message in one line and ends with exit code 2.
+
+    Examples:
+        >>> import metaleader as ml
+        >>> ml.RainbowDigits(rounds=57)
+        Traceback (most recent call last):
+            ...
+        metaleader.errors.UserError: rounds must be from 1 to 56, got 57
     """
 
 

@@ -40,6 +40,18 @@ class Retention:
     Raises:
         ValueError: a limit without a budget or a budget without a limit, a budget below 1, or a budget of tasks for
             another policy than `last`.
+
+    Examples:
+        >>> import jax, numpy as np, metaleader as ml
+        >>> retention = ml.Retention("balanced", budget=6)
+        >>> batch = ml.Batch.of(np.ones((5, 1), np.float32), np.ones((5, 1), np.float32))
+        >>> buffer = retention.empty(batch, jax.random.key(0))
+        >>> for task in ("north", "south", "west"):
+        ...     buffer = retention.append(buffer, task, batch)
+        ...     print(task, buffer.counts[: buffer.rows])
+        north [5]
+        south [3 3]
+        west [2 2 2]
     """
 
     policy: Literal["all", "reservoir", "balanced", "mixed", "last"] = "all"

@@ -30,6 +30,13 @@ class Recency:
 
     Raises:
         ValueError: `half_life` is not positive, or `newest` is not in [0, 1).
+
+    Examples:
+        >>> import jax.numpy as jnp, metaleader as ml
+        >>> ml.Recency(half_life=2)(jnp.array([0.0, 2.0, 4.0])).tolist()
+        [1.0, 0.5, 0.25]
+        >>> ml.Recency(newest=0.5)(jnp.array([0.0, 2.0, 4.0])).tolist()
+        [2.0, 1.0, 1.0]
     """
 
     half_life: float = float("inf")

@@ -37,6 +37,13 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
         )
     }
 )
+"""All experiments by name, as the command line has them.
+
+Examples:
+    >>> import metaleader as ml
+    >>> "rainbow-digits" in ml.EXPERIMENTS, ml.EXPERIMENTS["sinusoid"].summary
+    (True, 'a family of sinusoids, of which joint training learns the mean (paper, figure 1)')
+"""
 
 
 def find(name: str) -> Experiment:

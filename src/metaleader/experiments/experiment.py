@@ -70,6 +70,14 @@ class Preset:
         ValueError: `gradients` is negative, or a learner has a name that options and folders cannot have: it is longer
             than 100 characters, has others than letters, digits, -, _ and + or begins with -; a part of the preset has
             this name; or two differ in dashes and underscores only.
+
+    Examples:
+        >>> import metaleader as ml
+        >>> learners = {"ftml": ml.FTML(), "toe": ml.TOE()}
+        >>> protocol = ml.OnlineProtocol(chunk=5)
+        >>> preset = ml.Preset(ml.Sinusoid(5), ml.MLP(), ml.squared_error, protocol, learners, gradients=2000)
+        >>> preset.learners["ftml"].meta_steps, preset.learners["toe"].steps  # what 2000 gradients pay for
+        (3, 40)
     """
 
     stream: StreamSettings
@@ -125,6 +133,14 @@ class Experiment:
             `LOW:HIGH` or choices `A|B|C`.
         differs: how a preset differs from the paper's experiment, by its name; in words, for the top of a page.
         illustration: a picture of what was learned, by its name in `illustrations.ILLUSTRATIONS`; none, if empty.
+
+    Examples:
+        >>> import metaleader as ml
+        >>> experiment = ml.EXPERIMENTS["sinusoid"]
+        >>> sorted(experiment.presets), experiment.compared
+        (['full', 'laptop', 'paper', 'smoke'], ('ftml', 'ftl', 'toe', 'scratch'))
+        >>> experiment.problem(experiment.preset("smoke")).score.name
+        'squared error'
     """
 
     name: str

@@ -1,4 +1,12 @@
-"""Learners: FTML and what the paper compares it with."""
+"""Learners: FTML and what the paper compares it with.
+
+Examples:
+    >>> import metaleader as ml
+    >>> shared = {"optimizer": ml.Adam(0.01), "retention": ml.Retention("reservoir", budget=1000)}
+    >>> learners = {"ftml": ml.learners.FTML(**shared), "ftl": ml.learners.FTL(**shared)}
+    >>> all(isinstance(learner, ml.Learner) for learner in learners.values())
+    True
+"""
 
 from metaleader.learners import external
 from metaleader.learners.base import Learned, Learner, Spends

@@ -30,6 +30,25 @@ class Learner(Protocol):
     """A value of hyperparameters with four verbs; all that changes is in a state that nobody else reads.
 
     Costs are per-example gradients, a Hessian-vector product counting as two.
+
+    Examples:
+        >>> import numpy as np, metaleader as ml
+        >>> class Mean:  # predicts the mean of the task's targets
+        ...     def init(self, problem, key, example):
+        ...         return ()
+        ...     def observe(self, problem, state, task, batch):
+        ...         return state, 0
+        ...     def adapt(self, problem, state, task, batch):
+        ...         return batch.targets.mean(axis=0), 0
+        ...     def predict(self, problem, adapted, inputs):
+        ...         return np.broadcast_to(adapted, (len(inputs), len(adapted)))
+        >>> isinstance(Mean(), ml.Learner)
+        True
+        >>> problem = ml.Problem(None, ml.squared_error, ml.mean_squared_error)
+        >>> x, y = np.zeros((4, 1), np.float32), np.array([[0], [2], [0], [2]], np.float32)
+        >>> records = ml.play(problem, [ml.Task.from_arrays(x, y, x, y)], Mean(), ml.OnlineProtocol(chunk=2))
+        >>> [record.loss for record in records]
+        [1.0, 1.0]
     """
 
     def init(self, problem: Problem, key: Array, example: Batch) -> State:
@@ -64,7 +83,16 @@ class Learner(Protocol):
 
 @runtime_checkable
 class Spends(Protocol):
-    """A learner that can be told how many gradients to take."""
+    """A learner that can be told how many gradients to take.
+
+    Examples:
+        >>> import metaleader as ml
+        >>> from metaleader.learners import Spends
+        >>> learner = ml.FTML(meta_batch=2)
+        >>> a_step = learner.meta_gradient_evaluations()
+        >>> isinstance(learner, Spends), learner.spending(10 * a_step).meta_steps
+        (True, 10)
+    """
 
     def spending(self, gradients: int) -> Learner:
         """The same learner, taking about so many per-example gradients, at least one step, in each `observe`."""
@@ -79,6 +107,14 @@ class Learned(NamedTuple):
         opt_state: of the outer optimiser; it may hold the average of the iterates.
         buffer: the datapoints kept.
         key: the random key of what comes next.
+
+    Examples:
+        >>> import numpy as np, metaleader as ml
+        >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
+        >>> x = np.linspace(-1, 1, 10, dtype=np.float32)[:, None]
+        >>> learned = ml.begin(problem, ml.FTML(), ml.Task.from_arrays(x, x)).learner
+        >>> learned._fields, learned.buffer.size  # before the first datapoint
+        (('params', 'opt_state', 'buffer', 'key'), 0)
     """
 
     params: MetaParams

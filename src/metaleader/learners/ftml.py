@@ -37,6 +37,16 @@ class FTML(PredictsByModel):
 
     Raises:
         ValueError: a size is not positive.
+
+    Examples:
+        >>> import numpy as np, metaleader as ml
+        >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
+        >>> x = np.linspace(-1, 1, 10, dtype=np.float32)[:, None]
+        >>> lines = [ml.Task.from_arrays(x, 5 * x + t % 2, x, 5 * x + t % 2) for t in range(8)]  # one of two offsets
+        >>> learner = ml.FTML(ml.GradientDescent(step_size=0.2), optimizer=ml.Adam(0.2))
+        >>> records = list(ml.play(problem, lines, learner))
+        >>> records[-1].loss < records[0].loss / 10  # after as few steps on the last line as on the first
+        True
     """
 
     update: GradientDescent | UpdateProcedure = GradientDescent()

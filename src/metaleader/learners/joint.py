@@ -42,6 +42,14 @@ class JointTraining(PredictsByModel):
 
     Raises:
         ValueError: a size is negative, or one that must be positive is not.
+
+    Examples:
+        >>> import metaleader as ml
+        >>> from metaleader.learners import JointTraining
+        >>> [isinstance(learner, JointTraining) for learner in (ml.FTL(), ml.TOE(), ml.FTML())]
+        [True, True, False]
+        >>> ml.TOE(batch_tasks=4, batch_size=10).spending(4000).steps  # steps of 40 gradients
+        100
     """
 
     steps: int = 10
@@ -88,6 +96,15 @@ class TOE(JointTraining):
     """Train on everything: one model for all data so far, the current task's included, and no adaptation.
 
     `w = argmin_w sum_{k<=t} f_k(w)` over the examples of all rounds.
+
+    Examples:
+        >>> import numpy as np, metaleader as ml
+        >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
+        >>> x = np.linspace(-1, 1, 10, dtype=np.float32)[:, None]
+        >>> lines = [ml.Task.from_arrays(x, 5 * x + t % 2, x, 5 * x + t % 2) for t in range(8)]  # one of two offsets
+        >>> records = list(ml.play(problem, lines, ml.TOE(steps=20, optimizer=ml.Adam(0.2))))
+        >>> 0.1 < records[-1].loss < 0.5  # it learned the slope and the mean offset; it does not adapt
+        True
     """
 
     def observe(self, problem: Problem, state: Learned, task: TaskKey, batch: Batch) -> tuple[Learned, int]:
@@ -106,6 +123,15 @@ class FTL(JointTraining):
 
     Where tasks interleave or come back, the rounds before are all data but the current task's, whose datapoints the
     fine-tuning is for: that of the task observed last.
+
+    Examples:
+        >>> import numpy as np, metaleader as ml
+        >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
+        >>> x = np.linspace(-1, 1, 10, dtype=np.float32)[:, None]
+        >>> lines = [ml.Task.from_arrays(x, 5 * x + t % 2, x, 5 * x + t % 2) for t in range(8)]  # one of two offsets
+        >>> learner = ml.FTL(steps=20, optimizer=ml.Adam(0.2), update=ml.GradientDescent(step_size=0.2))
+        >>> list(ml.play(problem, lines, learner))[-1].loss < 0.1  # joint training, fine-tuned to the last line
+        True
     """
 
     update: GradientDescent | UpdateProcedure = GradientDescent()

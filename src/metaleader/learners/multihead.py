@@ -88,6 +88,15 @@ class MultiHeadTOE(MultiHead):
 
     The current task, whose head is new and would see next to nothing of a long stream otherwise, is one of the tasks of
     every minibatch. `adapt` gives (a, h_t) of the task.
+
+    Examples:
+        >>> import numpy as np, metaleader as ml
+        >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
+        >>> x = np.linspace(-1, 1, 10, dtype=np.float32)[:, None]
+        >>> opposite = [ml.Task.from_arrays(x, sign * x, x, sign * x) for sign in (1, -1)]
+        >>> learner = ml.MultiHeadTOE(50, optimizer=ml.Adam(0.1), tasks=2)
+        >>> [record.loss < 0.05 for record in ml.play(problem, opposite, learner)]  # one head could not do both
+        [True, True]
     """
 
     def observe(self, problem: Problem, state: Learned, task: TaskKey, batch: Batch) -> tuple[Learned, int]:
@@ -109,6 +118,15 @@ class MultiHeadFTL(MultiHead):
     """Follow the leader: joint training on the other tasks, each with its own head, then fine-tuning.
 
     The head of a task that was never another's past is as it was drawn; `HeadFirst` begins with one of its own.
+
+    Examples:
+        >>> import numpy as np, metaleader as ml
+        >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
+        >>> x = np.linspace(-1, 1, 10, dtype=np.float32)[:, None]
+        >>> state = ml.begin(problem, ml.MultiHeadFTL(tasks=3), ml.Task.from_arrays(x, x))
+        >>> shared, heads = state.learner.params  # of so small a net, the head is all
+        >>> heads["head"]["kernel"].shape  # one for each of 3 tasks
+        (3, 1, 1)
     """
 
     update: HeadFirst | UpdateProcedure = HeadFirst()

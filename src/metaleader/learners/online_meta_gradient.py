@@ -16,6 +16,17 @@ class OnlineMetaGradient(FTML):
     what the tasks before taught is in w and in the optimiser: the state has the size of a task, however many there
     were. It is FTML with the memory of one task. It is the deep form of the streaming learners of the theory
     (`metaleader.theory.streaming`).
+
+    Examples:
+        >>> import numpy as np, metaleader as ml
+        >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
+        >>> x = np.linspace(-1, 1, 10, dtype=np.float32)[:, None]
+        >>> lines = [ml.Task.from_arrays(x, 5 * x + t % 2, x, 5 * x + t % 2) for t in range(8)]
+        >>> learner = ml.OnlineMetaGradient(ml.GradientDescent(step_size=0.2), optimizer=ml.Adam(0.2))
+        >>> start = ml.begin(problem, learner, lines[0])
+        >>> *_, (state, record) = ml.resume(problem, lines, learner, ml.OnlineProtocol(), start)
+        >>> record.loss < 0.1, state.learner.buffer.size  # it holds the last task alone
+        (True, 10)
     """
 
     retention: Retention = Retention("last", 1, "tasks")

@@ -26,6 +26,14 @@ class Adam:
 
     Raises:
         ValueError: the learning rate is not positive, or `average` is not in [0, 1).
+
+    Examples:
+        >>> import jax.numpy as jnp, metaleader as ml
+        >>> optimizer = ml.Adam(learning_rate=0.1)()
+        >>> state = optimizer.init(jnp.zeros(2))
+        >>> updates, _ = optimizer.update(jnp.array([1.0, -100.0]), state, jnp.zeros(2))
+        >>> [round(float(update), 3) for update in updates]  # the first step has the size of the learning rate
+        [-0.1, 0.1]
     """
 
     learning_rate: float = 1e-3
@@ -54,6 +62,16 @@ class Momentum:
     Raises:
         ValueError: the learning rate or the factor is not positive, `momentum` is not in [0, 1), or `drops` do not
             ascend from at least 1.
+
+    Examples:
+        >>> import jax.numpy as jnp, metaleader as ml
+        >>> optimizer, w = ml.Momentum(1.0, momentum=0.0, drops=(2,))(), jnp.zeros(())
+        >>> state, moves = optimizer.init(w), []
+        >>> for _ in range(4):
+        ...     move, state = optimizer.update(jnp.ones(()), state, w)
+        ...     moves.append(round(float(move), 3))
+        >>> moves
+        [-1.0, -1.0, -0.1, -0.1]
     """
 
     learning_rate: float = 0.05
@@ -87,6 +105,16 @@ class AdaGrad:
 
     Raises:
         ValueError: the learning rate is not positive, or `average` is not in [0, 1).
+
+    Examples:
+        >>> import jax.numpy as jnp, metaleader as ml
+        >>> optimizer, w = ml.AdaGrad(1.0)(), jnp.zeros(())
+        >>> state, moves = optimizer.init(w), []
+        >>> for _ in range(3):
+        ...     move, state = optimizer.update(jnp.ones(()), state, w)
+        ...     moves.append(round(float(move), 2))
+        >>> moves
+        [-0.95, -0.69, -0.57]
     """
 
     learning_rate: float = 1e-2
@@ -124,6 +152,17 @@ def averaging(transformation: optax.GradientTransformation, decay: float) -> opt
     """`transformation`, keeping the `IterateAverage` of the parameters that its updates lead to, unless `decay` is 0.
 
     The updates stay as they are. Any optimiser can be made to average so: `averaging(optax.lamb(1e-3), 0.99)`.
+
+    Examples:
+        >>> import jax.numpy as jnp, optax
+        >>> from metaleader.learners import averaging
+        >>> optimizer, w = averaging(optax.sgd(1.0), 0.5), jnp.zeros(())
+        >>> state = optimizer.init(w)
+        >>> for _ in range(2):  # w is -1, then -2
+        ...     move, state = optimizer.update(jnp.ones(()), state, w)
+        ...     w = w + move
+        >>> round(float(optax.tree.get(state, "average_iterate")), 3)  # (0.5 (-1) + 1 (-2)) / 1.5
+        -1.667
     """
     if not decay:
         return transformation

@@ -31,6 +31,15 @@ class Scratch(PredictsByModel):
 
     Raises:
         ValueError: a size is not positive.
+
+    Examples:
+        >>> import numpy as np, metaleader as ml
+        >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
+        >>> x = np.linspace(-1, 1, 10, dtype=np.float32)[:, None]
+        >>> lines = [ml.Task.from_arrays(x, 3 * x, x, 3 * x) for _ in range(3)]  # the same line again and again
+        >>> records = list(ml.play(problem, lines, ml.Scratch(steps=10, optimizer=ml.Adam(0.1))))
+        >>> min(record.loss for record in records) > 0.5  # nothing carries over from task to task
+        True
     """
 
     steps: int = 40

@@ -48,7 +48,19 @@ def _elsewhere(_: Path) -> None:
 
 @dataclass(frozen=True)
 class Predictor:
-    """Predicts for one task, from the datapoints it was adapted to; see `Live.adapt`."""
+    """Predicts for one task, from the datapoints it was adapted to; see `Live.adapt`.
+
+    Examples:
+        >>> import tempfile, numpy as np, metaleader as ml
+        >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
+        >>> x = np.linspace(-1, 1, 10, dtype=np.float32)[:, None]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with ml.Live.create(folder, problem, ml.FTML(ml.GradientDescent(5, 0.5))) as live:
+        ...         told = live.learn("north", x, 2 * x + 1)
+        ...         predictor = live.adapt(x, 1 - 2 * x)  # of another task, which is not stored
+        ...         print(bool(np.abs(predictor.predict(x) - (1 - 2 * x)).mean() < 0.5), live.tasks())
+        True {'north': 10}
+    """
 
     answer: Callable[[Any], Any]
     write: Callable[[Path], None] = _elsewhere

@@ -40,6 +40,19 @@ def copy(source: str | Path, target: str | Path) -> None:
     Raises:
         UserError: there is no learner at `source`, or there is something at `target`.
         WriteError: the file system or a database refuses.
+
+    Examples:
+        >>> import tempfile, numpy as np, metaleader as ml
+        >>> from pathlib import Path
+        >>> from metaleader.live import check, copy
+        >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
+        >>> x = np.linspace(-1, 1, 2, dtype=np.float32)[:, None]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with ml.Live.create(Path(folder) / "shops", problem, ml.TOE(1)) as live:
+        ...         told = live.learn("north", x, x)
+        ...         copy(Path(folder) / "shops", Path(folder) / "copy")
+        ...     check(Path(folder) / "copy").datapoints
+        2
     """
     to = place(target)
     with place(source).followed() as kept:

@@ -11,15 +11,56 @@ from metaleader.errors import UserError
 
 
 class Ended(UserError):  # noqa: N818 - as UserError is one
-    """The learner takes nothing more: it is closed, or learning ended by an error."""
+    """The learner takes nothing more: it is closed, or learning ended by an error.
+
+    Examples:
+        >>> import tempfile, numpy as np, metaleader as ml
+        >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
+        >>> x = np.linspace(-1, 1, 2, dtype=np.float32)[:, None]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with ml.Live.create(folder, problem, ml.TOE(1)) as live:
+        ...         pass
+        ...     try:
+        ...         live.learn("north", x, x)
+        ...     except ml.UserError as error:
+        ...         print(type(error).__name__)
+        Ended
+    """
 
 
 class UnknownTask(UserError):  # noqa: N818 - the same
-    """A task without datapoints, where one with some is needed."""
+    """A task without datapoints, where one with some is needed.
+
+    Examples:
+        >>> import tempfile, numpy as np, metaleader as ml
+        >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
+        >>> x = np.linspace(-1, 1, 2, dtype=np.float32)[:, None]
+        >>> with tempfile.TemporaryDirectory() as folder, ml.Live.create(folder, problem, ml.TOE(1)) as live:
+        ...     told = live.learn("north", x, x)
+        ...     try:
+        ...         live.forget("south")
+        ...     except ml.UserError as error:
+        ...         print(type(error).__name__)
+        UnknownTask
+    """
 
 
 class Follows(UserError):  # noqa: N818 - the same
-    """This process follows another one, which alone learns and keeps."""
+    """This process follows another one, which alone learns and keeps.
+
+    Examples:
+        >>> import tempfile, numpy as np, metaleader as ml
+        >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
+        >>> x = np.linspace(-1, 1, 2, dtype=np.float32)[:, None]
+        >>> with tempfile.TemporaryDirectory() as folder, ml.Live.create(folder, problem, ml.TOE(1)) as live:
+        ...     told = live.learn("north", x, x)
+        ...     with ml.Live.follow(folder, problem, ml.TOE(1)) as other:
+        ...         try:
+        ...             other.save()
+        ...         except ml.UserError as error:
+        ...             print(type(error).__name__)
+        Follows
+    """
 
 
 class Group(NamedTuple):
@@ -62,6 +103,16 @@ class Acknowledged(NamedTuple):
     Attributes:
         new: how many of the datapoints given are new; the others, of the same ids, were there already.
         sequence: the number, in the order of all, of the newest datapoint of the task.
+
+    Examples:
+        >>> import tempfile, numpy as np, metaleader as ml
+        >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
+        >>> x = np.linspace(-1, 1, 2, dtype=np.float32)[:, None]
+        >>> with tempfile.TemporaryDirectory() as folder, ml.Live.create(folder, problem, ml.TOE(1)) as live:
+        ...     for _ in range(2):  # the second time, both are known already
+        ...         print(live.learn("north", x, x, ids=["monday", "tuesday"]))
+        Acknowledged(new=2, sequence=2)
+        Acknowledged(new=0, sequence=2)
     """
 
     new: int
@@ -75,6 +126,16 @@ class Forgotten(NamedTuple):
         task: the task.
         datapoints: how many it had. They are in no file of the folder any more.
         influence: whether what they taught is still in the learner's weights; `Live.rebuild` removes it.
+
+    Examples:
+        >>> import tempfile, numpy as np, metaleader as ml
+        >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
+        >>> x = np.linspace(-1, 1, 2, dtype=np.float32)[:, None]
+        >>> with tempfile.TemporaryDirectory() as folder, ml.Live.create(folder, problem, ml.TOE(1)) as live:
+        ...     told = live.learn("north", x, x)
+        ...     live.wait()
+        ...     live.forget("north"), live.tasks()
+        (Forgotten(task='north', datapoints=2, influence=True), {})
     """
 
     task: TaskKey
@@ -93,6 +154,17 @@ class Status(NamedTuple):
         served: that of the last one that the state knows from which predictions are made.
         snapshot: when the newest snapshot was written, in seconds since 1970; None: there is none.
         failed: whether learning ended by an error.
+
+    Examples:
+        >>> import tempfile, numpy as np, metaleader as ml
+        >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
+        >>> x = np.linspace(-1, 1, 2, dtype=np.float32)[:, None]
+        >>> with tempfile.TemporaryDirectory() as folder, ml.Live.create(folder, problem, ml.TOE(1)) as live:
+        ...     told = live.learn("north", x, x)
+        ...     live.wait()
+        ...     status = live.status()
+        >>> status.tasks, status.datapoints, status.learned == status.stored, status.failed
+        (1, 2, True, False)
     """
 
     tasks: int

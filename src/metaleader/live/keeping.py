@@ -29,6 +29,12 @@ class Checked(NamedTuple):
         tasks: of how many tasks.
         snapshots: how many are sound.
         faults: what is wrong, in words; none: all that was acknowledged is there as it was.
+
+    Examples:
+        >>> from metaleader.live import Checked
+        >>> found = Checked(datapoints=20, tasks=2, snapshots=1, faults=())
+        >>> "sound" if not found.faults else "; ".join(found.faults)
+        'sound'
     """
 
     datapoints: int
@@ -124,6 +130,18 @@ def check(folder: str | Path) -> Checked:
 
     Raises:
         UserError: there is no learner, or its log cannot be opened.
+
+    Examples:
+        >>> import tempfile, numpy as np, metaleader as ml
+        >>> from metaleader.live import check
+        >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
+        >>> x = np.linspace(-1, 1, 2, dtype=np.float32)[:, None]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with ml.Live.create(folder, problem, ml.TOE(1)) as live:
+        ...         told = live.learn("north", x, x)
+        ...     found = check(folder)
+        >>> found.datapoints, found.faults
+        (2, ())
     """
     with place(folder).followed() as (store, shelf, _):
         told = store.about("layout")

@@ -24,6 +24,12 @@ class Mean(NamedTuple):
         datapoints: how many.
         values: the mean of the loss, as `loss`, and of every score that is a mean, by its name. Among the recent ones,
             scores of a whole set as well.
+
+    Examples:
+        >>> from metaleader.live import Mean
+        >>> mean = Mean(20, {"loss": 0.5, "squared error": 0.5})
+        >>> mean.datapoints * mean.values["loss"]  # the sum over datapoints
+        10.0
     """
 
     datapoints: int
@@ -38,6 +44,18 @@ class Standing(NamedTuple):
         by_age: by how many datapoints the task had before: 0, 1, 2, from 3, from 5, from 9, and so on in doublings.
         recent: of the newest ones.
         not_finite: how many datapoints were left out, as the loss or a score of their group was not finite.
+
+    Examples:
+        >>> import tempfile, numpy as np, metaleader as ml
+        >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
+        >>> x = np.linspace(-1, 1, 2, dtype=np.float32)[:, None]
+        >>> with tempfile.TemporaryDirectory() as folder, ml.Live.create(folder, problem, ml.TOE(1)) as live:
+        ...     for _ in range(3):
+        ...         told = live.learn("north", x, x)
+        ...     live.wait()
+        ...     standing = live.score()
+        >>> standing.overall.datapoints, {age: mean.datapoints for age, mean in standing.by_age.items()}
+        (6, {0: 2, 2: 2, 3: 2})
     """
 
     overall: Mean

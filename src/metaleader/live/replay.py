@@ -36,6 +36,13 @@ class Replayed:
         tasks: how many it has learned.
         datapoints: how many.
         snapshot: whether its state is stored; otherwise it is learned anew whenever it is opened.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from metaleader.live import Replayed
+        >>> replayed = Replayed(Path("shops"), tasks=2, datapoints=40, snapshot=True)
+        >>> replayed.folder.name, replayed.datapoints / replayed.tasks
+        ('shops', 20.0)
     """
 
     folder: Path
@@ -52,6 +59,14 @@ class RunParts(NamedTuple):
         learner: by which learner.
         stream: the tasks of the run's seed.
         protocol: how a round went.
+
+    Examples:
+        >>> import metaleader as ml
+        >>> from metaleader.live import RunParts
+        >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
+        >>> parts = RunParts(problem, ml.TOE(1), ml.Sinusoid(2).stream(seed=0), ml.OnlineProtocol())
+        >>> parts.learner.steps, len(parts.stream)
+        (1, 2)
     """
 
     problem: Problem
@@ -70,6 +85,16 @@ def run_folder(folder: str | Path, learner: str | None = None, seed: int = 0) ->
 
     Raises:
         UserError: there is no such run.
+
+    Examples:
+        >>> import tempfile, metaleader as ml
+        >>> from metaleader.live import run_folder
+        >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
+        >>> stream = ml.Sinusoid(2, 20, 10).stream(0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     results = ml.run(problem, stream, {"toe": ml.TOE(1)}, out=folder, progress=False)
+        ...     run_folder(folder).relative_to(folder).parts
+        ('toe', 'seed-0')
     """
     folder = Path(folder)
     if RunFolder(folder).begun:
@@ -111,6 +136,19 @@ def from_run(
         UserError: the run has not finished, or not all of it can be told by its folder; `to` is not empty; the data
             is not what it was.
         WriteError: the file system refuses; nothing is left there.
+
+    Examples:
+        >>> import tempfile, metaleader as ml
+        >>> from pathlib import Path
+        >>> from metaleader.live import RunParts, from_run, run_folder
+        >>> problem, learner = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error), ml.TOE(1)
+        >>> stream, protocol = ml.Sinusoid(2, 20, 10).stream(0), ml.OnlineProtocol()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     results = ml.run(problem, stream, {"toe": learner}, out=Path(folder) / "runs", progress=False)
+        ...     made_of = RunParts(problem, learner, stream, protocol)
+        ...     replayed = from_run(run_folder(Path(folder) / "runs"), Path(folder) / "live", made_of=made_of)
+        >>> replayed.tasks, replayed.datapoints
+        (2, 40)
     """
     source, to = RunFolder(Path(run)), Path(to)
     if not source.begun:

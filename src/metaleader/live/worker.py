@@ -35,6 +35,11 @@ class Pace:
 
     Raises:
         ValueError: a number is negative, or `share` is not in (0, 1].
+
+    Examples:
+        >>> from metaleader.live import Pace
+        >>> Pace(share=0.25)  # a quarter of the time at most
+        Pace(share=0.25, refresh=0.5, snapshot=60.0, cache_bytes=67108864, lease=10.0)
     """
 
     share: float = 1.0

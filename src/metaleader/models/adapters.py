@@ -57,6 +57,16 @@ def from_flax_linen(module: Any, example_inputs: Any) -> AdaptedModel:
 
     Raises:
         UserError: Flax is not installed.
+
+    Examples:
+        >>> import jax, flax.linen as nn, numpy as np, metaleader as ml
+        >>> x = np.linspace(-1, 1, 10, dtype=np.float32)[:, None]
+        >>> model = ml.from_flax_linen(nn.Dense(1), x)
+        >>> problem = ml.Problem(model, ml.squared_error, ml.mean_squared_error)
+        >>> params, update = problem.init(jax.random.key(0)), ml.GradientDescent(steps=20, step_size=0.3)
+        >>> adapted = ml.adapt(problem, update, params, ml.Batch.of(x, 3 * x))
+        >>> bool(np.abs(problem.predict(adapted, x) - 3 * x).max() < 0.1)
+        True
     """
     _library("flax.linen", "flax")
     return LinenModel(module, jax.tree.map(lambda leaf: np.asarray(leaf)[:1], example_inputs))
@@ -76,6 +86,17 @@ def from_flax_nnx(module: Any) -> AdaptedModel:
 
     Raises:
         UserError: Flax is not installed.
+
+    Examples:
+        >>> from functools import partial
+        >>> import jax, numpy as np, metaleader as ml
+        >>> from flax import nnx
+        >>> x = np.linspace(-1, 1, 10, dtype=np.float32)[:, None]
+        >>> problem = ml.Problem(ml.from_flax_nnx(partial(nnx.Linear, 1, 1)), ml.squared_error, ml.mean_squared_error)
+        >>> params, update = problem.init(jax.random.key(0)), ml.GradientDescent(steps=20, step_size=0.3)
+        >>> adapted = ml.adapt(problem, update, params, ml.Batch.of(x, 3 * x))
+        >>> bool(np.abs(problem.predict(adapted, x) - 3 * x).max() < 0.1)
+        True
     """
     nnx = _library("flax.nnx", "flax")
     return NNXModel(nnx.clone(module) if isinstance(module, nnx.Module) else module)
@@ -97,6 +118,17 @@ def from_equinox(module: Any) -> AdaptedModel:
 
     Raises:
         UserError: Equinox is not installed, or layers of batch normalisation have different axis names.
+
+    Examples:
+        >>> from functools import partial
+        >>> import equinox as eqx, jax, numpy as np, metaleader as ml
+        >>> x = np.linspace(-1, 1, 10, dtype=np.float32)[:, None]
+        >>> model = ml.from_equinox(lambda key: eqx.nn.Linear(1, 1, key=key))
+        >>> problem = ml.Problem(model, ml.squared_error, ml.mean_squared_error)
+        >>> params, update = problem.init(jax.random.key(0)), ml.GradientDescent(steps=20, step_size=0.3)
+        >>> adapted = ml.adapt(problem, update, params, ml.Batch.of(x, 3 * x))
+        >>> bool(np.abs(problem.predict(adapted, x) - 3 * x).max() < 0.1)
+        True
     """
     _library("equinox", "equinox")
     return EquinoxModel(module)

@@ -22,6 +22,13 @@ class ConvNet:
 
     Raises:
         ValueError: `depth` or `filters` or `classes` is not positive.
+
+    Examples:
+        >>> import jax, metaleader as ml
+        >>> net = ml.ConvNet(depth=2, filters=4, image=(8, 8, 3), classes=5)
+        >>> params = jax.eval_shape(net.init, jax.random.key(0))
+        >>> [layer["kernel"].shape for layer in params["conv"]], params["head"]["kernel"].shape
+        ([(27, 4), (36, 4)], (16, 5))
     """
 
     depth: int = 4

@@ -21,6 +21,12 @@ class MLP:
 
     Raises:
         ValueError: a size is not positive.
+
+    Examples:
+        >>> import jax, metaleader as ml
+        >>> params = ml.MLP(inputs=3, outputs=2, width=8, depth=1).init(jax.random.key(0))
+        >>> jax.tree.map(lambda leaf: leaf.shape, params)
+        {'head': {'bias': (2,), 'kernel': (8, 2)}, 'hidden': [{'bias': (8,), 'kernel': (3, 8)}]}
     """
 
     inputs: int = 1

@@ -39,6 +39,13 @@ class PoseNet:
 
     Raises:
         ValueError: a size is not positive.
+
+    Examples:
+        >>> import jax, metaleader as ml
+        >>> net = ml.PoseNet(depth=2, filters=4, width=10, image=(16, 16, 3))
+        >>> params = jax.eval_shape(net.init, jax.random.key(0))
+        >>> params["hidden"][0]["kernel"].shape, params["head"]["kernel"].shape  # two places a feature map
+        ((8, 10), (10, 4))
     """
 
     depth: int = 4

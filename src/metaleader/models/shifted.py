@@ -23,6 +23,16 @@ class Shifted:
 
     Raises:
         ValueError: `pixels` is not positive, or the net takes a random key itself.
+
+    Examples:
+        >>> import jax, numpy as np
+        >>> from metaleader.models import MLP, Shifted
+        >>> net, images = Shifted(MLP(inputs=16, depth=0), pixels=1), np.eye(4, dtype=np.float32)[None, :, :, None]
+        >>> params, weights = net.init(jax.random.key(0)), np.ones(1, np.float32)
+        >>> keys = [None, *jax.random.split(jax.random.key(0), 8)]  # without a key, nothing is shifted
+        >>> outputs = [float(net.apply(params, images, weights, key, training=True)[0, 0]) for key in keys]
+        >>> outputs[0] == float(net.net.apply(params, images, weights)[0, 0]), len(set(outputs)) > 1
+        (True, True)
     """
 
     net: Any

@@ -33,6 +33,15 @@ class OnlineProtocol:
     Raises:
         ValueError: `chunk` is not positive, sizes in `arrive_at` do not rise, a size in `evaluate_at` is none that D_t
             takes, or `threshold` is not a finite number.
+
+    Examples:
+        >>> import metaleader as ml
+        >>> chunks = ml.OnlineProtocol(chunk=20, evaluate_at=(0, 40))
+        >>> sizes = ml.OnlineProtocol(arrive_at=(5, 20))
+        >>> [chunks.arriving(arrived) for arrived in (0, 20, 40)], [sizes.arriving(arrived) for arrived in (0, 5, 20)]
+        ([20, 20, 20], [5, 15, None])
+        >>> [size for size in (0, 20, 40, 60) if chunks.judges_at(size)]
+        [0, 40]
     """
 
     chunk: int = 10
@@ -95,6 +104,15 @@ class RunState:
         arrived: how many datapoints arrived in each completed round of a task with a key.
         earlier: those datapoints, of each such task, which may come back: by `task_id`.
         first: checksum of the first task, of a run that may go on: by it, it can tell whether its stream is the same.
+
+    Examples:
+        >>> import metaleader as ml
+        >>> problem, learner = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error), ml.TOE(1)
+        >>> stream, protocol = ml.Sinusoid(2, 20, 10).stream(0), ml.OnlineProtocol(10)
+        >>> start = ml.begin(problem, learner, stream[0])
+        >>> reached = [state for state, _ in ml.resume(problem, stream, learner, protocol, start)]
+        >>> [(state.round, state.datapoints, state.records) for state in reached]
+        [(0, 10, 1), (1, 0, 2), (1, 10, 3), (2, 0, 4)]
     """
 
     learner: Any
@@ -120,6 +138,13 @@ def begin(problem: Problem, learner: Learner, first: Task, seed: int = 0) -> Run
     Raises:
         ValueError: the task does not fit the problem (see `problem.check`), or what the model says of an example
             depends on padding.
+
+    Examples:
+        >>> import metaleader as ml
+        >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
+        >>> state = ml.begin(problem, ml.FTML(), ml.Sinusoid().stream(0)[0], seed=3)
+        >>> state.round, state.datapoints, state.learner.buffer.size
+        (0, 0, 0)
     """
     check(problem, first.train, "round 1, training data")
     check_blind_to_padding(problem, first.train)
@@ -148,6 +173,14 @@ def play(
 
     Warns:
         RuntimeWarning: the learner diverged, which ends the play.
+
+    Examples:
+        >>> import metaleader as ml
+        >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
+        >>> stream = ml.Sinusoid(2, 20, 10).stream(0)
+        >>> records = ml.play(problem, stream, ml.TOE(1), ml.OnlineProtocol(chunk=10))
+        >>> [(record.round, record.datapoints) for record in records]
+        [(1, 10), (1, 20), (2, 10), (2, 20)]
     """
     first, tasks = peeked(stream)
     state = begin(problem, learner, first, seed)
@@ -193,6 +226,16 @@ def resume(
 
     Raises:
         ValueError: a task does not fit the problem or the tasks before it.
+
+    Examples:
+        >>> import metaleader as ml
+        >>> problem, learner = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error), ml.TOE(1)
+        >>> stream, protocol = ml.Sinusoid(3, 20, 10).stream(0), ml.OnlineProtocol(20)
+        >>> start = ml.begin(problem, learner, stream[0])
+        >>> *_, (state, first) = ml.resume(problem, stream[:1], learner, protocol, start)
+        >>> rest = [record.loss for _, record in ml.resume(problem, stream[1:], learner, protocol, state)]
+        >>> [first.loss, *rest] == [record.loss for record in ml.play(problem, stream, learner, protocol)]
+        True
     """
     if state.diverged:
         return

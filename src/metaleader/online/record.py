@@ -28,6 +28,13 @@ class Record:
         evaluation_seconds: wall time so far in `adapt` and judging.
         learning_evaluations: those of the gradients that `observe` took.
         other_scores: the problem's other scores by name, None where one is not finite.
+
+    Examples:
+        >>> import metaleader as ml
+        >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
+        >>> (record,) = ml.play(problem, ml.Sinusoid(1, 20, 10).stream(0), ml.TOE(1), ml.OnlineProtocol(20))
+        >>> record.round, record.datapoints, record.score == record.loss, record.diverged
+        (1, 20, True, False)
     """
 
     round: int

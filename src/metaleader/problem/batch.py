@@ -28,6 +28,12 @@ class Batch:
             statistics, gradients, and what learners keep. Where a loss is a mean over examples, one of weight 2 counts
             as two; a minibatch draws it as one.
         key: a random key for models that ask for one while they train (dropout); None: they predict, or ask for none.
+
+    Examples:
+        >>> import numpy as np, metaleader as ml
+        >>> batch = ml.Batch.of(np.ones((3, 2)), np.zeros((3, 1)), weights=[1, 1, 0])
+        >>> len(batch), len(batch.weighted), batch[:2].inputs.shape
+        (3, 2, (2, 2))
     """
 
     inputs: Any

@@ -45,7 +45,15 @@ def keep(params: Params, batch: Batch) -> Params:  # noqa: ARG001
 
 
 class Model(NamedTuple):
-    """A model made of the user's own functions; see `ModelLike`."""
+    """A model made of the user's own functions; see `ModelLike`.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp, metaleader as ml
+        >>> model = ml.Model(lambda key: {"w": jnp.full(1, 2.0)}, lambda params, x, weights: x * params["w"])
+        >>> problem = ml.Problem(model, ml.squared_error, ml.mean_squared_error)
+        >>> problem.predict(problem.init(jax.random.key(0)), jnp.array([[1.0], [3.0]])).tolist()
+        [[2.0], [6.0]]
+    """
 
     init: Callable[[Any], Params]
     apply: Callable[..., Any]

@@ -33,6 +33,14 @@ class Problem:
 
     Raises:
         ValueError: there is no score, or two have one name.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp, metaleader as ml
+        >>> problem = ml.Problem(ml.MLP(inputs=2, depth=0), ml.squared_error, ml.mean_squared_error)
+        >>> params = problem.init(jax.random.key(0))
+        >>> data = ml.Batch.of(jnp.zeros((3, 2)), jnp.ones((3, 1)))  # the net's outputs are 0 here
+        >>> float(problem.objective(params, data)), problem.judge(problem.predict(params, data.inputs), data)
+        (1.0, (1.0, {'squared error': 1.0}))
     """
 
     model: ModelLike | None

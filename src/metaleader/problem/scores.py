@@ -28,6 +28,13 @@ class Score:
         threshold: of a score after a problem's first: reports give the datapoints until it is reached, too. It decides
             nothing; the first score is compared with the protocol's threshold.
         note: a sentence for reports, such as what the score is for a predictor that knows nothing.
+
+    Examples:
+        >>> import jax.numpy as jnp, metaleader as ml
+        >>> within = ml.Score("within 1", lambda outputs, y: jnp.abs(outputs - y)[:, 0] < 1, higher_is_better=True)
+        >>> problem = ml.Problem(ml.MLP(), ml.squared_error, (within, ml.mean_squared_error))
+        >>> problem.judge(jnp.array([[0.0], [0.0]]), ml.Batch.of(jnp.zeros((2, 1)), jnp.array([[0.5], [2.5]])))[1]
+        {'within 1': 0.5, 'squared error': 3.25}
     """
 
     name: str
@@ -134,13 +141,39 @@ def _labels_correct(logits: Float[AnyArray, "n ..."], targets: AnyArray) -> Floa
 
 
 accuracy = Score("accuracy", _correct, higher_is_better=True)
+"""The share of examples whose largest logit is that of their label.
+
+Examples:
+    >>> import jax.numpy as jnp, metaleader as ml
+    >>> logits, labels = jnp.array([[2.0, 1.0], [0.0, 1.0], [0.0, 1.0]]), jnp.array([0, 1, 0])
+    >>> ml.accuracy.function(logits, labels).tolist(), ml.accuracy.higher_is_better
+    ([1.0, 1.0, 0.0], True)
+"""
+
 label_accuracy = Score(
     "label accuracy",
     _labels_correct,
     higher_is_better=True,
     note="the share of right labels; where labels are rare, it is high for a learner that predicts none",
 )
+"""The share of right labels, where an example may have several: `sigmoid_cross_entropy` trains for it.
+
+Examples:
+    >>> import jax.numpy as jnp, metaleader as ml
+    >>> logits, targets = jnp.array([[2.0, -1.0], [2.0, 1.0]]), jnp.array([[1, 0], [1, 0]])
+    >>> ml.label_accuracy.function(logits, targets).tolist()
+    [1.0, 0.5]
+"""
+
 mean_squared_error = Score("squared error", squared_error, higher_is_better=False)
+"""The mean of `squared_error`.
+
+Examples:
+    >>> import jax.numpy as jnp, metaleader as ml
+    >>> outputs, targets = jnp.array([[1.0], [3.0]]), jnp.array([[0.0], [1.0]])
+    >>> ml.mean_squared_error.function(outputs, targets).tolist(), ml.mean_squared_error.higher_is_better
+    ([1.0, 4.0], False)
+"""
 
 
 def several(scores: tuple[Score, ...] | Score) -> tuple[Score, ...]:

@@ -21,6 +21,14 @@ class Results:
 
     Attributes:
         runs: in the order in which they began.
+
+    Examples:
+        >>> import metaleader as ml
+        >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
+        >>> stream = ml.Sinusoid(2, 20, 10).stream(0)
+        >>> results = ml.run(problem, stream, {"toe": ml.TOE(1)}, seeds=2, progress=False)
+        >>> [(run.about.learner, run.about.seed, len(run.records)) for run in results.runs]
+        [('toe', 0, 4), ('toe', 1, 4)]
     """
 
     runs: tuple[Run, ...]
@@ -104,5 +112,14 @@ def load(folder: str | Path) -> Results:
 
     Raises:
         UserError: the folder does not exist or holds no run.
+
+    Examples:
+        >>> import tempfile, metaleader as ml
+        >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
+        >>> stream = ml.Sinusoid(2, 20, 10).stream(0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     made = ml.run(problem, stream, {"toe": ml.TOE(1)}, out=folder, progress=False)
+        ...     ml.load(folder).runs[0].records == made.runs[0].records
+        True
     """
     return Results(tuple(metrics.load([Path(folder)])))

@@ -40,6 +40,14 @@ class Client:
 
     Raises:
         UserError: httpx2 is not installed. Of methods: the service refuses, which says why, or cannot be reached.
+
+    Examples:
+        >>> import httpx2, metaleader as ml
+        >>> def service(request):  # what a service would answer; without `transport`, one is asked over the network
+        ...     return httpx2.Response(200, json={"tasks": [{"task": "north", "datapoints": 20}], "next": None})
+        >>> with ml.Client("http://127.0.0.1:8000", transport=httpx2.MockTransport(service)) as client:
+        ...     client.tasks()
+        {'north': 20}
     """
 
     def __init__(

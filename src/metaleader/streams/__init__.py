@@ -1,4 +1,11 @@
-"""Streams of tasks."""
+"""Streams of tasks.
+
+Examples:
+    >>> import metaleader as ml
+    >>> settings = ml.streams.Sinusoid(rounds=2), ml.streams.RainbowDigits(rounds=2)
+    >>> [task.train.inputs.shape for each in settings for task in each.stream(seed=0)]
+    [(50, 1), (50, 1), (100, 16, 16, 3), (100, 16, 16, 3)]
+"""
 
 from metaleader.streams.cifar100 import FiveWayCifar100
 from metaleader.streams.coloured import ColouredDigits, ColouredMnist

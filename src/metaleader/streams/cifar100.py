@@ -31,6 +31,16 @@ class FiveWayCifar100:
 
     Raises:
         UserError: more rounds or images are asked for than there are.
+
+    Examples:
+        >>> import metaleader as ml
+        >>> settings = ml.FiveWayCifar100(rounds=10)
+        >>> 5 * settings.examples_per_class, 5 * settings.test_per_class  # of a task, which `stream` reads
+        (2000, 500)
+        >>> ml.FiveWayCifar100(rounds=97)
+        Traceback (most recent call last):
+            ...
+        metaleader.errors.UserError: rounds must be from 1 to 96, got 97
     """
 
     rounds: int = MOST_ROUNDS

@@ -30,6 +30,12 @@ class ColouredMnist:
 
     Raises:
         UserError: a number is not positive, or more images are asked for than there are.
+
+    Examples:
+        >>> import metaleader as ml
+        >>> settings = ml.ColouredMnist(rounds=14, held_out="validation")
+        >>> settings.rounds, settings.examples_per_task  # settings.stream(seed=0) reads MNIST
+        (14, 100)
     """
 
     rounds: int = 35
@@ -62,6 +68,15 @@ class ColouredDigits:
 
     Raises:
         UserError: a number is not positive, or more images are asked for than there are.
+
+    Examples:
+        >>> import metaleader as ml
+        >>> stream = ml.ColouredDigits(rounds=14, examples_per_task=20).stream(seed=0)
+        >>> first = stream[0].train
+        >>> first.inputs.shape, sorted(set(first.targets.tolist()))
+        ((20, 16, 16, 3), [0, 1, 2, 3, 4])
+        >>> len({tuple(image[0, 0]) for image in first.inputs})  # one background
+        1
     """
 
     rounds: int = 35

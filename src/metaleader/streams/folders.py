@@ -40,6 +40,16 @@ class Folder:
         left_out: files and tasks that take no part, each with the reason.
         notes: what else to know, such as classes that are not in every task.
         held_out: which examples are held out, in words.
+
+    Examples:
+        >>> import tempfile, numpy as np, metaleader as ml
+        >>> from pathlib import Path
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("north", "south"):
+        ...         np.savez(Path(folder) / f"{name}.npz", x=np.ones((10, 3)), y=np.array(["yes", "no"] * 5))
+        ...     found = ml.streams.from_folder(folder)
+        >>> found.kind, found.classes, found.shape, found.score.name
+        ('binary', ('no', 'yes'), (3,), 'accuracy')
     """
 
     path: Path
@@ -163,6 +173,16 @@ def from_folder(
     Raises:
         UserError: there is no such folder, or it holds no tasks, or both folders and `.npz` files; images or arrays are
             damaged or of several shapes; an `.npz` file is pickled, or lacks `x` or `y`; a setting is unknown.
+
+    Examples:
+        >>> import tempfile, numpy as np, metaleader as ml
+        >>> from pathlib import Path
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("north", "south"):
+        ...         np.savez(Path(folder) / f"{name}.npz", x=np.ones((10, 3)), y=np.ones((10, 1)))
+        ...     stream = ml.streams.from_folder(folder, held_out="last 30%", tasks="name").stream(seed=0)
+        ...     [(task.name, len(task.train), len(task.held_out)) for task in stream]
+        [('north', 7, 3), ('south', 7, 3)]
     """
     path = Path(path).expanduser()
     if not path.is_dir():

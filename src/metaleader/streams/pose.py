@@ -26,6 +26,12 @@ class Pose:
 
     Raises:
         UserError: more rounds or images are asked for than are rendered.
+
+    Examples:
+        >>> import metaleader as ml
+        >>> settings = ml.Pose(rounds=3)  # settings.stream(seed=0) renders its images first, if need be
+        >>> settings.rounds, settings.rendering.pixels, settings.rendering.tasks
+        (3, 64, 90)
     """
 
     rounds: int = 90

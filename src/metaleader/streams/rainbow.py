@@ -81,6 +81,16 @@ class RainbowMnist:
 
     Raises:
         UserError: more rounds or examples are asked for than there are, or the order or the source is unknown.
+
+    Examples:
+        >>> import metaleader as ml
+        >>> settings = ml.RainbowMnist(rounds=10, source="fashion-mnist")
+        >>> settings.rounds, settings.examples_per_task  # settings.stream(seed=0) reads the images
+        (10, 900)
+        >>> ml.RainbowMnist(rounds=57)
+        Traceback (most recent call last):
+            ...
+        metaleader.errors.UserError: rounds must be from 1 to 56, got 57
     """
 
     rounds: int = 56
@@ -132,6 +142,14 @@ class RainbowDigits:
 
     Raises:
         UserError: more rounds or examples are asked for than there are, or the order is unknown.
+
+    Examples:
+        >>> import metaleader as ml
+        >>> stream = ml.RainbowDigits(rounds=2, examples_per_task=20, order="colour").stream(seed=0)
+        >>> len(stream), stream[0].train.inputs.shape
+        (2, (20, 16, 16, 3))
+        >>> [task.name for task in stream]
+        ['green/full/180', 'green/full/90']
     """
 
     rounds: int = 56

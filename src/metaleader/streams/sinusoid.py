@@ -20,6 +20,12 @@ class Sinusoid:
 
     Raises:
         UserError: a number is not positive.
+
+    Examples:
+        >>> import metaleader as ml
+        >>> stream = ml.Sinusoid(rounds=2, examples_per_task=10).stream(seed=0)
+        >>> [(task.name, task.train.inputs.shape, task.held_out.inputs.shape) for task in stream]
+        [('a=3.22 phase=0.85', (10, 1), (200, 1)), ('a=4.46 phase=1.75', (10, 1), (200, 1))]
     """
 
     rounds: int = 50

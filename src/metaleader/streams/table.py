@@ -77,6 +77,15 @@ class Table:
         order: that of the column of times, if there is one.
         held_out: which rows are held out, in words.
         on_disk: whether each task is read from a grouped copy on disk when its round comes.
+
+    Examples:
+        >>> import pandas as pd, metaleader as ml
+        >>> rows = [(shop, day, day % 7 + shop / 2) for shop in range(4) for day in range(20)]
+        >>> frame = pd.DataFrame(rows, columns=["shop", "day", "sales"])
+        >>> table = ml.streams.from_table(frame, group="shop", target="sales", columns={"day": "numeric"})
+        >>> (task,) = table.stream(seed=0)[:1]
+        >>> table.held_out, task.name, len(task.train), len(task.held_out), table.problem().score.name
+        ('random 30%', 'shop=2', 14, 6, 'RMSE of sales')
     """
 
     encoder: RowEncoder

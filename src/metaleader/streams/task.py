@@ -23,6 +23,13 @@ class Task:
         name: what records and figures call it.
         key: which task it is, an integer or a string; rounds of equal keys are of one task, whose datapoints they
             share. None: a task of its own, that no other round is of.
+
+    Examples:
+        >>> import numpy as np, metaleader as ml
+        >>> x = np.linspace(-1, 1, 15, dtype=np.float32)[:, None]
+        >>> task = ml.Task.from_arrays(x[:10], 2 * x[:10], x[10:], 2 * x[10:], name="a line")
+        >>> task.name, len(task.train), len(task.held_out)
+        ('a line', 10, 5)
     """
 
     train: Batch
@@ -93,6 +100,13 @@ class Stream(Sequence[Task]):
 
     Raises:
         ValueError: there is no task.
+
+    Examples:
+        >>> import numpy as np, metaleader as ml
+        >>> x = np.linspace(-1, 1, 15, dtype=np.float32)[:, None]
+        >>> stream = ml.Stream(lambda i: ml.Task.from_arrays(x, i * x, name=f"slope {i}"), rounds=1000)
+        >>> len(stream), stream[3].name, [task.name for task in stream[-2:]]
+        (1000, 'slope 3', ['slope 998', 'slope 999'])
     """
 
     make: Callable[[int], Task]

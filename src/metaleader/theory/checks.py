@@ -44,6 +44,12 @@ def run_checks(options: TheoryOptions) -> Iterator[Step]:
 
     Raises:
         UserError: an assumption of the theory fails and `outside_theory` is not set.
+
+    Examples:
+        >>> from metaleader.theory import TheoryOptions, run_checks
+        >>> step = next(run_checks(TheoryOptions(rounds=100, seeds=1)))  # each further one takes seconds
+        >>> step.name, step.done, step.found.claims
+        ('closed forms', 0, [])
     """
     found = Findings()
     with jax.enable_x64(True):

@@ -16,7 +16,17 @@ from metaleader.theory.regret import RegretCurve
 
 @dataclass(frozen=True)
 class TheoryOptions:
-    """Check Theorem 1 and the regret bounds on convex streams, and write a table, figures and a page."""
+    """Check Theorem 1 and the regret bounds on convex streams, and write a table, figures and a page.
+
+    Examples:
+        >>> from metaleader.theory import TheoryOptions
+        >>> TheoryOptions(rounds=1000).seeds
+        3
+        >>> TheoryOptions(rounds=10)
+        Traceback (most recent call last):
+            ...
+        metaleader.errors.UserError: rounds must be at least 100 and seeds at least 1, got 10 and 3
+    """
 
     rounds: int = 10_000
     """T, of the longest streams."""
@@ -50,6 +60,12 @@ class Claim:
         at_most: whether the bound is from above.
         holds: whether it does, at every point checked; None where nothing is claimed.
         outside: the assumption that fails, if one does.
+
+    Examples:
+        >>> from metaleader.theory import Claim
+        >>> claim = Claim("Hessian of f <= beta", "Theorem 1", bound=1.0, measured=0.9, holds=True)
+        >>> claim.measured <= claim.bound, claim.outside
+        (True, None)
     """
 
     claim: str
@@ -77,6 +93,13 @@ class RegretCheck:
         pays: by mistake, its regret after T rounds, the least over seeds.
         trap: whether the stream is made so that every mistake must break every bound.
         outside: the assumption that fails, if one does.
+
+    Examples:
+        >>> from metaleader.theory import RegretCheck
+        >>> known = {"bounds": {"gradients": 4.0}, "caught": {"sign error": ()}, "pays": {"sign error": 3.5}}
+        >>> check = RegretCheck("a stream", "FTML", "Eq. 4", 10, 3.0, holds={"gradients": True}, trap=True, **known)
+        >>> check.passed, check.claim
+        (False, 'regret of FTML on a stream; not caught: sign error (gradients)')
     """
 
     stream: str
@@ -126,6 +149,14 @@ class Findings:
         curves: regret by stream and learner, one a seed; mistakes are called "learner: mistake".
         sweep: the range of eigenvalues against alpha, by kind of loss.
         estimates: regret of deep learners.
+
+    Examples:
+        >>> from metaleader.theory import Findings
+        >>> found = Findings()
+        >>> found.add("Hessian of f <= beta", "Theorem 1", bound=1.0, measured=0.9)
+        >>> found.add("Hessian of f >= mu", "Theorem 1", bound=0.2, measured=0.1, at_most=False)
+        >>> [claim.claim for claim in found.failed]
+        ['Hessian of f >= mu']
     """
 
     claims: list[Claim] = field(default_factory=list)

@@ -33,6 +33,13 @@ class Offline:
         gap: how far the sum of losses still fell in the last tenth of the training, by its running best. What is left
             to gain is unknown for a loss that is not convex; this is the sign of it that can be measured.
         gradient_norm: of the sum at that w.
+
+    Examples:
+        >>> import numpy as np
+        >>> from metaleader.theory import Offline
+        >>> offline = Offline(losses=np.array([0.5, 0.25]), gap=1e-3, gradient_norm=0.01)
+        >>> float(offline.losses.sum()), offline.gap < 0.01  # training had nearly settled
+        (0.75, True)
     """
 
     losses: Float[np.ndarray, " tasks"]
@@ -50,6 +57,14 @@ class RegretEstimate:
     Attributes:
         losses: held-out loss at the end of every round, all of its data adapted to, `(rounds,)`.
         offline: the comparator.
+
+    Examples:
+        >>> import numpy as np
+        >>> from metaleader.theory import Offline, RegretEstimate
+        >>> offline = Offline(np.array([0.5, 0.25]), gap=0.0, gradient_norm=0.0)
+        >>> estimate = RegretEstimate(np.array([3.0, 1.0]), offline)
+        >>> estimate.regret, estimate.largest
+        (3.25, 4.0)
     """
 
     losses: Float[np.ndarray, " rounds"]
@@ -75,6 +90,18 @@ def estimate_regret(
 
     Raises:
         UserError: the learner diverged, or moves on before a round's data is complete.
+
+    Examples:
+        >>> import numpy as np, metaleader as ml
+        >>> from metaleader.theory import Offline, estimate_regret
+        >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
+        >>> x = np.linspace(-1, 1, 10, dtype=np.float32)[:, None]
+        >>> lines = [ml.Task.from_arrays(x, 5 * x + t % 2, x, 5 * x + t % 2) for t in range(8)]  # one of two offsets
+        >>> learner = ml.FTML(ml.GradientDescent(step_size=0.2), optimizer=ml.Adam(0.2))
+        >>> offline = Offline(np.zeros(8), gap=0.0, gradient_norm=0.0)  # of a comparator without loss
+        >>> estimate = estimate_regret(problem, lines, learner, ml.OnlineProtocol(), offline)
+        >>> estimate.regret == estimate.largest, bool(estimate.losses[-1] < estimate.losses[0])
+        (True, True)
     """
     records = list(play(problem, tasks, learner, protocol, seed))
     last = {r.round: r.loss for r in records if r.datapoints == len(tasks[r.round - 1].train)}
@@ -95,6 +122,16 @@ def train_offline(
 
     Raises:
         UserError: tasks differ in size.
+
+    Examples:
+        >>> import numpy as np, metaleader as ml
+        >>> from metaleader.theory import train_offline
+        >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
+        >>> x = np.linspace(-1, 1, 10, dtype=np.float32)[:, None]
+        >>> lines = [ml.Task.from_arrays(x, 5 * x + t % 2, x, 5 * x + t % 2) for t in range(8)]  # one of two offsets
+        >>> offline = train_offline(problem, ml.GradientDescent(step_size=0.2), lines, steps=200, step_size=0.2)
+        >>> offline.losses.shape, bool(offline.losses.max() < 0.1), bool(offline.gap < 0.1)
+        ((8,), True, True)
     """
     sizes = {(len(task.train), len(task.held_out)) for task in tasks}
     if len(sizes) != 1:

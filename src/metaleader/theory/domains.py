@@ -12,7 +12,16 @@ from jaxtyping import Array, Float
 
 @dataclass(frozen=True)
 class Ball:
-    """`||w||_p <= radius` with p in (1, 2]."""
+    """`||w||_p <= radius` with p in (1, 2].
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from metaleader.theory import Ball
+        >>> Ball(radius=5.0).project(jnp.array([6.0, 8.0])).tolist()
+        [3.0, 4.0]
+        >>> float(Ball(radius=5.0).support(jnp.array([3.0, 4.0])))  # 5 times the norm
+        25.0
+    """
 
     radius: float
     p: float = 2.0
@@ -56,7 +65,16 @@ class Ball:
 
 @dataclass(frozen=True)
 class Box:
-    """`|w_i| <= half` for every i."""
+    """`|w_i| <= half` for every i.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from metaleader.theory import Box
+        >>> Box(half=1.0).project(jnp.array([0.5, -3.0])).tolist()
+        [0.5, -1.0]
+        >>> float(Box(half=2.0).support(jnp.array([3.0, -4.0])))
+        14.0
+    """
 
     half: float
 

@@ -126,6 +126,17 @@ def leader(
 
     Raises:
         UserError: the gradient norm did not get below 1e-10, as happens where f(U(w)) is not convex.
+
+    Examples:
+        >>> import jax, numpy as np, metaleader as ml
+        >>> from metaleader.theory import Pool, convex_problem, leader
+        >>> from metaleader.theory.problems import SquareLoss
+        >>> centres = np.array([[1.0, 0.0], [0.0, 1.0]])
+        >>> pool = Pool(np.sqrt(2) * np.stack([np.eye(2)] * 2), np.sqrt(2) * centres)  # f_i(w) = ||w - c_i||^2 / 2
+        >>> with jax.enable_x64(True):
+        ...     found = leader(convex_problem(SquareLoss(), 2), ml.Identity(), pool, np.array([1.0, 3.0]), radius=2.0)
+        >>> found.w.round(6).tolist(), found.gradient_norm <= 1e-10
+        ([0.25, 0.75], True)
     """
     check_precision()
     weights = jnp.asarray(counts / np.sum(counts))
@@ -223,6 +234,16 @@ class ExactFTML(PredictsByModel):
 
     Raises:
         ValueError: `radius` is not positive and finite.
+
+    Examples:
+        >>> import jax, metaleader as ml
+        >>> from metaleader.theory import ConvexStream, ExactFTML, as_tasks
+        >>> stream = ConvexStream(rounds=10).tasks(seed=0)
+        >>> with jax.enable_x64(True):
+        ...     learner, tasks = ExactFTML(radius=2.0), as_tasks(stream.pool, stream.order)
+        ...     records = list(ml.play(stream.problem, tasks, learner, ml.OnlineProtocol(chunk=12)))
+        >>> sum(record.loss for record in records[5:]) < sum(record.loss for record in records[:5])
+        True
     """
 
     update: GradientDescent | Identity = GradientDescent(steps=1, derivative="plain")
@@ -261,6 +282,18 @@ class ExactFTL(ExactFTML):
     """Joint training exactly: in round t, `w_t = argmin_{||w|| <= radius} sum_{k<t} f_k(w)` (follow the leader).
 
     `update` is the fine-tuning; with `Identity` the loss of a round is f_t(w_t), that of Eq. 2.
+
+    Examples:
+        >>> import jax, metaleader as ml
+        >>> from metaleader.theory import ConvexStream, ExactFTL, as_tasks
+        >>> stream = ConvexStream(rounds=10).tasks(seed=0)
+        >>> with jax.enable_x64(True):
+        ...     learner, tasks = ExactFTL(radius=2.0), as_tasks(stream.pool, stream.order)
+        ...     records = list(ml.play(stream.problem, tasks, learner, ml.OnlineProtocol(chunk=12)))
+        >>> sum(record.loss for record in records[5:]) < sum(record.loss for record in records[:5])
+        True
+        >>> learner.leads_through  # the sum that it minimises knows no adaptation
+        Identity()
     """
 
     @property
@@ -270,7 +303,19 @@ class ExactFTL(ExactFTML):
 
 
 def lead(problem: Problem, update: Update, pool: Pool, counts: Any, radius: float, start: Any = None) -> Array:
-    """The leader's w: in closed form where f is a quadratic, else by `leader`."""
+    """The leader's w: in closed form where f is a quadratic, else by `leader`.
+
+    Examples:
+        >>> import jax, numpy as np, metaleader as ml
+        >>> from metaleader.theory import Pool, convex_problem, lead
+        >>> from metaleader.theory.problems import SquareLoss
+        >>> centres = np.array([[1.0, 0.0], [0.0, 1.0]])
+        >>> pool = Pool(np.sqrt(2) * np.stack([np.eye(2)] * 2), np.sqrt(2) * centres)  # f_i(w) = ||w - c_i||^2 / 2
+        >>> with jax.enable_x64(True):
+        ...     w = lead(convex_problem(SquareLoss(), 2), ml.Identity(), pool, counts=[1, 3], radius=2.0)
+        >>> w.round(6).tolist()
+        [0.25, 0.75]
+    """
     if not isinstance(problem.loss, SquareLoss):
         return jnp.asarray(leader(problem, update, pool, np.asarray(counts, float), radius, start).w)
     weights = jnp.asarray(counts) / np.sum(counts)

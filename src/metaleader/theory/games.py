@@ -16,6 +16,14 @@ from metaleader.theory.streams import RIDGE, ConvexStream, ConvexTasks, Kind, Or
 from metaleader.update import GradientDescent, Identity
 
 MISTAKES = ("joint training", "step x 100", "sign error")
+"""What goes wrong in the learners that `mistaken` makes.
+
+Examples:
+    >>> from metaleader.theory import MISTAKES, Leader, mistaken
+    >>> tuple(mistaken(Leader())) == MISTAKES
+    True
+"""
+
 TRAP_ROUNDS, TRAP_RADIUS = 200_000, 0.5  # long enough that joint training breaks even the paper's own bound
 SOURCES = {"FTML": "Corollary 2", "FTL, U = identity": "Eq. 2"}
 
@@ -80,7 +88,16 @@ def alpha_of(given: Setting) -> float:
 
 
 def mistaken(learner: Leader | MirrorDescent | AdaGrad) -> dict[str, OnlineLearner]:
-    """The learner with each of `MISTAKES` in its code, and with the bound that it would have without."""
+    """The learner with each of `MISTAKES` in its code, and with the bound that it would have without.
+
+    Examples:
+        >>> from metaleader.theory import AdaGrad, mistaken
+        >>> for name, learner in mistaken(AdaGrad()).items():
+        ...     print(name, learner, sep=": ")
+        joint training: Unadapted(learner=AdaGrad(factor=1.0))
+        step x 100: AdaGrad(factor=100.0)
+        sign error: AdaGrad(factor=-1.0)
+    """
     joint = replace(learner, meta=False) if isinstance(learner, Leader) else Unadapted(learner)
     return dict(zip(MISTAKES, (joint, replace(learner, factor=100.0), replace(learner, factor=-1.0)), strict=True))
 
@@ -174,6 +191,16 @@ def judge(
             the gradients that they themselves saw.
         trap: whether every mistake must break every bound.
         outside: the assumption of the theory that fails, if one does.
+
+    Examples:
+        >>> import numpy as np
+        >>> from metaleader.theory import RegretCurve, judge
+        >>> bounds = {"gradients": np.array([2.0, 4.0])}
+        >>> rounds, gap = np.array([1, 10]), np.zeros(2)
+        >>> honest, wrong = (RegretCurve(rounds, np.array([1.0, last]), gap, bounds) for last in (3.0, 90.0))
+        >>> check = judge("a stream", "FTML", [honest], {"sign error": [wrong]}, trap=True)
+        >>> check.passed, check.caught
+        (True, {'sign error': ('gradients',)})
     """
     worst = max(honest, key=lambda c: float(np.max(c.regret / c.bounds["gradients"])))
     return RegretCheck(

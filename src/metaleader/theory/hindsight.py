@@ -30,6 +30,13 @@ class Best(NamedTuple):
         w: `(points, d)`.
         value: the mean loss F at w, `(points,)`; not below the minimum, but for rounding.
         gap: `max_{u in K} grad F(w)'(w - u)`, `(points,)`. F is convex, so its minimum is not below `value - gap`.
+
+    Examples:
+        >>> import numpy as np
+        >>> from metaleader.theory import Best
+        >>> best = Best(w=np.zeros((1, 2)), value=np.array([0.25]), gap=np.array([1e-12]))
+        >>> bool(best.value[0] - best.gap[0] <= 0.25)  # no w of the domain has a smaller loss than that
+        True
     """
 
     w: Any
@@ -53,6 +60,18 @@ def best_on(problem: Problem, update: Update, pool: Pool, counts: Any, domain: D
 
     Raises:
         UserError: the gap stayed above 1e-9, as happens where f(U(w)) is not convex.
+
+    Examples:
+        >>> import jax, numpy as np, metaleader as ml
+        >>> from metaleader.theory import Ball, Pool, best_on, convex_problem
+        >>> from metaleader.theory.problems import SquareLoss
+        >>> centres = np.array([[1.0, 0.0], [0.0, 1.0]])
+        >>> pool = Pool(np.sqrt(2) * np.stack([np.eye(2)] * 2), np.sqrt(2) * centres)  # f_i(w) = ||w - c_i||^2 / 2
+        >>> with jax.enable_x64(True):
+        ...     counts = [[1, 0], [1, 1]]  # of the first task alone, and of both
+        ...     best = best_on(convex_problem(SquareLoss(), 2), ml.Identity(), pool, counts, Ball(2.0), smoothness=1.0)
+        >>> best.w.round(6).tolist(), best.value.round(6).tolist()
+        ([[1.0, 0.0], [0.5, 0.5]], [0.0, 0.25])
     """
     counts = jnp.asarray(counts, float)
     weights = counts / jnp.sum(counts, axis=1, keepdims=True)

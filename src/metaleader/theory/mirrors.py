@@ -13,7 +13,14 @@ from metaleader.theory.domains import Ball, Box, Domain, norm
 
 @dataclass(frozen=True)
 class Euclidean:
-    """`R(w) = ||w||_2^2 / 2` on `||w||_2 <= radius`: mirror descent is projected gradient descent."""
+    """`R(w) = ||w||_2^2 / 2` on `||w||_2 <= radius`: mirror descent is projected gradient descent.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from metaleader.theory import Euclidean
+        >>> Euclidean().primal(jnp.array([6.0, 8.0]), radius=5.0).tolist()  # the projection on the ball
+        [3.0, 4.0]
+    """
 
     def domain(self, radius: float, dimension: int) -> Domain:  # noqa: ARG002
         """Where the learner stays, within `||w||_2 <= radius`; its bound speaks of the best of this set."""
@@ -52,6 +59,14 @@ class PNorm(Euclidean):
 
     Raises:
         ValueError: p is not in (1, 2].
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from metaleader.theory import PNorm
+        >>> mirror, w = PNorm(p=1.5), jnp.array([0.5, -0.25])
+        >>> again = mirror.primal(mirror.dual(w, radius=2.0), radius=2.0)  # there and back
+        >>> [round(float(value), 3) for value in again]
+        [0.5, -0.25]
     """
 
     p: float = 1.5
@@ -90,6 +105,16 @@ class Entropic(Euclidean):
 
     Raises:
         ValueError: `width` is not positive.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from metaleader.theory import Entropic
+        >>> mirror, w = Entropic(width=0.5), jnp.array([0.5, -0.25])
+        >>> again = mirror.primal(mirror.dual(w, radius=2.0), radius=2.0)  # there and back
+        >>> [round(float(value), 3) for value in again]
+        [0.5, -0.25]
+        >>> str(mirror.domain(radius=2.0, dimension=4))
+        '|w_i| <= 1'
     """
 
     width: float = 0.5

@@ -30,6 +30,19 @@ def check_free(out: Path) -> None:
 
     Raises:
         UserError: the results of an earlier run are there.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from metaleader.theory import check_free
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     check_free(Path(folder))  # nothing is there
+        ...     (Path(folder) / "theory.md").touch()
+        ...     try:
+        ...         check_free(Path(folder))
+        ...     except ValueError as error:
+        ...         print(str(error).partition(": ")[2])
+        choose another folder with --out, or remove it
     """
     for name in ("theory.json", "theory.md"):
         if (out / name).exists():
@@ -41,6 +54,18 @@ def write(found: Findings, options: TheoryOptions, out: Path, command: str, seco
 
     Raises:
         UserError: see `check_free`, or the folder cannot be written.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from metaleader.theory import Findings, TheoryOptions, write
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     (Path(folder) / "theory.json").touch()  # of an earlier run, which stays
+        ...     try:
+        ...         write(Findings(), TheoryOptions(), Path(folder), "metaleader theory", seconds=1.0)
+        ...     except ValueError as error:
+        ...         print(str(error).partition(": ")[2])
+        choose another folder with --out, or remove it
     """
     check_free(out)
     try:
@@ -83,7 +108,15 @@ def verdict(claim: Claim) -> str:
 
 
 def terminal_table(found: Findings) -> Table:
-    """The claims for a terminal."""
+    """The claims for a terminal.
+
+    Examples:
+        >>> from metaleader.theory import Findings, terminal_table
+        >>> found = Findings()
+        >>> found.add("Hessian of f <= beta", "Theorem 1", bound=1.0, measured=0.9)
+        >>> [list(column.cells)[0] for column in terminal_table(found).columns]
+        ['Hessian of f <= beta', 'Theorem 1', '<= 1', '0.9', 'yes']
+    """
     table = Table("claim", "source", title="Theory, checked", title_justify="left", box=None, pad_edge=False)
     for heading in ("bound", "measured", "holds"):
         table.add_column(heading, justify="right")

@@ -72,7 +72,17 @@ class LogisticLoss:
 
 
 def convex_problem(loss: SquareLoss | LogisticLoss, dimension: int, ridge: float = 0.0) -> Problem:
-    """Regularised regression with `loss`, judged by that loss: `f_t(w) = L(D_t, w)`."""
+    """Regularised regression with `loss`, judged by that loss: `f_t(w) = L(D_t, w)`.
+
+    Examples:
+        >>> import jax.numpy as jnp, metaleader as ml
+        >>> from metaleader.theory import convex_problem
+        >>> from metaleader.theory.problems import SquareLoss
+        >>> problem = convex_problem(SquareLoss(), dimension=1, ridge=0.5)
+        >>> data = ml.Batch.of(jnp.ones((1, 1)), jnp.zeros(1))
+        >>> float(problem.objective({"w": jnp.array([2.0])}, data))  # (2 - 0)^2 / 2 + 0.5 (2^2) / 2
+        3.0
+    """
     return Problem(LinearModel(dimension, ridge), loss, Score("loss", loss, higher_is_better=False))
 
 
@@ -82,6 +92,14 @@ class Pool(NamedTuple):
     Attributes:
         inputs: array `(tasks, n, d)`.
         targets: array `(tasks, n)`.
+
+    Examples:
+        >>> import numpy as np
+        >>> from metaleader.theory import Pool
+        >>> inputs, targets = np.ones((3, 5, 2), np.float32), np.zeros((3, 5), np.float32)
+        >>> pool = Pool(inputs, targets)  # three tasks of five datapoints
+        >>> len(pool.batch(0)), pool.batch(0).inputs.shape
+        (5, (5, 2))
     """
 
     inputs: Any
@@ -101,6 +119,13 @@ class Constants(NamedTuple):
         smoothness: beta, a bound of the eigenvalues of the Hessian from above.
         hessian_lipschitz: rho, of the Hessian in the spectral norm; 0 for quadratics.
         strong_convexity: mu, a bound of the eigenvalues of the Hessian from below.
+
+    Examples:
+        >>> from metaleader.theory import Constants
+        >>> Constants(lipschitz=2.0, smoothness=1.0, hessian_lipschitz=0.0, strong_convexity=0.5).largest_step
+        0.5
+        >>> Constants(lipschitz=2.0, smoothness=1.0, hessian_lipschitz=0.1, strong_convexity=0.5).largest_step
+        0.3125
     """
 
     lipschitz: Any
@@ -130,6 +155,14 @@ def constants(problem: Problem, pool: Pool, radius: float) -> Constants:
     Raises:
         UserError: the radius is not positive and finite (a strongly convex f has no Lipschitz constant on an
             unbounded domain).
+
+    Examples:
+        >>> import numpy as np
+        >>> from metaleader.theory import Pool, constants, convex_problem
+        >>> from metaleader.theory.problems import SquareLoss
+        >>> pool = Pool(np.sqrt(2) * np.eye(2)[None], np.sqrt(2) * np.array([[1.0, 0.0]]))  # of ||w - (1, 0)||^2 / 2
+        >>> [round(value, 3) for value in constants(convex_problem(SquareLoss(), 2), pool, radius=3.0)]  # G is 1 + 3
+        [4.0, 1.0, 0.0, 1.0]
     """
     gradient, beta, rho, mu = _of_each(problem, pool, radius)
     return Constants(float(gradient.max()), float(beta.max()), float(rho.max()), float(mu.min()))
@@ -187,6 +220,15 @@ def enlarged(problem: Problem, pool: Pool, radius: float, update: GradientDescen
     Along the segment from 0 to v, `grad f(v) = grad f(0) + H v` with a mean H of Hessians, whose eigenvalues lie
     between mu and beta. A step therefore gives `||v - alpha grad f(v)|| <= q ||v|| + alpha ||grad f(0)||` with
     `q = max(|1 - alpha mu|, |1 - alpha beta|)`.
+
+    Examples:
+        >>> import numpy as np, metaleader as ml
+        >>> from metaleader.theory import Pool, convex_problem, enlarged
+        >>> from metaleader.theory.problems import SquareLoss
+        >>> pool = Pool(np.sqrt(2) * np.eye(2)[None], np.sqrt(2) * np.array([[2.0, 0.0]]))  # of ||w - (2, 0)||^2 / 2
+        >>> problem, update = convex_problem(SquareLoss(), 2), ml.GradientDescent(1, 0.5, derivative="plain")
+        >>> [round(enlarged(problem, pool, radius, update), 3) for radius in (1.0, 3.0)]  # a step goes half the way
+        [1.5, 3.0]
     """
     at_zero, reach, largest = float(gradient_at_zero(problem, pool).max()), radius, radius
     for _ in range(update.steps):
@@ -207,6 +249,13 @@ class Setting(NamedTuple):
         reach: radius of the ball that holds the domain and U of it.
         constants: G, beta, rho and mu on the ball of radius `reach`.
         steepest: L, a bound of `||grad f(U(w))||` on the domain.
+
+    Examples:
+        >>> from metaleader.theory import ConvexStream, setting
+        >>> stream = ConvexStream(rounds=20).tasks(seed=0)
+        >>> given = setting(stream.problem, stream.pool, radius=2.0)
+        >>> given.outside is None, given.reach >= given.radius
+        (True, True)
     """
 
     problem: Problem
@@ -247,6 +296,13 @@ def setting(
 
     Raises:
         UserError: an assumption of Theorem 1 fails and `outside_theory` is not set, or the radius is not finite.
+
+    Examples:
+        >>> from metaleader.theory import ConvexStream, setting
+        >>> stream = ConvexStream(rounds=20).tasks(seed=0)
+        >>> given = setting(stream.problem, stream.pool, radius=2.0, step=0.5)
+        >>> round(given.update.step_size / given.constants.largest_step, 6)  # half of what Theorem 1 allows
+        0.5
     """
     first = constants(problem, pool, radius)
     if not 0 < step < math.inf:
@@ -265,7 +321,15 @@ def setting(
 
 
 def with_step(given: Setting, pool: Pool, alpha: float) -> Setting:
-    """The same with another alpha, and the constants on the ball that it needs; inside the theory or not."""
+    """The same with another alpha, and the constants on the ball that it needs; inside the theory or not.
+
+    Examples:
+        >>> from metaleader.theory import ConvexStream, setting, with_step
+        >>> stream = ConvexStream(rounds=20).tasks(seed=0)
+        >>> given = setting(stream.problem, stream.pool, radius=2.0)
+        >>> with_step(given, stream.pool, alpha=1.0).outside.split(":")[0]
+        'alpha <= 1 / (2 beta) fails'
+    """
     steps = 1 if isinstance(given.update, Identity) else given.update.steps
     return _with(given.problem, given.radius, pool, GradientDescent(steps, alpha, derivative="plain"))
 

@@ -49,6 +49,16 @@ def play_convex(
 
     The f_t are those of the engine: `meta_objective` and its gradient. Where a stream has no order, an adversary
     chooses the task with the largest `f(U(w_t))`.
+
+    Examples:
+        >>> import jax
+        >>> from metaleader.theory import ConvexStream, Frozen, Leader, play_convex, setting
+        >>> stream = ConvexStream(rounds=20).tasks(seed=0)
+        >>> given = setting(stream.problem, stream.pool, radius=2.0)
+        >>> with jax.enable_x64(True):
+        ...     led, frozen = (play_convex([given], [stream], learner, 20)[0] for learner in (Leader(), Frozen()))
+        >>> bool(led.losses[0] == frozen.losses[0]), bool(led.losses.sum() < frozen.losses.sum())
+        (True, True)
     """
     pools = Pool(*(jnp.stack(leaf) for leaf in zip(*(s.pool for s in streams), strict=True)))
     orders = jnp.stack([jnp.asarray(s.order[:rounds]) if s.order is not None else jnp.arange(rounds) for s in streams])
@@ -97,6 +107,17 @@ def follow(
 
     Raises:
         UserError: a leader was not found, as happens where f(U(w)) is not convex.
+
+    Examples:
+        >>> import jax
+        >>> from metaleader.theory import ConvexStream, Leader, follow, play_convex, setting
+        >>> stream = ConvexStream(rounds=20).tasks(seed=0)
+        >>> given = setting(stream.problem, stream.pool, radius=2.0)
+        >>> with jax.enable_x64(True):
+        ...     game = follow(given, stream.pool, stream.order, given.update)
+        ...     (closed,) = play_convex([given], [stream], Leader(), 20)
+        >>> bool(abs(game.losses - closed.losses).max() < 1e-8)  # quadratics have a closed form, too
+        True
     """
     domain = Ball(setting.radius)
     leaders, norms = map(np.array, _newton(setting.problem, leads_through, pool, jnp.asarray(order)))
@@ -177,6 +198,14 @@ class RegretCurve:
             minimum is not exact, an upper bound of it.
         gap: how much of that may be due to the minimum.
         bounds: by name, each `(points,)`: "gradients", from the gradients seen, "constants", and for FTML "paper".
+
+    Examples:
+        >>> import numpy as np
+        >>> from metaleader.theory import RegretCurve
+        >>> bounds = {"gradients": np.array([1.0, 2.0]), "constants": np.array([5.0, 9.0])}
+        >>> curve = RegretCurve(np.array([1, 10]), np.array([0.5, 3.0]), np.zeros(2), bounds)
+        >>> curve.holds("gradients"), curve.holds("constants")
+        (False, True)
     """
 
     rounds: Int[np.ndarray, " points"]
@@ -190,7 +219,13 @@ class RegretCurve:
 
 
 def checkpoints(rounds: int, points: int = 33) -> Int[np.ndarray, " points"]:
-    """About so many rounds from 1 to T, evenly spread on a logarithmic axis."""
+    """About so many rounds from 1 to T, evenly spread on a logarithmic axis.
+
+    Examples:
+        >>> from metaleader.theory import checkpoints
+        >>> checkpoints(1000, points=4).tolist()
+        [1, 10, 100, 1000]
+    """
     return np.unique(np.round(np.geomspace(1, rounds, points)).astype(int))
 
 
@@ -203,6 +238,17 @@ def regret(
 
     Raises:
         UserError: the best in hindsight was not found, as happens where f(U(w)) is not convex.
+
+    Examples:
+        >>> import jax
+        >>> from metaleader.theory import ConvexStream, Leader, checkpoints, play_convex, regret, setting
+        >>> stream = ConvexStream(rounds=20).tasks(seed=0)
+        >>> given = setting(stream.problem, stream.pool, radius=2.0)
+        >>> with jax.enable_x64(True):
+        ...     (game,) = play_convex([given], [stream], Leader(), 20)
+        ...     curve = regret(given, stream.pool, game, checkpoints(20, points=3), paper=True)
+        >>> [curve.holds(name) for name in ("gradients", "constants", "paper")]
+        [True, True, True]
     """
     best, gap = hindsight(setting, pool, game.order, at, game.domain)
     bounds = {"gradients": game.observed[at - 1], "constants": game.bound[at - 1]}

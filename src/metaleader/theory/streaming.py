@@ -77,7 +77,15 @@ class OnlineLearner(Protocol):
 
 @dataclass(frozen=True)
 class Frozen:
-    """w_1 for ever: what not learning costs. No bound."""
+    """w_1 for ever: what not learning costs. No bound.
+
+    Examples:
+        >>> from metaleader.theory import ConvexStream, Frozen, setting
+        >>> stream = ConvexStream(rounds=20).tasks(seed=0)
+        >>> given = setting(stream.problem, stream.pool, radius=2.0)
+        >>> [float(bound) for bound in Frozen().bound(given, (), 20)]
+        [inf, inf]
+    """
 
     def domain(self, setting: Setting) -> Domain:
         """The whole ball."""
@@ -114,6 +122,17 @@ class Leader:
     `Regret_T <= sum_t f~_t(w_t) - f~_t(w_{t+1}) <= sum_t 2 ||g_t||^2 / (sigma (2 t - 1))
     <= 2 L^2 / sigma (1 + log(2 T - 1) / 2)`. With `sigma = mu / 8` and `L <= G` this is below the paper's
     `32 G^2 / mu (1 + log T)` (Corollary 2).
+
+    Examples:
+        >>> import jax
+        >>> from metaleader.theory import ConvexStream, Leader, checkpoints, play_convex, regret, setting
+        >>> stream = ConvexStream(rounds=20).tasks(seed=0)
+        >>> given = setting(stream.problem, stream.pool, radius=2.0)
+        >>> with jax.enable_x64(True):
+        ...     (game,) = play_convex([given], [stream], Leader(), 20)
+        ...     curve = regret(given, stream.pool, game, checkpoints(20, points=3))
+        >>> bool((curve.regret <= curve.bounds["gradients"]).all())
+        True
     """
 
     meta: bool = True
@@ -164,6 +183,17 @@ class MirrorDescent:
 
     Where c is infinite, `eta_t = sqrt(s D / sum_{k<=t} ||g_k||_*^2)` with the diameter D of the domain in B gives
     `Regret_T <= 2 sqrt(D / s sum_t ||g_t||_*^2) <= 2 L sqrt(D T / s)`.
+
+    Examples:
+        >>> import jax
+        >>> from metaleader.theory import ConvexStream, MirrorDescent, checkpoints, play_convex, regret, setting
+        >>> stream = ConvexStream(rounds=20).tasks(seed=0)
+        >>> given = setting(stream.problem, stream.pool, radius=2.0)
+        >>> with jax.enable_x64(True):
+        ...     (game,) = play_convex([given], [stream], MirrorDescent(), 20)  # projected online gradient descent
+        ...     curve = regret(given, stream.pool, game, checkpoints(20, points=3))
+        >>> bool((curve.regret <= curve.bounds["gradients"]).all())
+        True
     """
 
     mirror: Euclidean | PNorm | Entropic = EUCLIDEAN
@@ -212,6 +242,17 @@ class AdaGrad:
     `H_t = diag(sum_{k<=t} g_k^2)^{1/2}`. With `eta = sqrt(2) radius`,
     `Regret_T <= 2 sqrt(2) radius sum_i (sum_t g_{t,i}^2)^{1/2} <= 2 radius L sqrt(2 d T)`
     (Duchi et al., 2011).
+
+    Examples:
+        >>> import jax
+        >>> from metaleader.theory import AdaGrad, ConvexStream, checkpoints, play_convex, regret, setting
+        >>> stream = ConvexStream(rounds=20).tasks(seed=0)
+        >>> given = setting(stream.problem, stream.pool, radius=2.0)
+        >>> with jax.enable_x64(True):
+        ...     (game,) = play_convex([given], [stream], AdaGrad(), 20)
+        ...     curve = regret(given, stream.pool, game, checkpoints(20, points=3))
+        >>> bool((curve.regret <= curve.bounds["gradients"]).all())
+        True
     """
 
     factor: float = 1.0
@@ -243,6 +284,17 @@ class Unadapted:
     """A learner that descends f_t in place of `f_t(U_t(w))`: joint training, one gradient at a time.
 
     What it incurs and what its bound is computed from stay those of `f_t(U_t(w))`. No bound holds for it.
+
+    Examples:
+        >>> import jax
+        >>> from metaleader.theory import ConvexStream, MirrorDescent, Unadapted, play_convex, setting
+        >>> stream = ConvexStream(rounds=20).tasks(seed=0)
+        >>> given = setting(stream.problem, stream.pool, radius=2.0)
+        >>> learners = MirrorDescent(), Unadapted(MirrorDescent())
+        >>> with jax.enable_x64(True):
+        ...     right, wrong = (play_convex([given], [stream], learner, 20)[0] for learner in learners)
+        >>> [bool(right.losses[t] == wrong.losses[t]) for t in (0, 1)]  # from w_2 on, they differ
+        [True, False]
     """
 
     learner: MirrorDescent | AdaGrad
@@ -274,3 +326,10 @@ STREAMING: dict[str, MirrorDescent | AdaGrad] = {
     "mirror, p-norm": MirrorDescent(PNorm()),
     "mirror, entropic": MirrorDescent(Entropic()),
 }
+"""The learners whose state does not grow, by the names that tables and figures have.
+
+Examples:
+    >>> from metaleader.theory import STREAMING
+    >>> list(STREAMING)
+    ['OGD, step 8/(mu t)', 'AdaGrad', 'mirror, p-norm', 'mirror, entropic']
+"""

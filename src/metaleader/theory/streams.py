@@ -63,6 +63,15 @@ class ConvexStream:
 
     Raises:
         UserError: an unknown kind or order, or a size below 1.
+
+    Examples:
+        >>> import numpy as np
+        >>> from metaleader.theory import ConvexStream
+        >>> stream = ConvexStream("quadratic", "iid", rounds=20, dimension=3).tasks(seed=0)
+        >>> hessians = np.einsum("tni,tnj->tij", stream.pool.inputs, stream.pool.inputs) / 12
+        >>> eigenvalues = np.linalg.eigvalsh(hessians)
+        >>> hessians.shape, bool(eigenvalues.min() > 0.199), bool(eigenvalues.max() < 1.001)
+        ((20, 3, 3), True, True)
     """
 
     kind: Kind = "quadratic"
@@ -141,6 +150,14 @@ class ConvexStream:
 
 
 def as_tasks(pool: Pool, order: Int[np.ndarray, " rounds"]) -> list[Task]:
-    """The rounds as tasks for the protocol: in the theory, a round is judged on the f_t that it adapted to."""
+    """The rounds as tasks for the protocol: in the theory, a round is judged on the f_t that it adapted to.
+
+    Examples:
+        >>> from metaleader.theory import ConvexStream, as_tasks
+        >>> stream = ConvexStream("logistic", rounds=20).tasks(seed=0)
+        >>> tasks = as_tasks(stream.pool, stream.order)
+        >>> len(stream.pool.inputs), len(tasks), tasks[0].train is tasks[0].test  # judged on what it adapted to
+        (16, 20, True)
+    """
     batches = [Batch.of(x, y) for x, y in zip(np.asarray(pool.inputs), np.asarray(pool.targets), strict=True)]
     return [Task(batches[i], batches[i], f"f_{i}") for i in order]

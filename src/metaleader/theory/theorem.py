@@ -61,6 +61,17 @@ def worst_range(setting: Setting, pool: Pool, points: Float[np.ndarray, "count d
 
     From the worst of `points` in every task, each step tries as many points around the best one so far, and goes to
     the best of them; the radius of what it tries falls from that of the ball to a thousandth of it.
+
+    Examples:
+        >>> import jax, numpy as np
+        >>> from metaleader.theory import ConvexStream, setting, worst_range
+        >>> stream = ConvexStream(rounds=20).tasks(seed=0)
+        >>> given = setting(stream.problem, stream.pool, radius=2.0)
+        >>> with jax.enable_x64(True):
+        ...     least, largest = worst_range(given, stream.pool, np.eye(4), steps=2)
+        >>> _, beta, _, mu = given.constants
+        >>> mu / 8 <= least, largest <= 9 / 8 * beta  # Theorem 1
+        (True, True)
     """
     found = _at_all(setting, pool, points)
     worst = []
@@ -101,6 +112,14 @@ def margins(multiple: float = 1.0, seed: int = 0, count: int = 10_000) -> Range:
     The constants are drawn over many orders of magnitude, a third of them so that both bounds on alpha bind, and alpha
     is `multiple` times the largest that Theorem 1 allows. The theorem says that the least is at least 1, and the
     largest at most 1; both are reached.
+
+    Examples:
+        >>> from metaleader.theory import margins
+        >>> least, largest = margins()
+        >>> least >= 1 - 1e-9, largest <= 1 + 1e-9  # Theorem 1, for 10,000 random constants
+        (True, True)
+        >>> margins(multiple=1.1).least >= 1  # beyond its bound on alpha
+        False
     """
     random = np.random.default_rng(seed)
     beta = 10 ** random.uniform(-3, 3, count)
@@ -118,6 +137,16 @@ def inequalities(setting: Setting, pool: Pool, seed: int = 0, pairs: int = 400) 
 
     With `f~(w) = f(U(w))`, `grad f~(u) - grad f~(v)` is the sum of `(DU(u) - DU(v)) grad f(U(u))` and
     `DU(v) (grad f(U(u)) - grad f(U(v)))`. U contracts as `I - alpha H` does, and DU is Lipschitz with `alpha rho`.
+
+    Examples:
+        >>> import jax
+        >>> from metaleader.theory import ConvexStream, inequalities, setting
+        >>> stream = ConvexStream(rounds=20).tasks(seed=0)
+        >>> given = setting(stream.problem, stream.pool, radius=2.0)
+        >>> with jax.enable_x64(True):
+        ...     steps = inequalities(given, stream.pool, pairs=10)
+        >>> len(steps), all(step.holds for step in steps)
+        (9, True)
     """
     g, beta, rho, mu = setting.constants
     alpha, d = _alpha(setting), pool.inputs.shape[-1]

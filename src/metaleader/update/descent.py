@@ -32,6 +32,15 @@ class GradientDescent(Steps):
 
     Raises:
         ValueError: `steps` or `prior_strength` is negative, or `step_size` is not positive and finite.
+
+    Examples:
+        >>> import jax.numpy as jnp, metaleader as ml
+        >>> model = ml.Model(lambda key: jnp.zeros(()), lambda w, x, weights: w * x)
+        >>> problem = ml.Problem(model, ml.squared_error, ml.mean_squared_error)
+        >>> data = ml.Batch.of(jnp.ones((1, 1)), 2 * jnp.ones((1, 1)))  # the loss is (w - 2)^2
+        >>> updates = [ml.GradientDescent(steps, step_size=0.25) for steps in (0, 1, 2, 3)]
+        >>> [float(update(problem, jnp.zeros(()), data)) for update in updates]  # each step goes half the way
+        [0.0, 1.0, 1.5, 1.75]
     """
 
     step_size: float = 0.1
@@ -86,6 +95,17 @@ class MetaSGD(Steps):
 
     Raises:
         ValueError: `steps` or `prior_strength` is negative, or `step_size` is not positive and finite.
+
+    Examples:
+        >>> import jax.numpy as jnp, metaleader as ml
+        >>> model = ml.Model(lambda key: jnp.zeros(()), lambda w, x, weights: w * x)
+        >>> problem = ml.Problem(model, ml.squared_error, ml.mean_squared_error)
+        >>> data = ml.Batch.of(jnp.ones((1, 1)), 2 * jnp.ones((1, 1)))  # the loss is (w - 2)^2
+        >>> update = ml.MetaSGD(steps=1, step_size=0.25)
+        >>> given = update.init(jnp.zeros(()))
+        >>> learned = given._replace(step_sizes=jnp.array(0.5))  # the step that leads to the minimum
+        >>> [float(update(problem, meta_params, data)) for meta_params in (given, learned)]
+        [1.0, 2.0]
     """
 
     step_size: float = 0.1
@@ -133,6 +153,15 @@ class Reptile:
 
     Raises:
         ValueError: `steps` is negative, or `step_size` is not positive and finite.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp, metaleader as ml
+        >>> model = ml.Model(lambda key: jnp.zeros(()), lambda w, x, weights: w * x)
+        >>> problem = ml.Problem(model, ml.squared_error, ml.mean_squared_error)
+        >>> data = ml.Batch.of(jnp.ones((1, 1)), 2 * jnp.ones((1, 1)))  # the loss is (w - 2)^2
+        >>> update = ml.Reptile(steps=1, step_size=0.25)  # gradients -4 at w = 0, then -2 at U(w) = 1
+        >>> float(jax.grad(lambda w: ml.meta_objective(problem, update, w, data, data))(0.0))
+        -6.0
     """
 
     steps: int = 5

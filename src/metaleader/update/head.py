@@ -27,6 +27,16 @@ class HeadFirst:
 
     Raises:
         ValueError: a number of steps is negative, a step size is not positive, or `decay` is not in [0, 1).
+
+    Examples:
+        >>> import jax, numpy as np, metaleader as ml
+        >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
+        >>> x = np.linspace(-1, 1, 10, dtype=np.float32)[:, None]
+        >>> data, params = ml.Batch.of(x, 3 * x), problem.init(jax.random.key(0))
+        >>> forgot = ml.HeadFirst(head_steps=0, steps=0)(problem, params, data)
+        >>> fitted = ml.HeadFirst(head_steps=20, steps=0)(problem, params, data)
+        >>> [round(float(found["head"]["kernel"][0, 0]), 2) for found in (forgot, fitted)]
+        [0.0, 3.0]
     """
 
     head_steps: int = 20

@@ -17,14 +17,34 @@ from metaleader.update.procedure import MetaParams, PullsBack, UpdateProcedure
 
 
 def adapt(problem: Problem, update: UpdateProcedure, meta_params: MetaParams, batch: Batch) -> Params:
-    """The task's parameters: U(w) on `batch`, with the model's statistics of that task, where it keeps any."""
+    """The task's parameters: U(w) on `batch`, with the model's statistics of that task, where it keeps any.
+
+    Examples:
+        >>> import jax.numpy as jnp, metaleader as ml
+        >>> model = ml.Model(lambda key: jnp.zeros(()), lambda w, x, weights: w * x)
+        >>> problem = ml.Problem(model, ml.squared_error, ml.mean_squared_error)
+        >>> data = ml.Batch.of(jnp.ones((1, 1)), 2 * jnp.ones((1, 1)))  # the loss is (w - 2)^2
+        >>> adapted = ml.adapt(problem, ml.GradientDescent(steps=3, step_size=0.25), jnp.zeros(()), data)
+        >>> float(adapted), 2 - 2 * (1 - 2 * 0.25) ** 3  # as in closed form
+        (1.75, 1.75)
+    """
     return problem.net.calibrate(update(problem, meta_params, batch), batch)
 
 
 def meta_objective(
     problem: Problem, update: UpdateProcedure, meta_params: MetaParams, train: Batch, validation: Batch
 ) -> Float[Array, ""]:
-    """L(D_val, U(w)) with U(w) on D_tr: one task's term in Eq. 5, and what a procedure like Reptile adds to it."""
+    """L(D_val, U(w)) with U(w) on D_tr: one task's term in Eq. 5, and what a procedure like Reptile adds to it.
+
+    Examples:
+        >>> import jax.numpy as jnp, metaleader as ml
+        >>> model = ml.Model(lambda key: jnp.zeros(()), lambda w, x, weights: w * x)
+        >>> problem = ml.Problem(model, ml.squared_error, ml.mean_squared_error)
+        >>> data = ml.Batch.of(jnp.ones((1, 1)), 2 * jnp.ones((1, 1)))  # the loss is (w - 2)^2
+        >>> updates = ml.Identity(), ml.GradientDescent(1, 0.25), ml.GradientDescent(2, 0.25)
+        >>> [float(ml.meta_objective(problem, update, jnp.zeros(()), data, data)) for update in updates]
+        [4.0, 1.0, 0.25]
+    """
     updated = update(problem, meta_params, train)
     loss = problem.objective(problem.net.calibrate(updated, train), validation)
     return loss + update.pull(meta_params, updated) if isinstance(update, PullsBack) else loss
@@ -51,6 +71,16 @@ def meta_gradient(
 
     Returns:
         The mean and its gradient. A task without examples of weight contributes zeros.
+
+    Examples:
+        >>> import jax.numpy as jnp, metaleader as ml
+        >>> model = ml.Model(lambda key: jnp.zeros(()), lambda w, x, weights: w * x)
+        >>> problem = ml.Problem(model, ml.squared_error, ml.mean_squared_error)
+        >>> tasks = ml.Batch(jnp.ones((2, 1, 1)), jnp.array([2.0, 4.0]).reshape(2, 1, 1), jnp.ones((2, 1)))
+        >>> update, points = ml.GradientDescent(1, 0.25), (-0.5, 0.0, 0.5)
+        >>> below, at, above = [ml.meta_gradient(problem, update, jnp.array(w), tasks, tasks) for w in points]
+        >>> float(at[1]), float(above[0] - below[0])  # the gradient, and a finite difference
+        (-1.5, -1.5)
     """
 
     def of_task(params: MetaParams, batches: tuple[Batch, Batch]) -> Float[Array, ""]:

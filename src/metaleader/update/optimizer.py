@@ -58,6 +58,15 @@ class InnerMomentum:
 
     Raises:
         ValueError: `step_size` is not positive and finite, or `decay` is not in [0, 1).
+
+    Examples:
+        >>> import jax.numpy as jnp, metaleader as ml
+        >>> model = ml.Model(lambda key: jnp.zeros(()), lambda w, x, weights: w * x)
+        >>> problem = ml.Problem(model, ml.squared_error, ml.mean_squared_error)
+        >>> data = ml.Batch.of(jnp.ones((1, 1)), 2 * jnp.ones((1, 1)))  # the loss is (w - 2)^2
+        >>> updates = [ml.OptimizerSteps(2, ml.InnerMomentum(0.25, decay)) for decay in (0.0, 0.5)]
+        >>> [float(update(problem, jnp.zeros(()), data)) for update in updates]
+        [1.5, 2.0]
     """
 
     step_size: float = 0.05
@@ -84,6 +93,15 @@ class InnerAdam:
 
     Raises:
         ValueError: `step_size` or `epsilon` is not positive and finite.
+
+    Examples:
+        >>> import jax.numpy as jnp, metaleader as ml
+        >>> model = ml.Model(lambda key: jnp.zeros(()), lambda w, x, weights: w * x)
+        >>> problem = ml.Problem(model, ml.squared_error, ml.mean_squared_error)
+        >>> data = ml.Batch.of(jnp.ones((1, 1)), 2 * jnp.ones((1, 1)))  # the loss is (w - 2)^2
+        >>> adapted = ml.OptimizerSteps(3, ml.InnerAdam(0.1))(problem, jnp.zeros(()), data)
+        >>> round(float(adapted), 2)  # three steps of about 0.1, however large the gradient
+        0.3
     """
 
     step_size: float = 0.01
@@ -110,6 +128,15 @@ class OptimizerSteps(Steps):
 
     Raises:
         ValueError: `steps` is negative.
+
+    Examples:
+        >>> import jax.numpy as jnp, optax, metaleader as ml
+        >>> model = ml.Model(lambda key: jnp.zeros(()), lambda w, x, weights: w * x)
+        >>> problem = ml.Problem(model, ml.squared_error, ml.mean_squared_error)
+        >>> data = ml.Batch.of(jnp.ones((1, 1)), 2 * jnp.ones((1, 1)))  # the loss is (w - 2)^2
+        >>> updates = ml.OptimizerSteps(2, optax.sgd(0.25)), ml.GradientDescent(2, 0.25)
+        >>> [float(update(problem, jnp.zeros(()), data)) for update in updates]
+        [1.5, 1.5]
     """
 
     optimizer: InnerMomentum | InnerAdam | Optimizer = InnerMomentum()

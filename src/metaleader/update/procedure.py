@@ -16,7 +16,16 @@ MetaParams: TypeAlias = Any  # what is meta-learned: the parameters, for some pr
 
 @runtime_checkable
 class UpdateProcedure(Protocol):
-    """U: from what was meta-learned and the data of a task to the task's parameters."""
+    """U: from what was meta-learned and the data of a task to the task's parameters.
+
+    Examples:
+        >>> import metaleader as ml
+        >>> update = ml.GradientDescent(steps=5)
+        >>> isinstance(update, ml.UpdateProcedure)
+        True
+        >>> update.gradient_evaluations(10), update.meta_gradient_evaluations(10)  # of 10 examples
+        (50, 100)
+    """
 
     def init(self, params: Params) -> MetaParams:
         """What is meta-learned, from freshly drawn parameters."""
@@ -49,7 +58,15 @@ class PullsBack(Protocol):
 
 @dataclass(frozen=True)
 class Identity:
-    """U(w) = w: no adaptation. With it FTML (Eq. 4) is follow the leader (section 3)."""
+    """U(w) = w: no adaptation. With it FTML (Eq. 4) is follow the leader (section 3).
+
+    Examples:
+        >>> import jax.numpy as jnp, metaleader as ml
+        >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
+        >>> data = ml.Batch.of(jnp.ones((1, 1)), 2 * jnp.ones((1, 1)))
+        >>> ml.Identity()(problem, {"w": 3.0}, data)
+        {'w': 3.0}
+    """
 
     def init(self, params: Params) -> MetaParams:
         """The parameters themselves."""

@@ -30,6 +30,15 @@ class Proximal:
 
     Raises:
         ValueError: a setting is not positive and finite, or `tolerance` is negative.
+
+    Examples:
+        >>> import jax.numpy as jnp, metaleader as ml
+        >>> model = ml.Model(lambda key: jnp.zeros(()), lambda w, x, weights: w * x)
+        >>> problem = ml.Problem(model, ml.squared_error, ml.mean_squared_error)
+        >>> data = ml.Batch.of(jnp.ones((1, 1)), 2 * jnp.ones((1, 1)))  # the loss is (w - 2)^2
+        >>> updates = [ml.Proximal(steps=1, strength=strength, solver="newton") for strength in (0.5, 2.0, 6.0)]
+        >>> [round(float(update(problem, jnp.zeros(()), data)), 3) for update in updates]  # 4 / (2 + strength)
+        [1.6, 1.0, 0.5]
     """
 
     steps: int = 10

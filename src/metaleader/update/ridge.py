@@ -49,6 +49,16 @@ class Ridge:
 
     Raises:
         ValueError: a setting is not positive and finite.
+
+    Examples:
+        >>> import jax, numpy as np, metaleader as ml
+        >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
+        >>> x = np.linspace(-1, 1, 10, dtype=np.float32)[:, None]
+        >>> update = ml.Ridge(regulariser=0.01)
+        >>> meta_params = update.init(problem.init(jax.random.key(0)))
+        >>> adapted = update(problem, meta_params, ml.Batch.of(x, 3 * x + 1))
+        >>> round(float(adapted["head"]["kernel"][0, 0]), 1), round(float(adapted["head"]["bias"][0]), 1)
+        (3.0, 1.0)
     """
 
     regulariser: float = 1.0
