@@ -40,6 +40,7 @@ from .problem import (
 )
 from .results.results import Results, load
 from .runs.session import run
+from .runs.tracking import Tracker
 from .service.client import Client
 from .streams import (
     ColouredDigits,
@@ -119,6 +120,7 @@ __all__ = [
     "Sinusoid",
     "Stream",
     "Task",
+    "Tracker",
     "UpdateProcedure",
     "UserError",
     "accuracy",

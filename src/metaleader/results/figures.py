@@ -103,6 +103,13 @@ def all_figures(runs: Runs) -> dict[str, tuple[Figure, str]]:
                 "dark for early rounds and bright for late ones. A learner that learns to learn has its bright lines "
                 f"better, and better sooner, than its dark ones. Dashed: proficiency, {threshold:g}.",
             ),
+            "score-against-datapoints": (
+                score_against_datapoints(runs),
+                f"Held-out {score} against the datapoints of a task, mean over the last third of the rounds, of the "
+                "tasks that all learners were judged on at a size. With several seeds, thin lines are seeds and bands "
+                "95 % t intervals over seeds, each size by itself. Sizes that fewer than half of these tasks have are "
+                "left out.",
+            ),
             "datapoints-to-proficiency": (
                 efficiency(runs),
                 f"Learning efficiency: datapoints until held-out {score} was first judged at least as good as "
@@ -140,6 +147,37 @@ def learning_curves(runs: Runs) -> Figure:
     panels[0].set_ylabel(f"held-out {literal(_score(runs))}")
     _error_axis(runs, panels[0], metrics.scores([each[0] for each in runs.values()], metrics.sizes(_every(runs))))
     figure.colorbar(colours, ax=list(panels), label="round", pad=0.01)
+    return figure
+
+
+def score_against_datapoints(runs: Runs) -> Figure:
+    """Score against |D_t| over the last third of the rounds, learners overlaid, with bands over seeds."""
+    every = _every(runs)
+    at = [size for size in metrics.sizes(every) if size]  # 0 is not on a logarithmic axis
+    counts = metrics.judged_by_all(every, at) & metrics.last_third(every)[:, :, None]
+    values = np.where(counts, metrics.scores(every, at), np.nan)
+    enough = counts.sum((0, 1)) * 2 >= metrics.last_third(every).sum()
+    at, values = [size for size, kept in zip(at, enough, strict=True) if kept], values[:, :, enough]
+    tasks = np.isfinite(values).sum(1)
+    means = np.where(tasks > 0, np.nansum(values, 1) / np.maximum(tasks, 1), np.nan)
+    lines = np.array([learner for learner, each in runs.items() for _ in each])
+    figure = Figure(figsize=(5.6, 4.2), layout="constrained")
+    panel = figure.subplots()
+    for learner in runs:
+        look, own = style(learner), means[lines == learner]
+        if len(own) > 1:
+            panel.plot(at, own.T, color=look.colour, lw=0.7, alpha=0.35)
+        mean, low, high = np.array([t_interval(column) for column in own.T], dtype=float).reshape(-1, 3).T
+        panel.plot(
+            at, mean, color=look.colour, ls=look.dashes, lw=2, marker=look.marker, ms=5, label=literal(look.name)
+        )
+        panel.fill_between(at, low, high, color=look.colour, alpha=0.15, lw=0)
+    panel.axhline(_threshold(runs), color="black", ls="--", lw=1, zorder=0)
+    panel.set(xlabel="datapoints of the task", ylabel=f"held-out {literal(_score(runs))}", xscale="log")
+    if at:
+        _plain_ticks(panel, at)
+    _error_axis(runs, panel, means[:, :, None])
+    figure.legend(loc="outside upper center", ncols=_legend_columns(runs))
     return figure
 
 

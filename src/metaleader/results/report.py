@@ -7,6 +7,7 @@ import hashlib
 import io
 import re
 from collections.abc import Iterable, Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 from string import Template
@@ -21,16 +22,26 @@ from metaleader.files import write_json, write_text, write_whole
 from metaleader.results import figures, illustrations, metrics, overtaking, provenance
 from metaleader.results.figures import style
 from metaleader.results.formats import significant, with_interval
+from metaleader.results.looks import FORMATS, Look
 from metaleader.results.metrics import Run
 
+OWN = Look()
 PAGE, SECTION = (Template(Path(__file__).with_name(f"{name}.html").read_text()) for name in ("report", "section"))
 
 
-def write_report(paths: Sequence[Path], out: Path) -> tuple[Path, list[dict[str, Any]]]:
+def write_report(
+    paths: Sequence[Path], out: Path, look: Look = OWN, formats: Iterable[str] = FORMATS[:2]
+) -> tuple[Path, list[dict[str, Any]]]:
     """Write `summary.json`, `figures/*.png`, `figures/*.svg`, `report.html` and `report.md` into `out`.
 
     Runs of several experiments have a section each; `summary.json` then holds the list of their summaries. The page in
     Markdown is for a repository: it shows the figures in `figures`.
+
+    Args:
+        paths: folders of runs, or folders that hold some.
+        out: the folder.
+        look: of the figures.
+        formats: of their files, beside PNG: see `looks.FORMATS`.
 
     Returns:
         The page in HTML, which needs no other file, and the summary of every section.
@@ -38,10 +49,12 @@ def write_report(paths: Sequence[Path], out: Path) -> tuple[Path, list[dict[str,
     Raises:
         UserError: see `metrics.load`.
     """
-    return write(metrics.load(paths), out)
+    return write(metrics.load(paths), out, look, formats)
 
 
-def write(runs: Sequence[Run], out: Path) -> tuple[Path, list[dict[str, Any]]]:
+def write(
+    runs: Sequence[Run], out: Path, look: Look = OWN, formats: Iterable[str] = FORMATS[:2]
+) -> tuple[Path, list[dict[str, Any]]]:
     """The same of runs at hand."""
     sections = sectioned(runs)
     summaries = [metrics.summary(each) for each in sections.values()]
@@ -52,7 +65,7 @@ def write(runs: Sequence[Run], out: Path) -> tuple[Path, list[dict[str, Any]]]:
         prefix = prefix_of(name, sections)
         shown = []
         for figure_name, (figure, caption) in pictures(each, summary).items():
-            png = save_figure(figure, folder / f"{prefix}{figure_name}")
+            png = save_figure(look.of(figure), folder / f"{prefix}{figure_name}", formats)
             shown.append((f"{prefix}{figure_name}", png, caption))
         bodies.append(_section(each, summary, shown, out))
         texts.append(_markdown(each, summary, shown, out))
@@ -338,6 +351,35 @@ def markdown_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> st
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def latex_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    r"""A table of text for LaTeX with the package booktabs.
+
+    >>> print(latex_table(["learner", "at 20"], [["FTML", "0.95 [0.94, 0.96]"], ["from_scratch", "-"]]), end="")
+    \begin{tabular}{lr}
+    \toprule
+    learner & at 20 \\
+    \midrule
+    FTML & 0.95 [0.94, 0.96] \\
+    from\_scratch & - \\
+    \bottomrule
+    \end{tabular}
+    """
+    head, *body = ([_latex(cell) for cell in line] for line in (headings, *rows))
+    ends = "\\\\\n"
+    lines = ["".join([" & ".join(line), " ", ends]) for line in (head, *body)]
+    columns = f"l{'r' * (len(head) - 1)}"
+    return "".join(
+        [f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n", lines[0], "\\midrule\n", *lines[1:], "\\bottomrule\n",
+         "\\end{tabular}\n"]
+    )  # fmt: skip
+
+
+def _latex(text: str) -> str:
+    signs = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$"}
+    signs |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
+    return "".join(signs.get(sign, sign) for sign in printable(text).replace("\n", " "))
+
+
 def markdown(text: str) -> str:
     """Text on one line of Markdown, in which names make no tags, links, cells or control characters."""
     return re.sub(r"(?<!\\)([|<]|(?<=\])\()", r"\\\1", printable(text).replace("\n", " "))
@@ -353,15 +395,15 @@ def _base64(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
-def save_figure(figure: Figure, path: Path) -> bytes:
-    """Write a figure as `path` with `.png` and with `.svg`, each whole or not at all; returns the PNG."""
+def save_figure(figure: Figure, path: Path, formats: Iterable[str] = FORMATS[:2]) -> bytes:
+    """Write a figure as `path` with `.png` and the other formats, each whole or not at all; returns the PNG."""
     png = io.BytesIO()
     with figures.drawing():
         figure.savefig(png, format="png", dpi=150)
-        figure.set_layout_engine("none")  # the layout serves both; finding it takes half of the time of drawing
-        write_whole(
-            path.with_name(f"{path.name}.svg"),
-            lambda file: figure.savefig(file, format="svg", metadata={"Date": None}),
-        )
+        figure.set_layout_engine("none")  # the layout serves all; finding it takes half of the time of drawing
+        for name in sorted({*formats} - {"png"}):
+            undated = {"CreationDate" if name == "pdf" else "Date": None}  # the same figure is the same file
+            save = partial(figure.savefig, format=name, metadata=undated)
+            write_whole(path.with_name(f"{path.name}.{name}"), save)
     write_whole(path.with_name(f"{path.name}.png"), lambda file: file.write(png.getvalue()))
     return png.getvalue()

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib.figure import Figure
 
-from metaleader.errors import UserError, unknown
+from metaleader.errors import UserError, imported, unknown, writing
+from metaleader.files import write_whole
 from metaleader.results import metrics, report
+from metaleader.results.looks import Look
 from metaleader.results.metrics import Run
 
 
@@ -42,35 +44,81 @@ class Results:
         """
         return metrics.summary(self._one_experiment())
 
-    def table(self) -> str:
-        """A row for every learner, in Markdown.
+    def table(self, format: Literal["markdown", "latex"] = "markdown") -> str:  # noqa: A002
+        """A row for every learner, in Markdown or for LaTeX with the package booktabs.
 
         Raises:
-            UserError: the runs are of several experiments.
+            UserError: the runs are of several experiments, or the format is another one.
         """
-        return report.markdown_table(*report.table_rows(self.summary))
+        tables = {"markdown": report.markdown_table, "latex": report.latex_table}
+        if format not in tables:
+            raise UserError(unknown("format", format, tables))
+        return tables[format](*report.table_rows(self.summary))
 
-    def to_pandas(self) -> Any:
-        """A `pandas.DataFrame` with a row for every record: its fields, learner and seed, and each score by its name.
-
-        Raises:
-            UserError: pandas is not installed.
-        """
-        try:
-            import pandas as pd
-        except ImportError:
-            raise UserError("pandas is not installed: pip install 'metaleader[pandas]'") from None
-        rows = []
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for every record: experiment, learner and seed, the fields of `Record`, each score by its name."""
+        found = []
         for run in self.runs:
             for record in run.records:
                 fields = asdict(record)
                 others = fields.pop("other_scores")
                 about = {"experiment": run.about.experiment, "learner": run.line, "seed": run.about.seed}
-                rows.append({**about, **fields, run.about.score.name: record.score, **others})
-        return pd.DataFrame(rows)
+                found.append({**about, **fields, run.about.score.name: record.score, **others})
+        return found
 
-    def figure(self, name: str = "learning-curves") -> Figure:
-        """A figure of the report, by its name.
+    def to_pandas(self) -> Any:
+        """The `rows` as a `pandas.DataFrame`.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        return imported("pandas", "pandas", "to_pandas").DataFrame(self.rows())
+
+    def to_polars(self) -> Any:
+        """The `rows` as a `polars.DataFrame`.
+
+        Raises:
+            UserError: polars is not installed.
+        """
+        return imported("polars", "tables", "to_polars").DataFrame(self.rows(), infer_schema_length=None)
+
+    def to_arrow(self) -> Any:
+        """The `rows` as a `pyarrow.Table`.
+
+        Raises:
+            UserError: pyarrow is not installed.
+        """
+        rows = self.rows()
+        names = dict.fromkeys(name for row in rows for name in row)  # experiments may have scores of their own
+        return imported("pyarrow", "arrow", "to_arrow").table({name: [row.get(name) for row in rows] for name in names})
+
+    def to_parquet(self, path: str | Path) -> Path:
+        """Write the `rows` to a file of Parquet, whole or not at all; returns its path.
+
+        Raises:
+            UserError: pyarrow is not installed.
+            WriteError: the file system refuses.
+        """
+        table, path = self.to_arrow(), Path(path)
+        with writing(path.parent):
+            write_whole(path, lambda file: imported("pyarrow.parquet", "arrow", "to_parquet").write_table(table, file))
+        return path
+
+    def figure(
+        self,
+        name: str = "learning-curves",
+        *,
+        size: tuple[float, float] | None = None,
+        font: float | None = None,
+        grey: bool = False,
+    ) -> Figure:
+        """A figure of the report, by its name; `figure.savefig("curves.pdf")` keeps it.
+
+        Args:
+            name: such as learning-curves, score-against-datapoints, datapoints-to-proficiency, score-after-few-and-all.
+            size: width and height in inches; None: its own.
+            font: size of its text in points; None: 10.
+            grey: without colours.
 
         Raises:
             UserError: there is no figure of that name, or the runs are of several experiments.
@@ -79,7 +127,7 @@ class Results:
         drawn = report.pictures(runs, metrics.summary(runs))
         if name not in drawn:
             raise UserError(unknown("figure", name, drawn))
-        return drawn[name][0]
+        return Look(size, font, grey).of(drawn[name][0])
 
     def report(self, path: str | Path) -> Path:
         """Write the report into a folder, and return its page in HTML, which needs no other file.
