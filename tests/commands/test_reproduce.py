@@ -93,7 +93,7 @@ def test_reproduce_ends_in_a_page_and_keeps_what_has_ended(tmp_path: Path, capsy
         assert run["records_sha256"] == hashlib.sha256(records.read_bytes()).hexdigest()
     (link,) = re.findall(r"\]\((.*\.md)\)", (out / "verdicts.md").read_text())
     pictures = re.findall(r"!\[.*\]\((.*)\)", (out / link).read_text())
-    assert len(pictures) == 5
+    assert len(pictures) == 6
     assert all(((out / link).parent / picture).exists() for picture in pictures)
 
     # A clone has the small files alone; one run more is missing.

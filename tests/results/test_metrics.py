@@ -237,7 +237,7 @@ def test_a_report_has_a_section_for_each_experiment_and_a_line_for_each_setting(
     assert [summaries[0]["learners"][line]["final_score"][0] for line in summaries[0]["learners"]] == [0.3, 0.6]
     text = page.read_text()
     assert text.count("<h1>") == 2
-    assert text.count("data:image/png;base64,") == 6
+    assert text.count("data:image/png;base64,") == 8
     assert "FTML meta-steps=2" in text
     assert "the setting whose final score is best" in text
     drawn = (tmp_path / "figures" / "made-up-laptop-stream-rounds-1-learning-curves.svg").exists()
@@ -256,12 +256,13 @@ def test_a_report_is_whole_and_needs_no_other_file(tmp_path: Path, seeds: int, h
     page, (summary,) = report.write_report([tmp_path], tmp_path)
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
     assert set(summary["learners"]) == {"ftml", "scratch", "my-own", "toe", "ftl"}
-    names = {"learning-curves", "datapoints-to-proficiency", "score-after-few-and-all", "overtaking"}
+    names = {"learning-curves", "score-against-datapoints", "datapoints-to-proficiency"}
+    names |= {"score-after-few-and-all", "overtaking"}
     assert {p.name for p in (tmp_path / "figures").iterdir()} == {
         f"{n}.{kind}" for n in names for kind in ("png", "svg")
     }
     text = page.read_text()
-    assert text.count("data:image/png;base64,") == 4
+    assert text.count("data:image/png;base64,") == 5
     assert "http://" not in text
     assert "https://" not in text
     assert "&lt;name&gt;" in text  # what comes from settings is escaped

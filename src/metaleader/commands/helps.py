@@ -51,5 +51,5 @@ def options_in(text: str) -> list[str]:
     >>> options_in(" -h, --help\n       show this\n --out PATH  see --preset\n --mean, --no-mean\n")
     ['--help', '--out', '--mean', '--no-mean']
     """
-    lines = re.findall(r"^[\s│|]*(?:-h, )?(--[a-z]\S*(?:, --\S+)*)", text, re.MULTILINE)
+    lines = re.findall(r"^[\s│|]*(?:-h, )?(--[a-z][^\s,]*(?:, --[^\s,]+)*)", text, re.MULTILINE)
     return list(dict.fromkeys(option.strip(",") for line in lines for option in line.split()))

@@ -142,8 +142,9 @@ def learning_curves(runs: Runs) -> Figure:
                 np.array(at)[seen], curve[seen], color=colours.to_rgba(np.array(t)), lw=0.9, alpha=0.85, marker=marker
             )
         panel.axhline(_threshold(runs), color="black", ls="--", lw=1)
-        panel.set(title=literal(style(learner).name), xlabel="datapoints of the task", xscale="log")
+        panel.set(title=literal(style(learner).short), xscale="log")
         _plain_ticks(panel, at)
+    figure.supxlabel("datapoints of the task", fontsize="medium")
     panels[0].set_ylabel(f"held-out {literal(_score(runs))}")
     _error_axis(runs, panels[0], metrics.scores([each[0] for each in runs.values()], metrics.sizes(_every(runs))))
     figure.colorbar(colours, ax=list(panels), label="round", pad=0.01)
@@ -177,7 +178,7 @@ def score_against_datapoints(runs: Runs) -> Figure:
     if at:
         _plain_ticks(panel, at)
     _error_axis(runs, panel, means[:, :, None])
-    figure.legend(loc="outside upper center", ncols=_legend_columns(runs))
+    figure.legend(loc="outside upper center", ncols=2)
     return figure
 
 

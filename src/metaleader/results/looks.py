@@ -15,6 +15,7 @@ from matplotlib.text import Text
 from metaleader.errors import UserError
 
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # of red, green and blue (Rec. 709)
+NARROW = 7.0  # inches, below which four learners' names do not fit in a line
 COLOURS = ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor")
 
 
@@ -46,6 +47,8 @@ class Look:
         """The figure, which is changed."""
         if self.size is not None:
             figure.set_size_inches(*self.size)
+            for legend in figure.legends if self.size[0] < NARROW else ():
+                legend.set_ncols(2)
         if self.font is not None:
             for text in figure.findobj(Text):
                 text.set_fontsize(float(text.get_fontsize()) * self.font / 10)
