@@ -104,6 +104,15 @@ def release_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def own_memory() -> int | None:
+    """Bytes of main memory that this process holds and shares with no other; None on systems that do not say."""
+    try:
+        _, resident, shared, *_ = Path("/proc/self/statm").read_text().split()
+    except (OSError, ValueError):
+        return None
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
+
+
 def end_with_parent() -> None:
     """Let this process, a worker, end at once when its parent has, whatever either of them is doing."""
 

@@ -22,7 +22,7 @@ from metaleader.errors import UserError, failure, unknown
 from metaleader.experiments.settings import replaced_in
 from metaleader.online import OnlineProtocol, Record, begin, resume
 from metaleader.online.protocol import peeked
-from metaleader.processes import release_memory
+from metaleader.processes import own_memory, release_memory
 from metaleader.runs.workers import LocalWorkers, stop_if_asked
 from metaleader.streams.task import Task
 
@@ -30,7 +30,8 @@ NICE = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)  # sizes to rep
 SIZES = 5  # of them, at most, besides none and all
 REACHED = 0.8  # share of tasks that a size is reached by
 SEARCHED = 24  # first tasks that a search plays, at most
-FORGET = 16  # tasks, after which memory is freed for the first time; then after twice as many
+FORGET = 16  # tasks, after which memory is looked at for the first time; then after twice as many
+ROOM = 220_000_000  # bytes of its own that a process may hold on to; it keeps what it compiled while it holds less
 LARGE = 20_000  # rows, from which on one order must do
 END = -1  # stands for all datapoints of a task in a table of sizes
 Show = Callable[[str, float, float], None]
@@ -179,9 +180,16 @@ def perform(job: Job, cores: int) -> Played:
 
 
 def _forget() -> None:
-    """Free what was compiled: programs for other settings or fewer datapoints serve no more, and fill the memory."""
-    jax.clear_caches()
+    """Give memory back, and where that leaves too much taken, forget what was compiled.
+
+    To trace and compile is most of the work of a short search, and trials share much of it. But programs for other
+    settings or fewer datapoints serve no more, and fill the memory.
+    """
     release_memory()
+    taken = own_memory()
+    if taken is None or taken > ROOM:
+        jax.clear_caches()
+        release_memory()
 
 
 def _play(given: Setup, job: Job, forget: Callable[[], None] = lambda: None) -> Played:

@@ -88,21 +88,44 @@ def main(arguments: list[str]) -> int:
 
 
 def _perform(options: AssessOptions, arguments: list[str]) -> int:
-    table = _table(options)
-    print(f"{table.describe()}\n")
     if options.out is not None and (options.out / "assess.json").exists():
         raise UserError(f"{options.out} holds an assessment already: choose another folder with --out, or remove it")
     with tempfile.TemporaryDirectory() as scratch:
-        tasks = assess.store(table, Path(scratch))
-        release_memory()  # of reading
+        if options.keep is None:
+            table = None
+            tasks, description = _stored_elsewhere(options, scratch)
+        else:
+            table = _table(options)
+            tasks, description = assess.store(table, Path(scratch)), table.describe()
+            release_memory()  # of reading
+        print(f"{description}\n")
         given = assess.setup(tasks, options.sizes, options.trials, options.seeds, options.learner)
-        if options.keep is not None:
+        if table is not None and options.keep is not None:
             assess.check(table, given, options.keep, options.out, options.keep_learner)
         elif options.keep_learner is not None:
             raise UserError("--keep-learner says which learner to keep: say where with --keep")
         workers = slots(options.workers)
         with results_in(options.out, f"assess-{options.file.stem}", resume=False, among_others=True) as out:
-            return _assess(given, workers, table, options, out, arguments)
+            return _assess(given, workers, table, description, options, out, arguments)
+
+
+def _stored_elsewhere(options: AssessOptions, folder: str) -> tuple[assess.Stored, str]:
+    """The table's tasks and its description, by another process: what reading takes, a process gives back by its end.
+
+    Raises:
+        UserError: as `from_table` and `assess.store` do.
+    """
+    reader = LocalWorkers(1, 1, _stored)
+    try:
+        return reader.submit((options, folder)).result()
+    finally:
+        reader.close()
+
+
+def _stored(job: tuple[AssessOptions, str], cores: int) -> tuple[assess.Stored, str]:  # noqa: ARG001
+    options, folder = job
+    table = _table(options)
+    return assess.store(table, Path(folder)), table.describe()
 
 
 def _table(options: AssessOptions) -> Table:
@@ -135,7 +158,13 @@ def _as_options() -> Iterator[None]:
 
 
 def _assess(
-    given: assess.Setup, workers: int, table: Table, options: AssessOptions, out: Path, arguments: Sequence[str]
+    given: assess.Setup,
+    workers: int,
+    table: Table | None,
+    description: str,
+    options: AssessOptions,
+    out: Path,
+    arguments: Sequence[str],
 ) -> int:
     began = time.monotonic()
     with steps() as show:
@@ -143,7 +172,7 @@ def _assess(
         answer = assess.answer(found)
         judged = time.monotonic() - began
         kept, unkept = None, None
-        if options.keep is not None:
+        if table is not None and options.keep is not None:
             try:
                 kept = assess.keep(table, found, options.keep_learner or answer.winner, options.keep, show)
             except UserError as error:  # the page is still worth having
@@ -156,7 +185,7 @@ def _assess(
         "versions": f"Python {platform.python_version()}, {versions}",
         "machine": f"{processor}, {platform.system()}, {workers} processes of one core each",
     }
-    page = assess.write(found, answer, table.describe(), made, out, kept)
+    page = assess.write(found, answer, description, made, out, kept)
     Console().print(assess.terminal_table(found, answer))
     for text in assess.in_words(found, answer):
         print(f"\n{text}")

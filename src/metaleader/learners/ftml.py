@@ -99,7 +99,9 @@ class FTML(PredictsByModel):
         buffer = self.retention.append(state.buffer, task, batch)
         if self.past_only and buffer.past == 0:
             return state._replace(buffer=buffer), 0
-        key, *draws = _draw(Static((problem, self)), state.key, buffer.counts, buffer.ages)
+        # What is drawn depends on neither: learners that differ in them alone share one program.
+        drawing = replace(self, update=GradientDescent(), optimizer=Adam(), adapt_steps=None)
+        key, *draws = _draw(Static((problem, drawing)), state.key, buffer.counts, buffer.ages)
         train, validation = (base.minibatches(buffer, *draw) for draw in draws)
         static, mesh = Static((problem, self.update, self.optimizer, self.tasks_at_once)), devices.mesh(self.meta_batch)
         params, opt_state = _meta_update(static, mesh, state.params, state.opt_state, train, validation)

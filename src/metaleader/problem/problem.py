@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import jax
@@ -242,11 +242,34 @@ def check(problem: Problem, batch: Batch, what: str) -> None:
                 raise ValueError(f"a batch holds arrays, got {type(leaf).__name__}: make it by Batch.of")
         if problem.model is None:
             return
-        params = jax.eval_shape(problem.init, jax.random.key(0))
-        arrays = batch.inputs, batch.weights, jax.random.key(0)
-        outputs = jax.eval_shape(partial(applied, problem.net, training=True), params, *arrays)
+        leaves, tree = jax.tree.flatten((batch.inputs, batch.targets, batch.weights))
+        like = Static(problem), tree, tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
+        outputs = _outputs_like(*like)
         if isinstance(problem.loss, CrossEntropy):
             problem.loss.check(outputs.shape[-1], np.asarray(batch.targets))
-        jax.eval_shape(partial(_of_each, problem, n=len(batch)), outputs, batch.targets)
+        _check_of_each(*like)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{what}: {' '.join(str(error).split())}") from error
+
+
+# To trace a model takes far longer than to judge by it, and the tasks of a stream are of few shapes.
+
+
+@lru_cache(256)
+def _outputs_like(problem: Static[Problem], tree: Any, leaves: tuple[jax.ShapeDtypeStruct, ...]) -> Any:
+    """Shapes of the model's outputs for inputs, targets and weights of such shapes."""
+    inputs, _, weights = jax.tree.unflatten(tree, leaves)
+    params = jax.eval_shape(problem.value.init, jax.random.key(0))
+    model = partial(applied, problem.value.net, training=True)
+    return jax.eval_shape(model, params, inputs, weights, jax.random.key(0))
+
+
+@lru_cache(256)
+def _check_of_each(problem: Static[Problem], tree: Any, leaves: tuple[jax.ShapeDtypeStruct, ...]) -> None:
+    """Make sure that loss and scores give a number for each of such examples.
+
+    Raises:
+        ValueError: one does not.
+    """
+    _, targets, weights = jax.tree.unflatten(tree, leaves)
+    jax.eval_shape(partial(_of_each, problem.value, n=len(weights)), _outputs_like(problem, tree, leaves), targets)
