@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -84,8 +85,9 @@ def test_a_figure_gets_a_size_a_font_and_no_colour(results: ml.Results) -> None:
     np.testing.assert_allclose(np.array(sizes[0], float) / 2, np.array(sizes[1], float))
     before, after = ([to_rgb(line.get_color()) for line in each.findobj(Line2D)] for each in (plain, figure))
     np.testing.assert_allclose([[LUMINANCE @ np.array(colour)] * 3 for colour in before], after)
-    figure.canvas.draw()
-    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(int)  # type: ignore[attr-defined]
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
     assert np.ptp(pixels, axis=-1).max() == 0
     assert np.ptp(pixels) > 100
 
