@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test test-lowest test-slow bench bench-compile check format dist man clean
+.PHONY: run test test-lowest test-slow bench bench-compile docs check format dist man clean
 
 run: .venv/installed  ## the main job: four learners on a stream of handwritten digits, then the report
 	$(BIN)/metaleader run
@@ -29,6 +29,9 @@ bench: .venv/installed-bench  ## time and memory next to other libraries and to 
 bench-compile: .venv/installed-bench  ## the meta-gradient against torch.compile, which compiles for minutes; needs g++
 	$(BIN)/python -m benchmarks compiled
 
+docs: .venv/installed-docs  ## the documentation site, in docs/_build/html; warnings are errors
+	$(BIN)/python -m sphinx -b html -W --keep-going -q docs docs/_build/html
+
 check: .venv/installed-dev  ## format, lint, types, and that imports go one way
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
@@ -48,7 +51,7 @@ man: .venv/installed  ## the man page, dist/metaleader.1
 	$(BIN)/metaleader man > dist/metaleader.1
 
 clean:  ## remove the environment and all caches
-	rm -rf .venv .venv-lowest dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lowest dist docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -66,6 +69,10 @@ clean:  ## remove the environment and all caches
 	.venv-lowest/bin/pip install --quiet uv
 	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct --editable '.[dev]'
 	touch $@
+
+.venv/installed-docs: .venv/bin/python pyproject.toml
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	touch $@ .venv/installed
 
 .venv/installed-bench: .venv/bin/python pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[bench]'

@@ -73,16 +73,31 @@ def test_the_readme_shows_code() -> None:
     assert len(python_of_the_readme()) == 2
 
 
-@pytest.mark.parametrize("name", ["own_learner", "own_stream", "own_metric", "own_table", "own_folder"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "own_learner",
+        "own_stream",
+        "own_metric",
+        "own_table",
+        "own_folder",
+        "own_model_equinox",
+        "own_model_nnx",
+        "own_update",
+    ],
+)
 def test_the_short_examples_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     path = ROOT / "examples" / f"{name}.py"
-    assert len(path.read_text().splitlines()) < 40
+    assert len(path.read_text().splitlines()) <= 40
     runpy.run_path(str(path), run_name="__main__")
     shown = capsys.readouterr().out
     expected = {
         "own_learner": "mean of user",
         "own_stream": "after 0 readings",
         "own_metric": "macro F1",
+        "own_model_equinox": "FTML",
+        "own_model_nnx": "FTML",
+        "own_update": "signs",
         "own_folder": "target: binary, 2 classes: left, right",
         "own_table": "in RMSE of sold, in the unit of 'sold'",
     }

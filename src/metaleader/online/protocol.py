@@ -28,7 +28,7 @@ class OnlineProtocol:
 
     The learner sees a task's datapoints as they arrive. After they did, it is judged on the task's held-out data. A
     task without held-out data is judged on the datapoints to come, before the learner sees them (prequentially; Dawid,
-    1984): there, |D_t| of a record does not count the datapoints that it was judged on.
+    1984): there, `|D_t|` of a record does not count the datapoints that it was judged on.
 
     Raises:
         ValueError: `chunk` is not positive, sizes in `arrive_at` do not rise, a size in `evaluate_at` is none that D_t

@@ -18,7 +18,7 @@ class Record:
     Attributes:
         round: t, from 1.
         task: the task's name.
-        datapoints: |D_t|, with what a task that came back had before.
+        datapoints: `|D_t|`, with what a task that came back had before.
         loss: L(D_t_test, U(w_t)), None where it is not finite.
         score: the problem's first score on D_t_test, None where it or the loss is not finite.
         diverged: whether the loss or the score was not finite.
