@@ -1,6 +1,7 @@
 """Figures as paper needs them, and results where people keep them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,7 +86,7 @@ def test_a_figure_gets_a_size_a_font_and_no_colour(results: ml.Results) -> None:
     np.testing.assert_allclose(np.array(sizes[0], float) / 2, np.array(sizes[1], float))
     before, after = ([to_rgb(line.get_color()) for line in each.findobj(Line2D)] for each in (plain, figure))
     np.testing.assert_allclose([[LUMINANCE @ np.array(colour)] * 3 for colour in before], after)
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
     assert np.ptp(pixels, axis=-1).max() == 0
