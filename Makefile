@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test test-lowest test-slow bench bench-compile docs check format dist man clean
+.PHONY: run test test-lowest test-slow bench bench-compile docs notebooks check format dist man clean
 
 run: .venv/installed  ## the main job: four learners on a stream of handwritten digits, then the report
 	$(BIN)/metaleader run
@@ -31,6 +31,9 @@ bench-compile: .venv/installed-bench  ## the meta-gradient against torch.compile
 
 docs: .venv/installed-docs  ## the documentation site, in docs/_build/html; warnings are errors
 	$(BIN)/python -m sphinx -b html -W --keep-going -q docs docs/_build/html
+
+notebooks: .venv/installed-docs  ## the tutorials as notebooks, in docs/_build/notebooks
+	$(BIN)/jupytext --quiet --from md:myst --to ipynb --output-dir docs/_build/notebooks docs/tutorials/own-table.md docs/tutorials/live.md
 
 check: .venv/installed-dev  ## format, lint, types, and that imports go one way
 	$(BIN)/ruff format --check

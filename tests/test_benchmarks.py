@@ -414,6 +414,7 @@ def started_by(run: Callable[..., None]) -> SimpleNamespace:
     return SimpleNamespace(run=run, **errors)
 
 
+@pytest.mark.slow  # a quarter of a minute
 def test_all_parts_make_a_page(
     small_net: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -105,7 +105,8 @@ def python_of_pages() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("page", "code"), python_of_pages(), ids=[page for page, _ in python_of_pages()])
-def test_python_on_pages_runs(page: str, code: str) -> None:
+def test_python_on_pages_runs(page: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # some write files
     exec(code, {})
 
 

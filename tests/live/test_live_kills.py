@@ -49,7 +49,7 @@ def killed(folder: Path, acknowledged: Path, arguments: list[str], chance: rando
     return over is None
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, pytest.param(300, marks=pytest.mark.slow)])
 def test_killed_under_load_nothing_is_lost_or_doubled_and_the_weights_are_the_same(kills: int, tmp_path: Path) -> None:
     folder, acknowledged, chance = tmp_path / "live", tmp_path / "acknowledged", random.Random(kills)
     before: list[tuple[int, int, str, str, bytes]] = []
