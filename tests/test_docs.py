@@ -1,30 +1,18 @@
-"""The documentation site, without building it: pages are reachable, names are in the reference, code on pages runs."""
+"""The documentation site, without building it: pages are reachable, and names are in the reference."""
 
 import importlib
 import inspect
 import re
 from fnmatch import fnmatch
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import metaleader as ml
 from metaleader.commands.main import COMMANDS
+from pages import DOCS, pages
 
-DOCS = Path(__file__).parents[1] / "docs"
-PARTS = ("_build/*", "results/notes.md", "tuning/*/by-hand.md")  # of other pages
 PUBLIC = ("metaleader", "metaleader.streams", "metaleader.learners", "metaleader.theory", "metaleader.live")
-
-
-def pages() -> dict[str, str]:
-    """The text of every page by its name, without its suffix."""
-    paths = {path.relative_to(DOCS).as_posix(): path for path in DOCS.rglob("*.md")}
-    return {
-        name.removesuffix(".md"): path.read_text(encoding="utf-8")
-        for name, path in paths.items()
-        if not any(fnmatch(name, part) for part in PARTS)
-    }
 
 
 def documented() -> list[Any]:
@@ -96,18 +84,6 @@ def test_links_and_included_files_are_there() -> None:
         files = [target for target in linked if not target.startswith(("http", "mailto"))] + included
         broken += [f"{page}: {target}" for target in files if not (folder / target).exists()]
     assert not broken
-
-
-def python_of_pages() -> list[tuple[str, str]]:
-    """Blocks of Python on the pages of how-to and troubleshooting."""
-    names = [name for name in pages() if name.startswith("how-to/") or name in ("start", "idea", "troubleshooting")]
-    return [(name, code) for name in names for code in re.findall(r"```python\n(.*?)```", pages()[name], re.DOTALL)]
-
-
-@pytest.mark.parametrize(("page", "code"), python_of_pages(), ids=[page for page, _ in python_of_pages()])
-def test_python_on_pages_runs(page: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)  # some write files
-    exec(code, {})
 
 
 def test_what_pages_say_of_settings_is_so() -> None:

@@ -1,6 +1,5 @@
-"""The example in one file is the package's FTML; the code in the README runs."""
+"""The example in one file is the package's FTML; the others run."""
 
-import re
 import runpy
 from pathlib import Path
 from typing import Any
@@ -42,35 +41,6 @@ def test_ftml_in_one_file_is_the_package_s_ftml() -> None:
     for ours, theirs in zip(jax.tree.leaves(end.learner.params), jax.tree.leaves(params), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-4)
     np.testing.assert_allclose(scores, records, rtol=1e-2)
-
-
-def python_of_the_readme() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-
-
-@pytest.mark.parametrize("i", range(len(python_of_the_readme())))
-def test_the_code_in_the_readme_runs(
-    i: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    code = python_of_the_readme()[i]
-    if "sales.csv" in code:
-        sales: dict[str, Any] = runpy.run_path(str(ROOT / "examples" / "own_table.py"))
-        sales["sales"]().to_csv("sales.csv", index=False)
-    names: dict[str, Any] = {}
-    exec(code, names)
-    if "live" not in names:
-        assert "accuracy" in capsys.readouterr().out
-        return
-    live = names["live"]
-    live.wait()
-    assert len(live.tasks()) == 12
-    assert abs(live.predict("shop 3", [{"price": 9.5, "kind of day": "weekend"}]).item() - 150) < 60
-    live.close()
-
-
-def test_the_readme_shows_code() -> None:
-    assert len(python_of_the_readme()) == 2
 
 
 @pytest.mark.parametrize(
