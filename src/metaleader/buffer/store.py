@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from metaleader.problem.batch import Batch, bucket_size, check_alike
+from metaleader.problem.batch import Batch, check_alike
 
 TaskKey: TypeAlias = int | str  # which task a datapoint is of
 CAPACITY = 1024  # slots of a new buffer
@@ -196,7 +196,7 @@ def stored(came: Arrival, batch: Batch, kept: Int[np.ndarray, " kept"] | None, m
     data, capacity = before.data, len(before.order)
     while size > capacity:
         added = min(capacity, (most or 2 * capacity) - capacity)
-        data, capacity = jax.tree.map(partial(_extended, room=added), data), capacity + added
+        data, capacity = _extended(added, data), capacity + added
     slots = before.order[staying]
     if kept is None:
         free = np.arange(size)[len(slots) :]
@@ -273,10 +273,13 @@ def without(buffer: TaskBuffer, task: TaskKey) -> TaskBuffer:
 
 
 def _written(data: Batch, batch: Batch, entering: np.ndarray, slots: np.ndarray, capacity: int) -> Batch:
-    """The slots with the examples `entering` of the batch; a few sizes keep compilation rare."""
+    """The slots with the examples `entering` of the batch, padded to 16, 128, 1024, ...: to write takes little time,
+    to compile for every size much."""
     if not len(entering):
         return data
-    size = bucket_size(len(entering))
+    size = 16
+    while size < len(entering):
+        size *= 8
     index = _lengthened(entering, size, np.int64)
     examples = Batch(batch.inputs, batch.targets, batch.weights)
     new = jax.tree.map(lambda leaf: np.asarray(leaf)[index], examples)
@@ -291,8 +294,9 @@ def _lengthened(values: np.ndarray, size: int, dtype: Any, by: int = 0) -> np.nd
     return longer
 
 
-def _extended(leaf: Array, room: int) -> Array:
-    return jnp.concatenate([leaf, jnp.zeros_like(leaf, shape=(room, *leaf.shape[1:]))])
+@partial(jax.jit, static_argnums=0)
+def _extended(room: int, data: Batch) -> Batch:
+    return jax.tree.map(lambda leaf: jnp.pad(leaf, [(0, room), *[(0, 0)] * (leaf.ndim - 1)]), data)
 
 
 @partial(jax.jit, donate_argnums=0)

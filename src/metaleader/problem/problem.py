@@ -105,7 +105,8 @@ class Problem:
         n = len(first)
         padded = pad(Batch(inputs, (), np.ones(n, np.float32)), bucket_size(n))
         outputs = _predict(Static(self), params, padded.inputs, padded.weights)
-        return outputs if len(padded) == n else jax.tree.map(lambda leaf: leaf[:n], outputs)
+        # By NumPy: JAX would compile each n.
+        return outputs if len(padded) == n else jax.tree.map(lambda leaf: np.asarray(leaf)[:n], outputs)
 
     def judge(self, outputs: Any, batch: Batch) -> tuple[float, Mapping[str, float]]:
         """The weighted mean of the loss, and every score by its name, of the examples of `batch`; padding is no part.
@@ -114,6 +115,7 @@ class Problem:
             ValueError: a score does not give a number an example, or one number if it is of the whole set.
         """
         n = len(batch)
+        outputs = jax.tree.map(np.asarray, outputs)
         shown = pad(Batch(outputs, batch.targets, batch.weights), bucket_size(n))
         loss, per_example = _judge(Static(self), shown.inputs, shown.targets, shown.weights)
         values = dict(zip((score.name for score in self._of_examples()), map(float, per_example), strict=True))
@@ -243,7 +245,12 @@ def check(problem: Problem, batch: Batch, what: str) -> None:
         if problem.model is None:
             return
         leaves, tree = jax.tree.flatten((batch.inputs, batch.targets, batch.weights))
-        like = Static(problem), tree, tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
+        size = bucket_size(len(batch))
+        like = (
+            Static(problem),
+            tree,
+            tuple(jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype) for leaf in leaves),
+        )
         outputs = _outputs_like(*like)
         if isinstance(problem.loss, CrossEntropy):
             problem.loss.check(outputs.shape[-1], np.asarray(batch.targets))
