@@ -273,8 +273,7 @@ def without(buffer: TaskBuffer, task: TaskKey) -> TaskBuffer:
 
 
 def _written(data: Batch, batch: Batch, entering: np.ndarray, slots: np.ndarray, capacity: int) -> Batch:
-    """The slots with the examples `entering` of the batch, padded to 16, 128, 1024, ...: to write takes little time,
-    to compile for every size much."""
+    """The slots with the examples `entering` of the batch, padded to 16, 128, 1024, ...: writing costs little."""
     if not len(entering):
         return data
     size = 16

@@ -135,7 +135,7 @@ def joined(*batches: Batch) -> Batch:
 
 
 def bucket_size(n: int) -> int:
-    """The smallest size that is >= n of 1, 2, 4, ..., 128, 144, 160, ..., 256, 288, ...: eight to a doubling from 128 on.
+    """The smallest size >= n of 1, 2, 4, ..., 128, 144, 160, ..., 256, 288, ...: eight to a doubling from 128 on.
 
     Padding to these sizes wastes an eighth at most where it costs, and a set that grows to `n` examples meets few
     shapes, hence few compilations.
