@@ -33,7 +33,9 @@ docs: .venv/installed-docs  ## the documentation site, in docs/_build/html; warn
 	$(BIN)/python -m sphinx -b html -W --keep-going -q docs docs/_build/html
 
 notebooks: .venv/installed-docs  ## the tutorials as notebooks, in docs/_build/notebooks
-	$(BIN)/jupytext --quiet --from md:myst --to ipynb --output-dir docs/_build/notebooks docs/tutorials/own-table.md docs/tutorials/live.md
+	for page in sinusoids own-table digits live theory; do \
+		$(BIN)/jupytext --quiet --from md:myst --to ipynb --output docs/_build/notebooks/$$page.ipynb docs/tutorials/$$page.md || exit; \
+	done
 
 check: .venv/installed-dev  ## format, lint, types, and that imports go one way
 	$(BIN)/ruff format --check
