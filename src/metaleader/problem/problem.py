@@ -245,16 +245,18 @@ def check(problem: Problem, batch: Batch, what: str) -> None:
         if problem.model is None:
             return
         leaves, tree = jax.tree.flatten((batch.inputs, batch.targets, batch.weights))
-        size = bucket_size(len(batch))
-        like = (
-            Static(problem),
-            tree,
-            tuple(jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype) for leaf in leaves),
-        )
-        outputs = _outputs_like(*like)
+
+        def outputs_of(n: int) -> Any:
+            like = tuple(jax.ShapeDtypeStruct((n, *leaf.shape[1:]), leaf.dtype) for leaf in leaves)
+            _check_of_each(Static(problem), tree, like)
+            return _outputs_like(Static(problem), tree, like)
+
+        try:
+            outputs = outputs_of(bucket_size(len(batch)))
+        except (ValueError, TypeError):
+            outputs = outputs_of(len(batch))  # what is wrong is said of as many examples as there are
         if isinstance(problem.loss, CrossEntropy):
             problem.loss.check(outputs.shape[-1], np.asarray(batch.targets))
-        _check_of_each(*like)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{what}: {' '.join(str(error).split())}") from error
 
