@@ -273,6 +273,7 @@ def test_one_pass_judges_as_adapting_anew_does(kind: Any) -> None:
         np.testing.assert_allclose(score, expected["squared error"], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_adaptation_agrees_with_the_protocol_at_the_learners_own_steps(tmp_path: Path) -> None:
     """The preset's own adaptation, judged by the protocol, is a point on the curve of its own procedure."""
     experiment = find("coloured-digits")

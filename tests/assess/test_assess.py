@@ -84,6 +84,7 @@ def test_what_cannot_be_played_is_refused(tmp_path: Path, settings: dict[str, An
         assess.setup(stored(tmp_path, tasks=20, rows=30), **settings)
 
 
+@pytest.mark.slow
 def test_a_search_finds_the_better_settings_and_pooling_wins_where_all_tasks_are_one(tmp_path: Path) -> None:
     tasks = stored(tmp_path, tasks=40, rows=20)
     given = assess.setup(tasks, learners=CHEAP, trials=6, seeds=2)

@@ -148,13 +148,16 @@ def least(draws: int, probability: float) -> int:
     return int(binom.ppf(CHANCE, draws, probability))
 
 
-@pytest.mark.parametrize("kind", CASES)
+SOME = [kind if kind in ("heads", "common") else pytest.param(kind, marks=pytest.mark.slow) for kind in CASES]
+
+
+@pytest.mark.parametrize("kind", SOME)
 def test_the_short_loop_plays_as_a_contest_does(kind: str, tmp_path: Path) -> None:
     _, given = drawn(kind, 0, tmp_path, tasks=12)
     np.testing.assert_array_equal(errors_of(given, {})[0], assess.contest(given).errors)
 
 
-@pytest.mark.parametrize("kind", CASES)
+@pytest.mark.parametrize("kind", SOME)
 def test_a_gain_that_is_there_is_found_in_a_few_draws(kind: str) -> None:
     given, errors, _ = played(kind, 3, others=False)
     shown = [any(answered(given, each).pays[at].ratio.shown for at in CASES[kind].found) for each in errors]

@@ -140,6 +140,7 @@ def test_a_diverging_learner_is_told_and_the_others_finish(tmp_path: Path, capsy
     assert json.loads((tmp_path / "summary.json").read_text())["learners"]["toe"]["final_score"][0] is not None
 
 
+@pytest.mark.slow
 def test_update_procedures_and_memories_by_name(tmp_path: Path) -> None:
     memory = ["--ftml.retention.policy", "reservoir", "--ftml.retention.budget", "96", "--ftml.retention.unit", "bytes"]
     settings = [*memory, "--ftml-adam.update.optimizer.epsilon", "0.01", "--ftml-imaml.update.strength", "2"]

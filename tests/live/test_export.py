@@ -118,6 +118,7 @@ def classification(model: Any) -> ml.Problem:
     return ml.Problem(model, ml.CrossEntropy(), ml.accuracy)
 
 
+@pytest.mark.slow
 def test_every_kind_of_model(tmp_path: Path) -> None:
     x, y = points(1, 5)
     images = ml.ConvNet(2, 3, image=(8, 8, 1), classes=3, norm="task")

@@ -120,6 +120,7 @@ WHERE = [
 ]
 
 
+@pytest.mark.slow  # by default: kills of one run, in test_kills
 @pytest.mark.parametrize("where", WHERE)
 def test_a_worker_that_is_killed_costs_only_the_round_under_way_of_its_own_run(
     where: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -176,6 +176,7 @@ def test_two_workers_make_the_trials_of_one(tmp_path: Path, whole: tuple[dict[st
     assert any("guess" in label and "fragile" in label for label in said)  # at the same time
 
 
+@pytest.mark.slow  # by default: in one process, above
 def test_ctrl_c_stops_workers_and_resume_goes_on(tmp_path: Path, whole: tuple[dict[str, Any], Path]) -> None:
     def interrupt(_: str, done: float, __: float) -> None:
         if done == 3:
@@ -378,6 +379,7 @@ def test_a_single_change_is_by_a_factor_of_3_or_to_another_choice(entry: Any, va
     assert all(each["other"] == 1 for each in single_changes(settings, {"x": entry}))
 
 
+@pytest.mark.slow
 def test_the_best_is_changed_one_setting_at_a_time_until_nothing_is_better(tmp_path: Path) -> None:
     first = tune(pruned(tmp_path, trials=3, around=0))
     tuned = tune(pruned(tmp_path, trials=3, around=16), resume=True)  # what was there is kept
