@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from metaleader.assess.answer import Answer
 from metaleader.assess.contest import END, Contest
 from metaleader.results.figures import drawing, literal
+from metaleader.results.statistics import t_interval
 
 SHOWN = 6  # learners in colour: the best
 ABOVE = 1.1  # times the largest of their errors is in the frame, and the least of all by as much below
@@ -28,7 +29,9 @@ def all_figures(found: Contest, answer: Answer) -> dict[str, tuple[Figure, str]]
             "error-against-rows": (
                 error_against_rows(found, answer),
                 f"Mean {error_name(found)} over {answer.tasks} tasks against the rows of a task that were seen, the "
-                "same tasks everywhere. In colour the best learners, in grey the others, as far as the frame goes.",
+                "same tasks everywhere. In colour the best learners, in grey the others, as far as the frame goes. "
+                "Bands: 95 % t intervals of the mean over tasks. Tasks differ by more than learners do: whether these "
+                "differ is in the answer, by intervals of paired differences.",
             ),
             "gain-across-tasks": (
                 gain(answer, found),
@@ -69,6 +72,8 @@ def error_against_rows(found: Contest, answer: Answer) -> Figure:
             colour, marker, dashes = next(looks)
             chosen = " (to keep)" if names[i] == answer.winner else ""
             axis.plot(places, shown, color=colour, marker=marker, ls=dashes, lw=1.8, label=title + chosen, zorder=3)
+            ends = np.array([t_interval(errors)[1:] for errors in found.errors[i].T], np.float64)
+            axis.fill_between(places, *ends.T, color=colour, alpha=0.12, lw=0)
         else:
             axis.plot(places, shown, color="#b5b5b5", lw=1, label="others" if rank == SHOWN else None)
     _size_ticks(axis, found)
