@@ -30,6 +30,7 @@ nb_execution_mode = "cache"
 nb_execution_cache_path = str(Path(__file__).parent / "_build" / "notebooks")
 nb_execution_raise_on_error = True
 nb_execution_timeout = 240
+nb_merge_streams = True
 nb_ipywidgets_js: dict[str, Any] = {}  # would be fetched from elsewhere
 os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
 

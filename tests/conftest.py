@@ -33,6 +33,9 @@ import hypothesis
 import jax
 import pytest
 
+from metaleader.processes import own_memory, release_memory
+
+ROOM = 2_000_000_000  # bytes; by then, there are about 10,000 maps of the 65,530 that a process may have
 pytest_plugins = ["postgresql"]
 hypothesis.settings.register_profile("default", deadline=None, max_examples=20)
 hypothesis.settings.load_profile("default")
@@ -45,11 +48,13 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _forgotten() -> Iterator[None]:
-    """Other modules have no use for most of what one compiles, and thousands of programs exceed the memory maps that
-    a process may have."""
+    """Other modules have little use for what one compiles, and thousands of programs exceed the memory maps that a
+    process may have. To forget takes seconds, and so waits until there is much."""
     yield
-    jax.clear_caches()
-    gc.collect()
+    taken = own_memory()
+    if taken is None or taken > ROOM:
+        jax.clear_caches()
+        release_memory()
 
 
 @pytest.fixture

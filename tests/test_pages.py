@@ -138,4 +138,7 @@ def test_other_commands_are_there() -> None:
                 assert extras is not None, (page, what)
                 assert set(extras[1].split(",")) <= set(project["optional-dependencies"]), page
             case [program, *_]:
-                assert program in ("metaleader", "curl", "docker", "srun", "echo", "python"), (page, shlex.join(words))
+                assert program in ("metaleader", "curl", "docker", "srun", "echo", "python", "source"), (
+                    page,
+                    shlex.join(words),
+                )
