@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from typing import Any
@@ -246,19 +246,23 @@ def check(problem: Problem, batch: Batch, what: str) -> None:
             return
         leaves, tree = jax.tree.flatten((batch.inputs, batch.targets, batch.weights))
 
-        def outputs_of(n: int) -> Any:
-            like = tuple(jax.ShapeDtypeStruct((n, *leaf.shape[1:]), leaf.dtype) for leaf in leaves)
-            _check_of_each(Static(problem), tree, like)
-            return _outputs_like(Static(problem), tree, like)
+        def of(traced: Callable[..., Any]) -> Any:
+            """For a size that many tasks share; if that fails, of as many examples as there are, as it will be told."""
+            try:
+                return traced(Static(problem), tree, _like(leaves, bucket_size(len(batch))))
+            except (ValueError, TypeError):
+                return traced(Static(problem), tree, _like(leaves, len(batch)))
 
-        try:
-            outputs = outputs_of(bucket_size(len(batch)))
-        except (ValueError, TypeError):
-            outputs = outputs_of(len(batch))  # what is wrong is said of as many examples as there are
+        outputs = of(_outputs_like)
         if isinstance(problem.loss, CrossEntropy):
             problem.loss.check(outputs.shape[-1], np.asarray(batch.targets))
+        of(_check_of_each)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{what}: {' '.join(str(error).split())}") from error
+
+
+def _like(leaves: Sequence[Any], n: int) -> tuple[jax.ShapeDtypeStruct, ...]:
+    return tuple(jax.ShapeDtypeStruct((n, *leaf.shape[1:]), leaf.dtype) for leaf in leaves)
 
 
 # To trace a model takes far longer than to judge by it, and the tasks of a stream are of few shapes.
