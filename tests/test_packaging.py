@@ -55,8 +55,7 @@ def test_both_hold_what_they_need_and_no_more(built: Path) -> None:
 @pytest.mark.parametrize(
     ("version", "resolution", "kind"),
     [
-        *((version, "highest", "*.whl") for version in VERSIONS),
-        ("3.11", "lowest-direct", "*.whl"),
+        *((version, resolution, "*.whl") for version in VERSIONS for resolution in ("highest", "lowest-direct")),
         ("3.11", "highest", "*.tar.gz"),
     ],
 )
