@@ -8,6 +8,7 @@ import gc
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import jaxtyping
@@ -16,11 +17,11 @@ from matplotlib.figure import Figure
 
 # Two CPU devices, so that what is spread over devices is tested on any machine; and fast compiling. In the environment,
 # so that the processes that tests start have the same.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
-    "--xla_cpu_parallel_codegen_split_count=1",
-)
+FLAGS = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+FLAGS += " --xla_cpu_parallel_codegen_split_count=1"
+if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):  # later ones end with an error at this flag
+    FLAGS += " --xla_cpu_use_fusion_emitters=false"
+os.environ.setdefault("XLA_FLAGS", FLAGS)
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(platformdirs.user_cache_path("metaleader") / "compiled-tests"))
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each of those processes compiles the package anew
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

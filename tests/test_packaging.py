@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -10,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from pages import ROOT
+from test_project import PYTHONS
+
 pytestmark = pytest.mark.slow
-VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 DATA = {"__init__.pyi", "py.typed", "results/report.html", "service/page/index.html", "service/page/page.js"}
 
 
@@ -55,8 +57,7 @@ def test_both_hold_what_they_need_and_no_more(built: Path) -> None:
 @pytest.mark.parametrize(
     ("version", "resolution", "kind"),
     [
-        *((version, "highest", "*.whl") for version in VERSIONS),
-        ("3.11", "lowest-direct", "*.whl"),
+        *((version, resolution, "*.whl") for version in PYTHONS for resolution in ("highest", "lowest-direct")),
         ("3.11", "highest", "*.tar.gz"),
     ],
 )
@@ -78,3 +79,13 @@ def test_it_is_installed_in_a_clean_environment_and_runs(
     shown = said(command, "run", "coloured-digits", "--preset", "smoke", "--learner", "ftml", "scratch", cwd=tmp_path)
     assert "FTML" in shown
     assert next(tmp_path.glob("runs/*/report.html"))
+
+
+@pytest.mark.parametrize("kind", ["sources", "wheel"])
+@pytest.mark.parametrize("words", [("uvx", "--from"), ("pipx", "run", "--spec")], ids=["uvx", "pipx"])
+def test_it_runs_without_being_installed(words: tuple[str, ...], kind: str, built: Path, tmp_path: Path) -> None:
+    places = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    if (program := shutil.which(words[0], path=places)) is None:
+        pytest.skip(f"{words[0]} is not on this machine")
+    source = ROOT if kind == "sources" else next(built.glob("*.whl"))
+    assert "coloured-digits" in said(program, *words[1:], source, "metaleader", "list", cwd=tmp_path)

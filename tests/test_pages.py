@@ -105,10 +105,10 @@ def parsed_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def of_metaleader() -> list[tuple[str, list[str]]]:
-    """Every command of this package on a page, also behind `srun` and in a container, and in the text."""
+    """Every command of this package on a page, also behind `srun`, `uvx` and `pipx`, and in a container."""
     found = [(page, words) for page, words in commands() if words[0] == "metaleader"]
     for page, words in commands():
-        if words[0] in ("srun", "docker"):
+        if words[0] in ("srun", "docker", "uvx", "pipx"):
             start = "metaleader" if "metaleader" in words else "learner"
             if start in words:
                 found.append((page, ["metaleader", *words[words.index(start) + 1 :]]))
@@ -133,10 +133,16 @@ def test_other_commands_are_there() -> None:
         match words:
             case ["make", target]:
                 assert target in targets, page
-            case ["pip", "install", what]:
-                extras = re.fullmatch(r"metaleader\[(.*)\]", what)
-                assert extras is not None, (page, what)
-                assert set(extras[1].split(",")) <= set(project["optional-dependencies"]), page
+            case (
+                ["pip" | "pipx", "install", what]
+                | ["uv", "tool", "install", what]
+                | ["uvx", "--from", what, "metaleader", *_]
+                | ["pipx", "run", "--spec", what, "metaleader", *_]
+            ):
+                package = re.fullmatch(r"dist/\*\.whl|(?:metaleader|\.)(?:\[(.+)\])?", what)
+                assert package is not None, (page, what)
+                extras = set(package[1].split(",")) if package[1] else set()
+                assert extras <= set(project["optional-dependencies"]), (page, what)
             case [program, *_]:
                 assert program in ("metaleader", "curl", "docker", "srun", "echo", "python", "source"), (
                     page,
