@@ -38,7 +38,7 @@ from metaleader.processes import own_memory, release_memory
 
 ROOM = 2_000_000_000  # bytes; by then, there are about 10,000 maps of the 65,530 that a process may have
 pytest_plugins = ["postgresql"]
-hypothesis.settings.register_profile("default", deadline=None, max_examples=20)
+hypothesis.settings.register_profile("default", deadline=None, max_examples=12)
 hypothesis.settings.load_profile("default")
 
 

@@ -173,6 +173,7 @@ def test_where_a_learner_overtakes_is_said(answers: str, said: str) -> None:
     assert said in overtaking(found, "FTML")
 
 
+@pytest.mark.slow
 def test_compute_shows_the_scores_of_its_runs_and_says_what_is_missing(tmp_path: Path) -> None:
     options = ComputeOptions(
         **TINY, out=tmp_path / "runs", page=tmp_path / "page.md", factors=(0.2, 0.6), learners=("ftml", "toe")
@@ -211,6 +212,7 @@ def test_compute_shows_the_scores_of_its_runs_and_says_what_is_missing(tmp_path:
     assert (tmp_path / "figures" / "page.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_compute_in_worker_processes_keeps_small_files_alone(tmp_path: Path) -> None:
     options = ComputeOptions(
         **{**TINY, "seeds": 1, "workers": 1}, out=tmp_path / "runs", page=tmp_path / "page.md", factors=(0.2,),

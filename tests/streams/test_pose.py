@@ -144,6 +144,7 @@ def test_the_smoke_preset_runs_on_rendered_images(opengl: str, tmp_path: Path) -
         assert 0 < others["angle error (degrees)"][0] <= 180
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard_renders_once(opengl: str, tmp_path: Path) -> None:
     """Processes that are spawned would otherwise run it again."""
     script = tmp_path / "script.py"
