@@ -33,9 +33,10 @@ bench-compile: .venv/installed-bench  ## the meta-gradient against torch.compile
 docs: .venv/installed-docs  ## the documentation site, in docs/_build/html; warnings are errors
 	$(BIN)/python -m sphinx -b html -W --keep-going -q docs docs/_build/html
 
-notebooks: .venv/installed-docs  ## the tutorials as notebooks, in docs/_build/notebooks
+notebooks: .venv/installed-docs  ## the tutorials as notebooks, in docs/notebooks
+	mkdir -p docs/notebooks
 	for page in sinusoids own-table digits live theory; do \
-		$(BIN)/jupytext --quiet --from md:myst --to ipynb --output docs/_build/notebooks/$$page.ipynb docs/tutorials/$$page.md || exit; \
+		$(BIN)/jupytext --quiet --from md:myst --to ipynb --output docs/notebooks/$$page.ipynb docs/tutorials/$$page.md || exit 1; \
 	done
 
 check: .venv/installed-dev  ## format, lint, types, and that imports go one way
@@ -57,7 +58,7 @@ man: .venv/installed  ## the man page, dist/metaleader.1
 	$(BIN)/metaleader man > dist/metaleader.1
 
 clean:  ## remove the environment and all caches
-	rm -rf .venv .venv-lowest dist docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lowest dist docs/_build docs/notebooks .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 .venv/bin/uv:
 	$(PYTHON) -m venv .venv
