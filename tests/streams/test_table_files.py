@@ -312,6 +312,9 @@ def test_paths_that_are_no_files_are_refused(tmp_path: Path, monkeypatch: pytest
     csv(tmp_path).rename(tmp_path / "sales.csv")
     with pytest.raises(UserError, match=r"unknown file 'sale\.csv': did you mean sales\.csv"):
         from_table(tmp_path / "sale.csv", **ROLES)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"unknown file 'sales\.csv': There is none$"):
+        from_table(tmp_path / "empty" / "sales.csv", **ROLES)
     with pytest.raises(UserError, match=r"there is no folder .*none, hence no table sales.csv in it"):
         from_table(tmp_path / "none" / "sales.csv", **ROLES)
     with pytest.raises(UserError, match="is a folder, not a table"):
