@@ -135,7 +135,7 @@ TABLES: Mapping[str, Source] = {
         "math",
         "scores in mathematics of pupils by school",
         None,
-        {"id": "left out", "tch": "left out", "gr": "categorical"},
+        {"id": "left out", "tch": "left out", "gr": "categorical", "clad": "categorical"},
     ),
     "Chem97": Source(
         "mlmRev",
