@@ -35,8 +35,8 @@ docs: .venv/installed-docs  ## the documentation site, in docs/_build/html; warn
 
 notebooks: .venv/installed-docs  ## the tutorials as notebooks, in docs/notebooks
 	mkdir -p docs/notebooks
-	for page in sinusoids own-table digits live theory; do \
-		$(BIN)/jupytext --quiet --from md:myst --to ipynb --output docs/notebooks/$$page.ipynb docs/tutorials/$$page.md || exit 1; \
+	for page in $$(grep -l ^kernelspec docs/tutorials/*.md); do \
+		$(BIN)/jupytext --quiet --from md:myst --to ipynb --output docs/notebooks/$$(basename $$page .md).ipynb $$page || exit 1; \
 	done
 
 check: .venv/installed-dev  ## format, lint, types, and that imports go one way

@@ -19,7 +19,8 @@ author = "the authors of metaleader"
 release = version = metadata.version("metaleader")
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build", "notebooks", "results/notes.md", "tuning/*/by-hand.md"]  # parts of other pages
+exclude_patterns = ["_build", "notebooks"]  # made
+exclude_patterns += ["results/notes.md", "tuning/*/by-hand.md"]  # parts of other pages
 templates_path: list[str] = []
 
 # Pages

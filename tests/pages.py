@@ -2,8 +2,9 @@
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +22,8 @@ class Block(NamedTuple):
     code: str
 
 
-def pages() -> dict[str, str]:
+@cache
+def pages() -> Mapping[str, str]:
     """The text of every page of the site by its name, without its suffix."""
     paths = {path.relative_to(DOCS).as_posix(): path for path in DOCS.rglob("*.md")}
     return {

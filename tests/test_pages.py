@@ -52,10 +52,11 @@ def test_python_in_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
     exec(of_table, {"ml": ml, "frame": sales.rename(columns={"sold": "sales"})})
     assert "target: 'sales'" in capsys.readouterr().out
     linen, nnx, equinox = (example(f"own_model{kind}") for kind in ("", "_nnx", "_equinox"))
-    made = dict(zip(("Linen", "NNX", "Equinox"), models.splitlines(), strict=False))
-    exec(made["Linen"], {"ml": ml, "Net": linen["Net"], "example_inputs": linen["stream"][0].train.inputs})
-    exec(made["NNX"], {"ml": ml, "Net": nnx["Net"], "functools": nnx["functools"]})
-    exec(made["Equinox"], {"ml": ml, "Net": lambda width, key: equinox["Net"](key), "functools": nnx["functools"]})
+    *made, problem = models.splitlines()
+    known = {"ml": ml, "functools": nnx["functools"], "example_inputs": linen["stream"][0].train.inputs}
+    nets = (linen["Net"], nnx["Net"], lambda width, key: equinox["Net"](key))
+    for model, net in zip(made, nets, strict=True):
+        exec(f"{model}\n{problem}", {**known, "Net": net})
     sales.to_csv("sales.csv", index=False)
     names: dict[str, Any] = {}
     exec(live, names)
