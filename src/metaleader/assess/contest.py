@@ -306,7 +306,12 @@ def contest(given: Setup, pool: LocalWorkers[Job, Played] | None = None, show: S
         searches = [Job(given, name, values, 0, True) for name, trials in tried.items() for values in trials]
         found = _performed(pool, searches, told("searching", 0))
         chosen = {name: _best(name, trials, searches, found) for name, trials in tried.items()}
-        finals = [Job(given, name, chosen[name], seed, False) for name in entries for seed in range(given.seeds)]
+        seconds = dict.fromkeys(entries, 0.0)
+        for job, one in zip(searches, found, strict=True):
+            seconds[job.name] += one.learning + one.predicting
+        # The slowest first, so that the last process to end is not long alone.
+        slowest_first = sorted(entries, key=lambda name: -seconds[name] / len(tried[name]))
+        finals = [Job(given, name, chosen[name], seed, False) for name in slowest_first for seed in range(given.seeds)]
         played = _performed(pool, finals, told("judging", len(searches)))
     finally:
         if pool is not None:
@@ -314,9 +319,6 @@ def contest(given: Setup, pool: LocalWorkers[Job, Played] | None = None, show: S
     of_candidate = {
         name: tuple(p for job, p in zip(finals, played, strict=True) if job.name == name) for name in entries
     }
-    seconds = dict.fromkeys(entries, 0.0)
-    for job, one in zip(searches, found, strict=True):
-        seconds[job.name] += one.learning + one.predicting
     errors = np.stack([_mean([p.errors for p in of_candidate[name]], given) for name in entries])
     trials = {name: len(values) for name, values in tried.items()}
     return Contest(given, chosen, trials, seconds, errors, of_candidate)

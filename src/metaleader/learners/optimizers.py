@@ -182,14 +182,22 @@ def averaging(transformation: optax.GradientTransformation, decay: float) -> opt
 
 def averaged(params: Params, opt_state: Any) -> Params:
     """The average of the iterates, where the optimiser keeps one, or the last iterate; of the parameters' types."""
-    if not _averages(jax.tree.structure(opt_state)):
+    leaves, structure = jax.tree.flatten(opt_state)
+    places = _average_places(structure)
+    if places is None:
         return params
-    mean = optax.tree.get(opt_state, "average_iterate")
-    return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), mean, params)
+    likes, parameters = jax.tree.flatten(params)
+    pairs = zip((leaves[place] for place in places), likes, strict=True)
+    cast = [leaf if leaf.dtype == like.dtype else leaf.astype(like.dtype) for leaf, like in pairs]
+    return jax.tree.unflatten(parameters, cast)
 
 
 @cache
-def _averages(structure: Any) -> bool:
-    """Whether a state of this structure keeps an average; remembered, as looking takes a quarter of an adaptation."""
+def _average_places(structure: Any) -> tuple[int, ...] | None:
+    """Where the leaves of the average lie among those of a state of this structure; None: it keeps none.
+
+    Remembered, as looking takes a quarter of an adaptation.
+    """
     state = jax.tree.unflatten(structure, range(structure.num_leaves))
-    return optax.tree.get(state, "average_iterate") is not None
+    mean = optax.tree.get(state, "average_iterate")
+    return None if mean is None else tuple(jax.tree.leaves(mean))
