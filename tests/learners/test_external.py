@@ -175,6 +175,30 @@ def test_the_effect_of_a_task_is_its_mean_residual_shrunk_by_its_size() -> None:
         np.testing.assert_allclose(mixed.predicted(effects, x, y), [expected])
 
 
+@pytest.mark.parametrize("before", [[0, 1], [0, 2], [0]])
+def test_where_a_mixed_model_begins_makes_no_difference(before: list[int]) -> None:
+    random = np.random.default_rng(0)
+    tasks = np.repeat(np.arange(60), 12)
+    x, own = random.normal(size=(len(tasks), P)), random.normal(size=(60, 2))[tasks]
+    y = x @ [1.0, -0.5, 0.0] + own[:, 0] + own[:, 1] * x[:, 0] + 0.3 * random.normal(size=len(tasks))
+    # Far from the right one, for other effects, and with a variance at 0, where a fit would not move.
+    start = mixed.Effects(np.zeros(1 + P), np.array(before), np.diag([0.0, 5.0][: len(before)]), 2.0)
+    cold, warm = (mixed.fitted(x, y, tasks, 1, given) for given in (None, start))
+    assert cold is not None
+    assert warm is not None
+    np.testing.assert_array_equal(warm.random, [0, 1])
+    for name in ("fixed", "covariance", "noise"):
+        np.testing.assert_allclose(getattr(warm, name), getattr(cold, name), rtol=0.01, atol=0.01)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_lightgbm_is_asked_for_probabilities_without_its_checks_and_gives_the_same(classes: int) -> None:
+    x = np.random.default_rng(0).normal(size=(300, P))
+    labels = np.digitize(x[:, 0], [0.0] if classes == 2 else [-0.5, 0.5])
+    model = external.PooledTrees(library="LightGBM", trees=5)._fitted(x, np.eye(classes)[labels], classes)
+    np.testing.assert_array_equal(trees._probabilities(model, x), model.predict_proba(x))
+
+
 def test_inputs_that_determine_each_other_do_not_trouble_the_mixed_model() -> None:
     random = np.random.default_rng(1)
     kind, tasks = random.integers(0, 2, 80), np.repeat(np.arange(10), 8)
