@@ -149,7 +149,8 @@ def fitted(
         try:
             model = MixedLM(targets, design, tasks, with_ones(inputs)[:, random])
             # From a good start one method is enough; otherwise statsmodels tries several, each from the last one's end.
-            found = model.fit() if before is None else model.fit(_start(model, random, before), method="lbfgs")
+            warm = {} if before is None else {"start_params": _start(model, random, before), "method": "lbfgs"}
+            found = model.fit(reml=True, **warm)
         except (np.linalg.LinAlgError, ValueError):
             return None
     slope = apart @ np.asarray(found.fe_params)[1:]
@@ -163,7 +164,8 @@ def _start(model: Any, random: Int64[np.ndarray, " q"], before: Effects) -> Any:
     """Where a fit begins: the covariance fitted before, relative to the noise, and the identity for other effects.
 
     A little is added to the variances, since at a variance of 0 the likelihood is flat in its root, over which it is
-    maximised. So begun, fits take less than half as long, and their likelihood is as high or higher.
+    maximised. Measured on a made-up table, windows of 5,000 and 10,000 rows: less than half the time of fits without
+    it, and a likelihood as high or higher.
     """
     from statsmodels.regression.mixed_linear_model import MixedLMParams
 

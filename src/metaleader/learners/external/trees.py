@@ -255,7 +255,7 @@ def _predicted(model: Any, inputs: Float64[np.ndarray, "n p"], totals: Totals) -
 
 
 def _probabilities(model: Any, inputs: Float64[np.ndarray, "n p"]) -> Float64[np.ndarray, "n c"]:
-    """Of the classes of a model; of LightGBM's without what its likeness of scikit-learn checks, eight times slower."""
+    """Of the classes of a model; LightGBM's by its own interface, as checks make the other one eight times slower."""
     if not hasattr(model, "booster_"):
         return model.predict_proba(inputs)
     found = model.booster_.predict(inputs)
