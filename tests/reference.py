@@ -366,28 +366,21 @@ class Trains(Plain):
 
     def train(self, some: dict[Key, list[Example]], steps: int, taken: int, tasks: int, size: int) -> int:
         """Take the first of so many steps; what they cost."""
-        learner, cost = self.learner, 0
+        cost, calibration = 0, getattr(self.learner, "calibration_size", 0)  # from scratch has none
         self.key, data_key = jax.random.split(self.key)
         if tasks:
             tasks_key, data_key = jax.random.split(data_key)
             counts = [len(some.get(task, [])) for task in self.memory.tasks]
             chosen = drawn_tasks(tasks_key, counts, (steps, tasks))
-            calibration = learner.calibration_size
-            uniforms = np.asarray(_uniforms(jax.random.split(data_key, (steps, tasks)), calibration + size))
-        else:
-            uniforms = np.asarray(_uniforms(jax.random.split(data_key, steps), size))
+        places = (steps, max(tasks, 1))
+        uniforms = np.asarray(_uniforms(jax.random.split(data_key, places), calibration + size))
         mixed = [example for kept in some.values() for example in kept]
         for step in range(taken):
             gradients = []
             for place in range(max(tasks, 1)):
-                if tasks:
-                    kept = some[list(self.memory.tasks)[chosen[step, place]]]
-                    first, second = dealt(shuffled(uniforms[step, place], len(kept)), calibration, size)
-                    # This model has no statistics that the first could give.
-                    cost += len(first)
-                else:
-                    kept, second = mixed, shuffled(uniforms[step], len(mixed))
-                cost += len(second)
+                kept = some[list(self.memory.tasks)[chosen[step, place]]] if tasks else mixed
+                first, second = dealt(shuffled(uniforms[step, place], len(kept)), calibration, size)
+                cost += len(first) + len(second)  # this model has no statistics that the first could give
                 gradients.append(average(self.model.gradient, self.w, [kept[i] for i in second]))
             self.w = self.outer.step(self.w, np.zeros_like(self.w) + sum(gradients) / len(gradients))
         return cost

@@ -72,6 +72,17 @@ def test_a_minibatch_holds_distinct_examples_of_each_of_its_tasks() -> None:
     np.testing.assert_allclose(np.bincount(tasks.ravel()) / tasks.size, counts / 60, atol=0.035)
 
 
+def test_where_tasks_are_mixed_all_examples_of_a_minibatch_are_distinct() -> None:
+    for which, chosen in (("all", range(60)), ("past", range(40)), ("current", range(40, 60))):
+        _, places, weights = drawn(TOE(300, batch_tasks=0, batch_size=30, calibration_size=15), which)
+        assert places.shape == weights.shape == (300, 1, 45)
+        for at, weight in zip(places[:, 0], weights[:, 0], strict=True):
+            real = at[weight > 0]
+            assert len(real) == len(set(real)) == min(45, len(chosen))
+            assert set(real) <= set(chosen)
+            assert weight[:15].sum() == len(real) // 3  # calibration has its share where there are too few
+
+
 def test_past_only_leaves_out_the_newest_task_and_newest_first_begins_with_it() -> None:
     assert set(drawn(FTL(500), "past")[0].ravel()) == {0, 1}
     assert drawn(FTL(500, batch_tasks=0), "past")[1].max() == 39
@@ -174,6 +185,7 @@ SPENDING: dict[str, Any] = {
     "toe": TOE(),
     "mixed": TOE(batch_tasks=0, batch_size=50),
     "calibrated": FTL(batch_tasks=3, calibration_size=5),
+    "mixed, calibrated": FTL(batch_tasks=0, batch_size=20, calibration_size=5),
     "scratch": Scratch(batch_size=20),
     "heads": MultiHeadTOE(batch_tasks=2, tasks=4),
     "heads, past": MultiHeadFTL(batch_tasks=2, tasks=4),
@@ -274,7 +286,6 @@ def test_adapting_further_than_meta_training_takes_more_of_the_same_steps() -> N
     ("build", "message"),
     [
         (lambda: TOE(batch_tasks=-1), "batch_tasks must be at least 0"),
-        (lambda: TOE(batch_tasks=0, calibration_size=3), "calibration_size must be 0 where tasks are mixed"),
         (lambda: FTL(calibration_size=-1), "calibration_size must be at least 0"),
         (lambda: HeadFirst(head_steps=-1), "head_steps must be at least 0"),
         (lambda: HeadFirst(step_size=0.0), "step_size must be positive"),

@@ -82,6 +82,7 @@ LEARNERS: dict[str, tuple[Learner, ...]] = {
         FTL(2, batch_tasks=0, batch_size=4, optimizer=Momentum(0.05), update=GradientDescent(2, 0.1)),
         FTL(1, batch_tasks=2, batch_size=3, calibration_size=2, optimizer=Adam(0.05), update=GradientDescent(1, 0.2)),
         TOE(2, batch_tasks=0, batch_size=5, optimizer=Momentum(0.1, drops=(4, 6), average=0.5)),
+        FTL(1, batch_tasks=0, batch_size=4, calibration_size=2, optimizer=Adam(0.05), update=GradientDescent(1, 0.2)),
     ),
     "scratch": (
         Scratch(3, 4, Adam(0.05)),

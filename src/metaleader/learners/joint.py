@@ -60,9 +60,9 @@ class JointTraining(PredictsByModel):
     batch_size: int = 25
     """Examples of each task in a minibatch; of all tasks together, where they are mixed."""
     calibration_size: int = 0
-    """Further examples of each task that give a model with statistics of a task (`norm="task"`) those by which the
-    `batch_size` examples are normalised, as D_t does when test images are predicted. 0: a minibatch normalises
-    itself."""
+    """Further examples of each task, or of all tasks where they are mixed, that give a model with statistics of a task
+    (`norm="task"`) those by which the `batch_size` examples are normalised, as D_t does when test images are predicted.
+    0: a minibatch normalises itself."""
     optimizer: Adam | Momentum | Optimizer = Adam()
     """An optax transformation, or a function that gives one."""
     retention: Retention = Retention()
@@ -71,10 +71,6 @@ class JointTraining(PredictsByModel):
     def __post_init__(self) -> None:
         check_positive(self, "steps", "batch_size")
         check_not_negative(self, "batch_tasks", "calibration_size")
-        if self.calibration_size and not self.batch_tasks:
-            raise ValueError(
-                f"calibration_size must be 0 where tasks are mixed (batch_tasks=0), got {self.calibration_size}"
-            )
 
     def init(self, problem: Problem, key: Array, example: Batch) -> Learned:
         """Random parameters, a fresh optimiser and an empty buffer."""
@@ -222,25 +218,25 @@ def _draw(
     current = (jnp.asarray(ages) == 0) & (all_counts > 0)
     chosen = {"all": all_counts > 0, "past": ~current, "current": current}[which]
     counts, starts = jnp.where(chosen, all_counts, 0), jnp.cumsum(all_counts) - all_counts
+    first, own = jnp.sum(jnp.where(current, starts, 0)), jnp.sum(jnp.where(current, all_counts, 0))
     key, data_key = jax.random.split(key)
-    if not minibatches.tasks:
-        draw = partial(sampling.sample_distinct, count=jnp.sum(counts), n=minibatches.size)
-        places, weights = jax.vmap(draw)(jax.random.split(data_key, steps))
-        # Numbered among the examples of the tasks chosen: those of the current one are skipped, or come first.
-        first, own = jnp.sum(jnp.where(current, starts, 0)), jnp.sum(jnp.where(current, all_counts, 0))
-        if which == "past":
-            places = jnp.where(places >= first, places + own, places)
-        elif which == "current":
-            places = places + first
-        rows, places, weights = jnp.zeros((steps, 1), jnp.int32), places[:, None], weights[:, None]
-    else:
+    if minibatches.tasks:
         tasks_key, data_key = jax.random.split(data_key)
         rows = sampling.sample_rows(tasks_key, counts.astype(jnp.float32), (steps, minibatches.tasks))
         if current_first:
             rows = rows.at[:, 0].set(jnp.argmax(current).astype(rows.dtype))
-        draws = sampling.sample_splits(data_key, counts, rows, minibatches.calibration, minibatches.size)
-        numbers, weights = (jnp.concatenate(parts, axis=-1) for parts in zip(*draws, strict=True))
-        places = starts[rows][..., None] + numbers
+    else:  # as if they were all of one task
+        rows = jnp.zeros((steps, 1), jnp.int32)
+        counts, starts = jnp.sum(counts)[None], jnp.zeros(1, starts.dtype)
+    draws = sampling.sample_splits(data_key, counts, rows, minibatches.calibration, minibatches.size)
+    numbers, weights = (jnp.concatenate(parts, axis=-1) for parts in zip(*draws, strict=True))
+    places = starts[rows][..., None] + numbers
+    if not minibatches.tasks:
+        # Numbered among the examples of the tasks chosen: those of the current one are skipped, or come first.
+        if which == "past":
+            places = jnp.where(places >= first, places + own, places)
+        elif which == "current":
+            places = places + first
     spent = jnp.sum(jnp.where((jnp.arange(steps) < taken)[:, None, None], weights, 0))
     return key, rows, places, weights, base.random_keys(problem, data_key, rows.shape), spent
 
