@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -61,7 +62,7 @@ class Setup:
         sizes = tuple(size for size in self.sizes if size != END)
         return OnlineProtocol(evaluate_at=sizes, arrive_at=tuple(size for size in sizes if size))
 
-    @property
+    @cached_property
     def candidates(self) -> dict[str, Candidate]:
         """Who competes."""
         known = candidates(self.tasks, len(self.sizes) * len(self.tasks.names))

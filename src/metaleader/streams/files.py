@@ -49,6 +49,8 @@ def opened(
         UserError: there is no such file, its suffix is unknown, it is empty or damaged; columns of a CSV file share a
             name, or mix numbers and words; polars is not installed.
     """
+    path = Path(path).expanduser()
+    kind = _kind_of(path)
     try:
         import polars  # noqa: F401
     except ImportError as error:
@@ -56,8 +58,6 @@ def opened(
             "polars reads tables from files, and it is not installed: pip install 'metaleader[tables]', or give a data "
             "frame"
         ) from error
-    path = Path(path).expanduser()
-    kind = _kind_of(path)
     return OnDisk(_scan(path, kind, as_written, numbers), path, None if scratch is None else Path(scratch).expanduser())
 
 
