@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from metaleader import (
     play,
 )
 from metaleader.buffer import store
-from metaleader.learners import ftml
+from metaleader.learners import AdaGrad, ftml
 from metaleader.online import RunState
 from metaleader.problem.content import Static
 from metaleader.runs.folder import RunFolder
@@ -212,6 +213,29 @@ def test_every_learner_adapts_from_the_average(learner: Learner) -> None:
     shared = mean[0] if isinstance(learner, MultiHeadTOE) else mean
     found = adapted(learner, state, 2)
     np.testing.assert_array_equal(found["hidden"][0]["kernel"], shared["hidden"][0]["kernel"])
+
+
+@pytest.mark.parametrize("optimizer", [Adam(0.1, clip=2.0), Momentum(0.1, clip=2.0), AdaGrad(0.1, clip=2.0)])
+def test_longer_gradients_are_scaled_to_the_clip(optimizer: Any) -> None:
+    """A gradient of norm 10 does what a fifth of it does, as the second of two; a short one is left as it is."""
+    params, gradient = {"a": jnp.zeros(2), "b": jnp.zeros(())}, {"a": jnp.array([6.0, 0.0]), "b": jnp.array(8.0)}
+    small = jax.tree.map(lambda leaf: 0.01 * leaf, gradient)
+
+    def second(transformation: Any, gradient: Any) -> Any:
+        _, state = transformation.update(small, transformation.init(params), params)
+        return transformation.update(gradient, state, params)[0]
+
+    clipped, expected = (
+        second(optimizer(), gradient),
+        second(replace(optimizer, clip=None)(), jax.tree.map(lambda leaf: leaf / 5, gradient)),
+    )
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), clipped, expected)
+    for number in (jnp.inf, jnp.nan):  # such a gradient counts as zero
+        skipped = second(optimizer(), jax.tree.map(lambda leaf, number=number: leaf + number, gradient))
+        expected = second(optimizer(), jax.tree.map(jnp.zeros_like, gradient))
+        jax.tree.map(np.testing.assert_array_equal, skipped, expected)
+    with pytest.raises(ValueError, match=r"clip must be positive and finite, got 0\.0"):
+        replace(optimizer, clip=0.0)
 
 
 def test_the_average_keeps_the_type_of_the_parameters() -> None:

@@ -326,3 +326,5 @@ def test_paths_that_are_no_files_are_refused(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setitem(__import__("sys").modules, "polars", None)
     with pytest.raises(UserError, match=r"polars reads tables from files.*: pip install 'metaleader\[tables\]'"):
         from_table(tmp_path / "sales.csv", **ROLES)
+    with pytest.raises(UserError, match=r"did you mean sales\.csv"):  # to install polars would not help
+        from_table(tmp_path / "sale.csv", **ROLES)

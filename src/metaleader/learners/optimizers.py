@@ -24,8 +24,11 @@ class Adam:
     `sum_i a^(s-i) w_i / sum_i a^(s-i)`, over about `1 / (1 - a)` steps, after Polyak averaging. Learning itself goes
     on from the last iterate.
 
+    With `clip`, no gradient is longer than that. A meta-gradient through several inner steps that nearly diverge is
+    longer by orders of magnitude than the others: the step that Adam makes of it can end learning.
+
     Raises:
-        ValueError: the learning rate is not positive, or `average` is not in [0, 1).
+        ValueError: the learning rate or `clip` is not positive, or `average` is not in [0, 1).
 
     Examples:
         >>> import jax.numpy as jnp, metaleader as ml
@@ -40,14 +43,17 @@ class Adam:
     """Step size."""
     average: float = 0.0
     """Decay of the moving average of the iterates; 0: the last one is used."""
+    clip: float | None = None
+    """Largest global norm of a gradient, to which longer ones are scaled (Pascanu et al., 2013), while one that is not
+    finite counts as zero; None: gradients are taken as they are."""
 
     def __post_init__(self) -> None:
         check_positive(self, "learning_rate")
-        _check_average(self.average)
+        _check(self)
 
     def __call__(self) -> optax.GradientTransformation:
         """The optax transformation."""
-        return averaging(optax.adam(self.learning_rate), self.average)
+        return _around(optax.adam(self.learning_rate), self)
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,8 @@ class Momentum:
     learners without meta-learning, which were unstable with Adam (section 6).
 
     Raises:
-        ValueError: the learning rate or the factor is not positive, `momentum` is not in [0, 1), or `drops` do not
-            ascend from at least 1.
+        ValueError: the learning rate, the factor or `clip` is not positive, `momentum` or `average` is not in [0, 1),
+            or `drops` do not ascend from at least 1.
 
     Examples:
         >>> import jax.numpy as jnp, metaleader as ml
@@ -84,10 +90,12 @@ class Momentum:
     """What the learning rate is multiplied by at a drop."""
     average: float = 0.0
     """Decay of the moving average of the iterates, as in `Adam`; 0: the last one is used."""
+    clip: float | None = None
+    """Largest global norm of a gradient, as in `Adam`; None: gradients are taken as they are."""
 
     def __post_init__(self) -> None:
         check_positive(self, "learning_rate", "factor")
-        _check_average(self.average)
+        _check(self)
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
         if any(step < 1 for step in self.drops) or sorted(set(self.drops)) != list(self.drops):
@@ -96,7 +104,7 @@ class Momentum:
     def __call__(self) -> optax.GradientTransformation:
         """The optax transformation."""
         schedule = optax.piecewise_constant_schedule(self.learning_rate, dict.fromkeys(self.drops, self.factor))
-        return averaging(optax.sgd(schedule, momentum=self.momentum), self.average)
+        return _around(optax.sgd(schedule, momentum=self.momentum), self)
 
 
 @dataclass(frozen=True)
@@ -104,7 +112,7 @@ class AdaGrad:
     """AdaGrad (Duchi et al., 2011): the step of a coordinate falls with the sum of its squared gradients.
 
     Raises:
-        ValueError: the learning rate is not positive, or `average` is not in [0, 1).
+        ValueError: the learning rate or `clip` is not positive, or `average` is not in [0, 1).
 
     Examples:
         >>> import jax.numpy as jnp, metaleader as ml
@@ -121,19 +129,43 @@ class AdaGrad:
     """Step size at first."""
     average: float = 0.0
     """Decay of the moving average of the iterates, as in `Adam`; 0: the last one is used."""
+    clip: float | None = None
+    """Largest global norm of a gradient, as in `Adam`; None: gradients are taken as they are."""
 
     def __post_init__(self) -> None:
         check_positive(self, "learning_rate")
-        _check_average(self.average)
+        _check(self)
 
     def __call__(self) -> optax.GradientTransformation:
         """The optax transformation."""
-        return averaging(optax.adagrad(self.learning_rate), self.average)
+        return _around(optax.adagrad(self.learning_rate), self)
 
 
-def _check_average(average: float) -> None:
-    if not 0 <= average < 1:
-        raise ValueError(f"average must be in [0, 1), got {average}")
+def _check(optimizer: Adam | Momentum | AdaGrad) -> None:
+    if not 0 <= optimizer.average < 1:
+        raise ValueError(f"average must be in [0, 1), got {optimizer.average}")
+    if optimizer.clip is not None:
+        check_positive(optimizer, "clip")
+
+
+def _around(
+    transformation: optax.GradientTransformation, of: Adam | Momentum | AdaGrad
+) -> optax.GradientTransformation:
+    """The transformation of gradients that are clipped, and its iterates averaged, where that is asked for."""
+    if of.clip is not None:
+        transformation = optax.chain(_clipping(of.clip), transformation)
+    return averaging(transformation, of.average)
+
+
+def _clipping(norm: float) -> optax.GradientTransformation:
+    """`optax.clip_by_global_norm`, but for gradients that are not finite, of which that makes NaN: here they are 0."""
+
+    def update(updates: Params, state: optax.EmptyState, params: Params | None = None) -> tuple[Params, Any]:  # noqa: ARG001
+        length = optax.tree.norm(updates)
+        factor = jnp.minimum(1.0, norm / length)
+        return jax.tree.map(lambda g: jnp.where(jnp.isfinite(length), g * factor.astype(g.dtype), 0), updates), state
+
+    return optax.GradientTransformation(optax.init_empty_state, update)
 
 
 class IterateAverage(NamedTuple):
