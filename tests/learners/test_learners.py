@@ -35,10 +35,12 @@ from metaleader import (
     play,
 )
 from metaleader.buffer import store
-from metaleader.learners import AdaGrad, ftml
+from metaleader.experiments.settings import replaced_in
+from metaleader.learners import AdaGrad, base, ftml, joint
 from metaleader.online import RunState
 from metaleader.problem.content import Static
 from metaleader.runs.folder import RunFolder
+from metaleader.update import InnerAdam, InnerMomentum, OptimizerSteps, Ridge
 from problems import CURVES, LEARNERS, RIVALS, points, quadratic
 
 EVERY = LEARNERS | RIVALS
@@ -594,3 +596,52 @@ def test_streaming_keeps_the_current_round_only_however_many_there_were() -> Non
     )
     same = FTML(meta_steps=2, meta_batch=2, train_size=3, validation_size=4)
     np.testing.assert_array_equal(numbers(observe(learner, rounds=1).params), numbers(observe(same, rounds=1).params))
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_numbers_begin_with_the_types_that_they_keep(name: str) -> None:
+    """Those of Python's numbers (weak types) would be others after the first step, and all be compiled twice."""
+    learner = LEARNERS[name]
+    state: Any = learner.init(CURVES, jax.random.key(0), points(1))
+    kept = [getattr(state, part, None) for part in ("params", "opt_state")]
+    assert not [leaf for leaf in jax.tree.leaves(kept) if getattr(leaf, "weak_type", False)]
+
+
+RATED: dict[str, tuple[Any, str, Any]] = {
+    "outer": (FTML(meta_steps=2, meta_batch=2), "optimizer.learning_rate", 0.1),
+    "inner": (FTML(meta_steps=2, meta_batch=2), "update.step_size", 0.03),
+    "of an inner optimiser": (
+        FTML(OptimizerSteps(2, InnerAdam(0.01)), meta_steps=2, meta_batch=2),
+        "update.optimizer.step_size",
+        0.1,
+    ),
+    "with drops": (TOE(steps=2, optimizer=Momentum(0.1, drops=(1,))), "optimizer.learning_rate", 0.3),
+    "in fine-tuning": (
+        FTL(steps=2, update=OptimizerSteps(2, InnerMomentum(0.01))),
+        "update.optimizer.step_size",
+        0.1,
+    ),
+    "averaged and clipped": (Scratch(steps=2, optimizer=AdaGrad(0.01, 0.9, 1.0)), "optimizer.learning_rate", 0.1),
+    "a regulariser": (FTML(Ridge(), meta_steps=2, meta_batch=2), "update.regulariser", 3.0),
+}
+
+
+@pytest.mark.parametrize("name", RATED)
+def test_learners_that_differ_in_rates_share_programs(name: str) -> None:
+    """And learn what a learner learns whose programs are its own."""
+    learner, setting, value = RATED[name]
+    compiled: tuple[Any, ...] = (ftml._meta_update, joint._train, base._adapted)
+
+    def adapted_by(learner: Any) -> tuple[np.ndarray, list[int]]:
+        state = after(learner, learner.init(CURVES, jax.random.key(0), points(1)), 0, points(8))
+        state = after(learner, state, 1, points(8, 1))
+        return numbers(learner.adapt(CURVES, state, 1, points(8, 1))[0]), [each._cache_size() for each in compiled]
+
+    other = replaced_in(learner, setting.split("."), value)
+    first, programs = adapted_by(learner)
+    second, programs_then = adapted_by(other)
+    assert programs_then == programs
+    assert not np.array_equal(first, second)
+    for each in compiled:
+        each.clear_cache()
+    np.testing.assert_array_equal(adapted_by(other)[0], second)

@@ -17,6 +17,7 @@ from metaleader.problem.batch import Batch, pad
 from metaleader.problem.content import Static
 from metaleader.problem.model import Params
 from metaleader.problem.problem import Problem
+from metaleader.problem.rates import with_rates, without_rates
 from metaleader.update import MetaParams, UpdateProcedure, adapt
 
 FEW, MORE = 16, 128  # pad to one of these, or to a power of two above: compiling for each size would cost more
@@ -152,7 +153,8 @@ def adapted(
     padded = pad(batch, FEW if len(batch) <= FEW else max(MORE, 1 << (len(batch) - 1).bit_length()))
     of_all = getattr(problem.net, "calibrates_on_all_tasks", False) or len(batch) == 0
     population = _population(buffer) if of_all else None
-    found = _adapted(Static((problem, update, len(batch) == 0)), params, padded, population)
+    alike, rates = without_rates(update)
+    found = _adapted(Static((problem, alike, len(batch) == 0)), rates, params, padded, population)
     return found, update.gradient_evaluations(len(batch))
 
 
@@ -172,9 +174,14 @@ def _population(buffer: TaskBuffer) -> Batch | None:
 
 @partial(jax.jit, static_argnums=0)
 def _adapted(
-    static: Static[tuple[Problem, UpdateProcedure, bool]], params: MetaParams, batch: Batch, population: Batch | None
+    static: Static[tuple[Problem, UpdateProcedure, bool]],
+    rates: Any,
+    params: MetaParams,
+    batch: Batch,
+    population: Batch | None,
 ) -> Params:
     problem, update, no_data = static.value
+    update = with_rates(update, rates)
     if population is None and not no_data:
         return adapt(problem, update, params, batch)
     if no_data:

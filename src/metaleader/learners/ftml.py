@@ -22,6 +22,7 @@ from metaleader.problem.batch import Batch
 from metaleader.problem.content import Static
 from metaleader.problem.model import Params
 from metaleader.problem.problem import Problem
+from metaleader.problem.rates import with_rates, without_rates
 from metaleader.update import GradientDescent, MetaParams, UpdateProcedure, meta_gradient
 from metaleader.update.optimizer import Optimizer, transformation
 
@@ -103,8 +104,9 @@ class FTML(PredictsByModel):
         drawing = replace(self, update=GradientDescent(), optimizer=Adam(), adapt_steps=None)
         key, *draws = _draw(Static((problem, drawing)), state.key, buffer.counts, buffer.ages)
         train, validation = (base.minibatches(buffer, *draw) for draw in draws)
-        static, mesh = Static((problem, self.update, self.optimizer, self.tasks_at_once)), devices.mesh(self.meta_batch)
-        params, opt_state = _meta_update(static, mesh, state.params, state.opt_state, train, validation)
+        (update, inner), (optimizer, outer) = map(without_rates, (self.update, self.optimizer))
+        static, mesh = Static((problem, update, optimizer, self.tasks_at_once)), devices.mesh(self.meta_batch)
+        params, opt_state = _meta_update(static, mesh, (inner, outer), state.params, state.opt_state, train, validation)
         if mesh.size > 1:
             # CPU devices share a pool of threads: a program enqueued behind this one can take the thread that one of
             # the devices needs to join the others in the mean.
@@ -150,6 +152,7 @@ def _draw(static: Static[tuple[Problem, FTML]], key: Array, counts: Any, ages: A
 def _meta_update(
     static: Static[tuple[Problem, UpdateProcedure, Optimizer, int | None]],
     mesh: Mesh,
+    rates: tuple[Any, Any],
     params: MetaParams,
     opt_state: Any,
     train: Batch,
@@ -161,7 +164,7 @@ def _meta_update(
     the last ones take tasks without examples of weight, which contribute zeros.
     """
     problem, update, optimizer, at_once = static.value
-    outer = transformation(optimizer)
+    update, outer = with_rates(update, rates[0]), transformation(with_rates(optimizer, rates[1]))
     tasks = train.weights.shape[1]
     share = -(-tasks // mesh.size)
     at_once = devices.tasks_at_once() if at_once is None else at_once

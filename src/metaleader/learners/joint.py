@@ -23,6 +23,7 @@ from metaleader.problem.batch import Batch
 from metaleader.problem.content import Static
 from metaleader.problem.model import Params
 from metaleader.problem.problem import Problem
+from metaleader.problem.rates import with_rates, without_rates
 from metaleader.update import GradientDescent, Identity, UpdateProcedure, mean_over_tasks
 from metaleader.update.optimizer import Optimizer, transformation
 
@@ -200,8 +201,9 @@ def train(
     static = Static((problem, minibatches, steps, which, current_first))
     key, rows, places, weights, keys, spent = _draw(static, state.key, buffer.counts, buffer.ages, np.int32(taken))
     batches = base.minibatches(buffer, places, weights, keys)
-    compiled = Static((problem, optimizer, minibatches.calibration, of_task))
-    params, opt_state = _train(compiled, state.params, state.opt_state, rows, batches, np.int32(taken))
+    alike, rates = without_rates(optimizer)
+    compiled = Static((problem, alike, minibatches.calibration, of_task))
+    params, opt_state = _train(compiled, rates, state.params, state.opt_state, rows, batches, np.int32(taken))
     return Learned(params, opt_state, buffer, key), int(spent)
 
 
@@ -244,6 +246,7 @@ def _draw(
 @partial(jax.jit, static_argnums=0)
 def _train(
     static: Static[tuple[Problem, Optimizer, int, OfTask]],
+    rates: Any,
     params: Params,
     opt_state: Any,
     rows: Any,
@@ -252,7 +255,7 @@ def _train(
 ) -> tuple[Params, Any]:
     """The first `taken` of the steps, each on a row of minibatches."""
     problem, optimizer, calibration, of_task = static.value
-    outer = transformation(optimizer)
+    outer = transformation(with_rates(optimizer, rates))
 
     def loss_of_task(params: Params, drawn: tuple[Array, Batch]) -> Float[Array, ""]:
         row, batch = drawn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +39,7 @@ class Adam:
         [-0.1, 0.1]
     """
 
+    RATES: ClassVar = ("learning_rate",)
     learning_rate: float = 1e-3
     """Step size."""
     average: float = 0.0
@@ -80,6 +81,7 @@ class Momentum:
         [-1.0, -1.0, -0.1, -0.1]
     """
 
+    RATES: ClassVar = ("learning_rate",)
     learning_rate: float = 0.05
     """Step size r before the first drop."""
     momentum: float = 0.9
@@ -125,6 +127,7 @@ class AdaGrad:
         [-0.95, -0.69, -0.57]
     """
 
+    RATES: ClassVar = ("learning_rate",)
     learning_rate: float = 1e-2
     """Step size at first."""
     average: float = 0.0

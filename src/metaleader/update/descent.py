@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +43,7 @@ class GradientDescent(Steps):
         [0.0, 1.0, 1.5, 1.75]
     """
 
+    RATES: ClassVar = ("step_size",)
     step_size: float = 0.1
     """The step size alpha."""
     prior_strength: float = 0.0
@@ -121,7 +122,7 @@ class MetaSGD(Steps):
     def init(self, params: Params) -> MetaSGDParams:
         """The parameters with the initial step sizes."""
         step_sizes = jax.tree.map(lambda leaf: jnp.full_like(leaf, self.step_size), params)
-        log_prior_strength = None if self.prior_strength == 0 else jnp.log(self.prior_strength)
+        log_prior_strength = None if self.prior_strength == 0 else jnp.log(jnp.array(self.prior_strength, float))
         return MetaSGDParams(params, step_sizes, log_prior_strength)
 
     def __call__(self, problem: Problem, meta_params: MetaParams, batch: Batch) -> Params:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -69,6 +69,7 @@ class InnerMomentum:
         [1.5, 2.0]
     """
 
+    RATES: ClassVar = ("step_size",)
     step_size: float = 0.05
     """The step size alpha."""
     decay: float = 0.9
@@ -104,6 +105,7 @@ class InnerAdam:
         0.3
     """
 
+    RATES: ClassVar = ("step_size",)
     step_size: float = 0.01
     """The step size alpha."""
     epsilon: float = 1e-3

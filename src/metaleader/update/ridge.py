@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +61,7 @@ class Ridge:
         (3.0, 1.0)
     """
 
+    RATES: ClassVar = ("regulariser", "scale")
     regulariser: float = 1.0
     """What both lambdas begin with."""
     scale: float = 5.0
@@ -73,7 +74,8 @@ class Ridge:
 
     def init(self, params: Params) -> RidgeParams:
         """The parameters, with the initial lambdas and scale."""
-        return RidgeParams(params, jnp.full(2, jnp.log(self.regulariser)), jnp.log(self.scale))
+        regulariser, scale = jnp.log(jnp.array([self.regulariser, self.scale], float))
+        return RidgeParams(params, jnp.full(2, regulariser), scale)
 
     def __call__(self, problem: Problem, meta_params: MetaParams, batch: Batch) -> Params:
         """U(w), differentiable in all that is learned.
