@@ -626,7 +626,12 @@ RATED: dict[str, tuple[Any, str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", RATED)
+SOME_RATED = ("inner", "with drops", "a regulariser")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in SOME_RATED else pytest.param(name, marks=pytest.mark.slow) for name in RATED]
+)
 def test_learners_that_differ_in_rates_share_programs(name: str) -> None:
     """And learn what a learner learns whose programs are its own."""
     learner, setting, value = RATED[name]
