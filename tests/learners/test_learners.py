@@ -1,7 +1,7 @@
 """Every learner conforms by being listed: same seed same run, inputs untouched, honest counts, resumable state."""
 
 import pickle
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -624,6 +624,25 @@ RATED: dict[str, tuple[Any, str, Any]] = {
     "averaged and clipped": (Scratch(steps=2, optimizer=AdaGrad(0.01, 0.9, 1.0)), "optimizer.learning_rate", 0.1),
     "a regulariser": (FTML(Ridge(), meta_steps=2, meta_batch=2), "update.regulariser", 3.0),
 }
+
+
+@dataclass(frozen=True)
+class Cautious(GradientDescent):
+    """A procedure of one's own that decides by a number that it inherits."""
+
+    def __call__(self, problem: Any, meta_params: Any, batch: Any) -> Any:
+        """A tenth of a large step."""
+        careful = self if self.step_size < 0.5 else replace(self, step_size=self.step_size / 10)
+        return GradientDescent.__call__(careful, problem, meta_params, batch)
+
+
+def test_rates_of_a_procedure_of_ones_own_stay_numbers() -> None:
+    found = []
+    for update in (Cautious(1, 0.6), GradientDescent(1, 0.06)):
+        learner = FTML(update, meta_steps=1, meta_batch=2)
+        state = after(learner, learner.init(CURVES, jax.random.key(0), points(1)), 0, points(8))
+        found.append(numbers(learner.adapt(CURVES, state, 0, points(8))[0]))
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-6)
 
 
 SOME_RATED = ("inner", "with drops", "a regulariser")

@@ -14,10 +14,11 @@ T = TypeVar("T")
 
 
 def without_rates(value: T) -> tuple[T, tuple[float, ...]]:
-    """A dataclass with None in place of its rates and of those of the dataclasses in its fields; and the rates.
+    """A dataclass with None in place of its rates; and the rates.
 
-    The rates of a class are the fields that it names itself in `RATES`: numbers that it computes with and nothing else,
-    so that they may be traced. A subclass names its own, as it may do more with what it inherits.
+    A class says by `RATES` that it may be given tracers for numbers: for the fields that are named there, with which it
+    computes and does nothing else, and for the rates of what is in its other fields. A subclass says so for itself, as
+    it may do more with what it inherits. Other values have no rates.
 
     >>> from metaleader.learners import Adam
     >>> without_rates(Adam(0.01, average=0.9))
@@ -34,9 +35,9 @@ def with_rates(value: T, rates: Iterable[Any]) -> T:
 
 
 def _changed(value: Any, change: Callable[[Any], Any]) -> Any:
-    if not dataclasses.is_dataclass(value):
+    named = vars(type(value)).get("RATES")
+    if named is None:
         return value
-    named = vars(type(value)).get("RATES", ())
     parts = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     changed = {name: change(part) if name in named else _changed(part, change) for name, part in parts.items()}
     if all(changed[name] is part for name, part in parts.items()):

@@ -141,6 +141,7 @@ class OptimizerSteps(Steps):
         [1.5, 1.5]
     """
 
+    RATES: ClassVar = ()
     optimizer: InnerMomentum | InnerAdam | Optimizer = InnerMomentum()
     """An optax transformation, or a function that gives one."""
 
