@@ -90,9 +90,7 @@ LEARNERS: dict[str, Learner] = {
     "ftl-multi-head": MultiHeadFTL(steps=60, batch_tasks=2, batch_size=16, tasks=40, update=HEAD_FIRST),
     "ftml-adapts-further": FTML(adapt_steps=9, meta_steps=2, meta_batch=2, train_size=3, validation_size=4),
     "streaming": OnlineMetaGradient(meta_steps=2, meta_batch=2, train_size=3, validation_size=4),
-    "ftml-averaged": FTML(
-        meta_steps=2, meta_batch=2, train_size=3, validation_size=4, optimizer=Adam(average=0.5, clip=1.0)
-    ),
+    "ftml-averaged": FTML(meta_steps=2, meta_batch=2, train_size=3, validation_size=4, optimizer=Adam(average=0.5)),
     "ftml-ridge": FTML(Ridge(), meta_steps=2, meta_batch=2, train_size=3, validation_size=4),
     "toe-averaged": TOE(steps=3, batch_size=8, optimizer=Adam(average=0.5)),
     "toe-clipped": TOE(steps=3, batch_size=8, optimizer=Adam(average=0.5, clip=1.0)),

@@ -40,7 +40,7 @@ from metaleader.learners import AdaGrad, base, ftml, joint
 from metaleader.online import RunState
 from metaleader.problem.content import Static
 from metaleader.runs.folder import RunFolder
-from metaleader.update import InnerAdam, InnerMomentum, OptimizerSteps, Ridge
+from metaleader.update import InnerAdam, InnerMomentum, MetaSGD, OptimizerSteps, Ridge
 from problems import CURVES, LEARNERS, RIVALS, points, quadratic
 
 EVERY = LEARNERS | RIVALS
@@ -622,6 +622,7 @@ RATED: dict[str, tuple[Any, str, Any]] = {
         0.1,
     ),
     "averaged and clipped": (Scratch(steps=2, optimizer=AdaGrad(0.01, 0.9, 1.0)), "optimizer.learning_rate", 0.1),
+    "what step sizes begin with": (FTML(MetaSGD(2), meta_steps=2, meta_batch=2), "update.step_size", 0.03),
     "a regulariser": (FTML(Ridge(), meta_steps=2, meta_batch=2), "update.regulariser", 3.0),
 }
 

@@ -220,7 +220,6 @@ def _draw(
     current = (jnp.asarray(ages) == 0) & (all_counts > 0)
     chosen = {"all": all_counts > 0, "past": ~current, "current": current}[which]
     counts, starts = jnp.where(chosen, all_counts, 0), jnp.cumsum(all_counts) - all_counts
-    first, own = jnp.sum(jnp.where(current, starts, 0)), jnp.sum(jnp.where(current, all_counts, 0))
     key, data_key = jax.random.split(key)
     if minibatches.tasks:
         tasks_key, data_key = jax.random.split(data_key)
@@ -228,17 +227,16 @@ def _draw(
         if current_first:
             rows = rows.at[:, 0].set(jnp.argmax(current).astype(rows.dtype))
     else:  # as if they were all of one task
-        rows = jnp.zeros((steps, 1), jnp.int32)
-        counts, starts = jnp.sum(counts)[None], jnp.zeros(1, starts.dtype)
+        rows, counts = jnp.zeros((steps, 1), jnp.int32), jnp.sum(counts)[None]
     draws = sampling.sample_splits(data_key, counts, rows, minibatches.calibration, minibatches.size)
     numbers, weights = (jnp.concatenate(parts, axis=-1) for parts in zip(*draws, strict=True))
-    places = starts[rows][..., None] + numbers
-    if not minibatches.tasks:
+    if minibatches.tasks:
+        places = starts[rows][..., None] + numbers
+    else:
         # Numbered among the examples of the tasks chosen: those of the current one are skipped, or come first.
-        if which == "past":
-            places = jnp.where(places >= first, places + own, places)
-        elif which == "current":
-            places = places + first
+        first, own = jnp.sum(jnp.where(current, starts, 0)), jnp.sum(jnp.where(current, all_counts, 0))
+        skipped = {"all": 0, "past": jnp.where(numbers >= first, own, 0), "current": first}[which]
+        places = numbers + skipped
     spent = jnp.sum(jnp.where((jnp.arange(steps) < taken)[:, None, None], weights, 0))
     return key, rows, places, weights, base.random_keys(problem, data_key, rows.shape), spent
 

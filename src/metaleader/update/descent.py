@@ -109,6 +109,7 @@ class MetaSGD(Steps):
         [1.0, 2.0]
     """
 
+    RATES: ClassVar = ("step_size",)
     step_size: float = 0.1
     """The step size that all parameters begin with."""
     prior_strength: float = 0.0
