@@ -235,8 +235,8 @@ def _draw(
     else:
         # Numbered among the examples of the tasks chosen: those of the current one are skipped, or come first.
         first, own = jnp.sum(jnp.where(current, starts, 0)), jnp.sum(jnp.where(current, all_counts, 0))
-        skipped = {"all": 0, "past": jnp.where(numbers >= first, own, 0), "current": first}[which]
-        places = numbers + skipped
+        of_past = jnp.where(numbers >= first, numbers + own, numbers)
+        places = {"all": numbers, "past": of_past, "current": numbers + first}[which]
     spent = jnp.sum(jnp.where((jnp.arange(steps) < taken)[:, None, None], weights, 0))
     return key, rows, places, weights, base.random_keys(problem, data_key, rows.shape), spent
 
