@@ -83,7 +83,8 @@ def test_hyperparameters_learners_and_seeds_by_name(tmp_path: Path) -> None:
         ([*SMOKE, "--learner", "ftlm"], "unknown learner 'ftlm': did you mean ftl or ftml"),
         ([*SMOKE, "--ftml.meta-stps", "3"], "did you mean --ftml.meta-steps"),
         ([*SMOKE, "--ftml.meta-steps", "many"], "--ftml.meta-steps: invalid literal for int"),
-        ([*SMOKE, "--ftml.meta-steps", "0"], "meta_steps must be positive and finite, got 0"),
+        ([*SMOKE, "--ftml.meta-steps", "0"], "--ftml: meta_steps must be positive and finite, got 0"),
+        ([*SMOKE, "--ftml.optimizer.average", "2"], "--ftml.optimizer: average must be in [0, 1), got 2.0"),
         ([*SMOKE, "--ftml.retention.policy", "last"], "budget must be at least 1 for the policy last, got None"),
         (
             [*SMOKE, "--learner", "ftml-imaml", "--ftml-imaml.update.strength", "0"],

@@ -63,7 +63,10 @@ def parse_with_settings(
     others = [name for name in preset.learners if name not in run]
     shown = f" Other learners, whose options `--learner NAME --help` shows: {', '.join(others)}." if others else ""
     options_type.__doc__ = f"{base.__doc__}\n\n{experiment.name}: {experiment.summary}.{shown}"
-    options = parse(options_type, arguments, program)
+    try:
+        options = parse(options_type, arguments, program)
+    except UserError as error:
+        raise UserError(_with_names(str(error), fields)) from None
     settings.update({name: getattr(options, key) for name, key in fields.items()})
     parts = {part: settings.pop(part) for part in PARTS}
     learners = {**preset.learners, **settings}
@@ -75,6 +78,13 @@ def parse_with_settings(
         own_steps=tuple(sorted(own_steps.union(preset.own_steps))),
     )
     return base(**{f.name: getattr(options, f.name) for f in dataclasses.fields(base)}), given
+
+
+def _with_names(message: str, fields: Mapping[str, str]) -> str:
+    """What an object of settings refused, with the name that it has for the user."""
+    names = {key.replace("_", "-"): name for name, key in fields.items()}
+    of_object = rf"^Error parsing ({'|'.join(names)})(?=[.:])"
+    return re.sub(of_object, lambda found: f"--{names[found[1]]}", message)
 
 
 def chosen(groups: Iterable[Iterable[str]]) -> tuple[str, ...]:
