@@ -39,7 +39,7 @@ class Adam:
         [-0.1, 0.1]
     """
 
-    RATES: ClassVar = ("learning_rate",)
+    RATES: ClassVar[tuple[str, ...]] = ("learning_rate",)
     learning_rate: float = 1e-3
     """Step size."""
     average: float = 0.0
@@ -81,7 +81,7 @@ class Momentum:
         [-1.0, -1.0, -0.1, -0.1]
     """
 
-    RATES: ClassVar = ("learning_rate",)
+    RATES: ClassVar[tuple[str, ...]] = ("learning_rate",)
     learning_rate: float = 0.05
     """Step size r before the first drop."""
     momentum: float = 0.9
@@ -127,7 +127,7 @@ class AdaGrad:
         [-0.95, -0.69, -0.57]
     """
 
-    RATES: ClassVar = ("learning_rate",)
+    RATES: ClassVar[tuple[str, ...]] = ("learning_rate",)
     learning_rate: float = 1e-2
     """Step size at first."""
     average: float = 0.0

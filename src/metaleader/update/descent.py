@@ -43,7 +43,7 @@ class GradientDescent(Steps):
         [0.0, 1.0, 1.5, 1.75]
     """
 
-    RATES: ClassVar = ("step_size",)
+    RATES: ClassVar[tuple[str, ...]] = ("step_size",)
     step_size: float = 0.1
     """The step size alpha."""
     prior_strength: float = 0.0
@@ -109,7 +109,7 @@ class MetaSGD(Steps):
         [1.0, 2.0]
     """
 
-    RATES: ClassVar = ("step_size",)
+    RATES: ClassVar[tuple[str, ...]] = ("step_size",)
     step_size: float = 0.1
     """The step size that all parameters begin with."""
     prior_strength: float = 0.0

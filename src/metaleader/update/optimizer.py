@@ -69,7 +69,7 @@ class InnerMomentum:
         [1.5, 2.0]
     """
 
-    RATES: ClassVar = ("step_size",)
+    RATES: ClassVar[tuple[str, ...]] = ("step_size",)
     step_size: float = 0.05
     """The step size alpha."""
     decay: float = 0.9
@@ -105,7 +105,7 @@ class InnerAdam:
         0.3
     """
 
-    RATES: ClassVar = ("step_size",)
+    RATES: ClassVar[tuple[str, ...]] = ("step_size",)
     step_size: float = 0.01
     """The step size alpha."""
     epsilon: float = 1e-3
@@ -141,7 +141,7 @@ class OptimizerSteps(Steps):
         [1.5, 1.5]
     """
 
-    RATES: ClassVar = ()
+    RATES: ClassVar[tuple[str, ...]] = ()
     optimizer: InnerMomentum | InnerAdam | Optimizer = InnerMomentum()
     """An optax transformation, or a function that gives one."""
 

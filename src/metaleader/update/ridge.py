@@ -61,7 +61,7 @@ class Ridge:
         (3.0, 1.0)
     """
 
-    RATES: ClassVar = ("regulariser", "scale")
+    RATES: ClassVar[tuple[str, ...]] = ("regulariser", "scale")
     regulariser: float = 1.0
     """What both lambdas begin with."""
     scale: float = 5.0
