@@ -52,6 +52,7 @@ UPDATES: dict[str, UpdateProcedure] = {
     "first order": GradientDescent(steps=5, first_order=True),
     "last layer": GradientDescent(steps=5, adapt_only=("head",)),
     "last layer, plain": GradientDescent(steps=5, adapt_only=("head",), derivative="plain"),
+    "clipped": GradientDescent(steps=5, clip=0.1),
     "step by datapoints": GradientDescent(steps=5, prior_strength=7.0),
     "meta-sgd, one step": MetaSGD(steps=1),
     "meta-sgd": MetaSGD(),

@@ -55,7 +55,7 @@ def stored(learner: Any, counts: tuple[int, ...] = (30, 10, 20), problem: Proble
 def drawn(learner: Any, which: Any = "all", current_first: bool = False, buffer: Any = None) -> tuple[np.ndarray, ...]:
     """Rows of the tasks of every step, places and weights of their examples."""
     buffer = stored(learner).buffer if buffer is None else buffer
-    static = Static((CURVES, learner.minibatches, learner.steps, which, current_first))
+    static = Static((CURVES.random, learner.minibatches, learner.steps, which, current_first))
     _, rows, places, weights, _, _ = _draw(static, jax.random.key(1), buffer.counts, buffer.ages, learner.steps)
     return np.asarray(rows), np.asarray(places), np.asarray(weights)
 
@@ -105,7 +105,7 @@ def test_one_step_is_along_the_mean_over_tasks_of_what_calibrated_examples_lose(
     state = stored(learner, (20, 12), problem, images)
     after, cost = learner.observe(problem, state, 1, images(2, 9))  # one step, after two more examples of the task
     buffer = learner.retention.append(stored(learner, (20, 12), problem, images).buffer, 1, images(2, 9))
-    static = Static((problem, learner.minibatches, 1, "all", False))
+    static = Static((problem.random, learner.minibatches, 1, "all", False))
     places = np.asarray(_draw(static, state.key, buffer.counts, buffer.ages, 1)[2])
     held = store.held(buffer, np.arange(34))
     inputs, targets = np.asarray(held.inputs), np.asarray(held.targets)

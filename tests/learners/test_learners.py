@@ -376,7 +376,7 @@ class ByHand:
         counts, ages = np.zeros(64, np.int32), np.zeros(64, np.int32)
         counts[: len(users)] = [sum(of == user for of, *_ in self.sent) for user in users]
         ages[: len(users)] = [self.recent[::-1].index(user) for user in users]
-        _, train, validation = ftml._draw(Static((self.problem, self.learner)), key, counts, ages)
+        _, train, validation = ftml._draw(Static((self.problem.random, self.learner)), key, counts, ages)
         for step in range(self.learner.meta_steps):
             gradients = []
             for task in range(self.learner.meta_batch):

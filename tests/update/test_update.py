@@ -108,6 +108,7 @@ def test_the_error_of_the_proximal_derivative_falls_with_the_steps_of_its_solver
     "update",
     [
         GradientDescent(steps=3, adapt_only=("head",)),
+        GradientDescent(steps=3, clip=0.5),
         MetaSGD(prior_strength=5.0),
         OptimizerSteps(3, InnerMomentum()),
         OptimizerSteps(3, InnerAdam()),
@@ -256,6 +257,29 @@ def test_meta_sgd_with_its_first_step_sizes_is_gradient_descent() -> None:
             learned(CURVES, learned.init(params), batch),
             given(CURVES, params, batch),
         )
+
+
+@pytest.mark.parametrize(("clip", "steps"), [(10.0, 4), (1.5, 4), (0.1, 40)])
+def test_a_clipped_gradient_is_scaled_to_its_norm(clip: float, steps: int) -> None:
+    """On L(w) = |w - t|^2 / 2, whose gradients are w - t, and whose derivatives are those of the steps written out."""
+    target = jnp.array([3.0, -4.0])
+    model = Model(lambda key: jnp.zeros(2), lambda w, x, weights: w[None] + 0 * x)
+    problem = Problem(model, squared_error, mean_squared_error)
+    batch = Batch.of(np.zeros((1, 2)), target[None])
+
+    def written_out(w: jax.Array) -> jax.Array:
+        for _ in range(steps):
+            length = jnp.linalg.norm(w - target)
+            w = w - 0.2 * (w - target) * jnp.where(length > clip, clip / length, 1)
+        return w
+
+    update = GradientDescent(steps, 0.2, clip=clip)
+    start = jnp.array([0.5, 0.5])
+    np.testing.assert_allclose(update(problem, start, batch), written_out(start), rtol=1e-5)
+    ours, theirs = (jax.jacrev(f)(start) for f in (lambda w: update(problem, w, batch), written_out))
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    at_rest = jax.jacrev(lambda w: update(problem, w, batch))(target)  # where gradients are 0
+    np.testing.assert_allclose(at_rest, 0.8**steps * np.eye(2), atol=1e-5)
 
 
 def test_adam_inside_is_adam() -> None:
@@ -466,6 +490,7 @@ def test_a_name_that_no_parameter_bears_is_refused() -> None:
         (lambda: GradientDescent(step_size=0.0), "step_size"),
         (lambda: GradientDescent(step_size=float("nan")), "step_size"),
         (lambda: GradientDescent(prior_strength=-1.0), "prior_strength"),
+        (lambda: GradientDescent(clip=0.0), "clip"),
         (lambda: MetaSGD(step_size=-0.1), "step_size"),
         (lambda: MetaSGD(prior_strength=float("inf")), "prior_strength"),
         (lambda: InnerMomentum(decay=1.0), "decay"),
@@ -485,7 +510,7 @@ def test_impossible_settings_are_refused(build: Any, setting: str) -> None:
 # Per example: gradients in one call, and in differentiating it, where a Hessian-vector product counts as two.
 COSTS = {
     "identity": (0, 0), "one step": (1, 2), "five steps": (5, 10), "five steps, plain": (5, 10), "first order": (5, 0),
-    "last layer": (5, 10), "last layer, plain": (5, 10), "step by datapoints": (5, 10),
+    "last layer": (5, 10), "last layer, plain": (5, 10), "clipped": (5, 10), "step by datapoints": (5, 10),
     "meta-sgd, one step": (1, 2), "meta-sgd": (5, 10), "meta-sgd, plain": (5, 10),
     "meta-sgd, by datapoints, last layer": (5, 10),
     "momentum, one step": (1, 2), "momentum": (5, 10), "momentum, last layer": (5, 10), "head first": (5, 10),

@@ -201,9 +201,9 @@ class _WithoutData(Problem):
         return jnp.zeros(())
 
 
-def random_keys(problem: Problem, key: Array, shape: tuple[int, ...]) -> Array | None:
-    """A random key for every minibatch of a shape, for a model that asks for one."""
-    return jax.random.split(jax.random.fold_in(key, 0), shape) if problem.random else None
+def random_keys(asked: bool, key: Array, shape: tuple[int, ...]) -> Array | None:
+    """A random key for every minibatch of a shape, if the model asks for one."""
+    return jax.random.split(jax.random.fold_in(key, 0), shape) if asked else None
 
 
 def minibatches(buffer: TaskBuffer, places: Array, weights: Array, keys: Array | None) -> Batch:

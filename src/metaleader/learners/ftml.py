@@ -102,7 +102,7 @@ class FTML(PredictsByModel):
             return state._replace(buffer=buffer), 0
         # What is drawn depends on neither: learners that differ in them alone share one program.
         drawing = replace(self, update=GradientDescent(), optimizer=Adam(), adapt_steps=None)
-        key, *draws = _draw(Static((problem, drawing)), state.key, buffer.counts, buffer.ages)
+        key, *draws = _draw(Static((problem.random, drawing)), state.key, buffer.counts, buffer.ages)
         train, validation = (base.minibatches(buffer, *draw) for draw in draws)
         (update, inner), (optimizer, outer) = map(without_rates, (self.update, self.optimizer))
         static, mesh = Static((problem, update, optimizer, self.tasks_at_once)), devices.mesh(self.meta_batch)
@@ -131,9 +131,9 @@ class FTML(PredictsByModel):
 
 
 @partial(jax.jit, static_argnums=0)
-def _draw(static: Static[tuple[Problem, FTML]], key: Array, counts: Any, ages: Any) -> Any:
+def _draw(static: Static[tuple[bool, FTML]], key: Array, counts: Any, ages: Any) -> Any:
     """The next key; and D_tr and D_val of all tasks of all steps: places in the buffer, weights, and random keys."""
-    problem, learner = static.value
+    keyed, learner = static.value
     counts, ages = jnp.asarray(counts), jnp.asarray(ages)
     nu = sampling.sampling_weights(learner.sampling, counts, ages)
     if learner.past_only:
@@ -144,7 +144,7 @@ def _draw(static: Static[tuple[Problem, FTML]], key: Array, counts: Any, ages: A
         data_key, counts, rows, learner.train_size, learner.validation_size, learner.vary_train_size
     )
     starts = (jnp.cumsum(counts) - counts)[rows][..., None]
-    keys = [base.random_keys(problem, part, rows.shape) for part in jax.random.split(data_key)]
+    keys = [base.random_keys(keyed, part, rows.shape) for part in jax.random.split(data_key)]
     return key, *((starts + numbers, weights, own) for (numbers, weights), own in zip(draws, keys, strict=True))
 
 

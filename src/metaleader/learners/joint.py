@@ -198,7 +198,7 @@ def train(
     if (buffer.past if which == "past" else buffer.size) == 0:
         return state, 0
     taken = steps if taken is None else taken
-    static = Static((problem, minibatches, steps, which, current_first))
+    static = Static((problem.random, minibatches, steps, which, current_first))
     key, rows, places, weights, keys, spent = _draw(static, state.key, buffer.counts, buffer.ages, np.int32(taken))
     batches = base.minibatches(buffer, places, weights, keys)
     alike, rates = without_rates(optimizer)
@@ -209,13 +209,13 @@ def train(
 
 @partial(jax.jit, static_argnums=0)
 def _draw(
-    static: Static[tuple[Problem, Minibatches, int, Which, bool]], key: Array, counts: Any, ages: Any, taken: Any
+    static: Static[tuple[bool, Minibatches, int, Which, bool]], key: Array, counts: Any, ages: Any, taken: Any
 ) -> Any:
     """The next key; and for every step, the rows of its tasks, the places of the examples of each, weights and keys.
 
     Also how many examples the first `taken` steps take.
     """
-    problem, minibatches, steps, which, current_first = static.value
+    keyed, minibatches, steps, which, current_first = static.value
     all_counts = jnp.asarray(counts)
     current = (jnp.asarray(ages) == 0) & (all_counts > 0)
     chosen = {"all": all_counts > 0, "past": ~current, "current": current}[which]
@@ -238,7 +238,7 @@ def _draw(
         of_past = jnp.where(numbers >= first, numbers + own, numbers)
         places = {"all": numbers, "past": of_past, "current": numbers + first}[which]
     spent = jnp.sum(jnp.where((jnp.arange(steps) < taken)[:, None, None], weights, 0))
-    return key, rows, places, weights, base.random_keys(problem, data_key, rows.shape), spent
+    return key, rows, places, weights, base.random_keys(keyed, data_key, rows.shape), spent
 
 
 @partial(jax.jit, static_argnums=0)

@@ -30,8 +30,11 @@ class GradientDescent(Steps):
     `alpha n / (n + h)`. This is the shrinkage factor of a Gaussian posterior mean whose prior is worth h
     observations.
 
+    With `clip`, no inner gradient is longer than that (Pascanu et al., 2013). Where some targets lie far from all
+    others, a step size that suits most tasks makes the steps on a few of them diverge.
+
     Raises:
-        ValueError: `steps` or `prior_strength` is negative, or `step_size` is not positive and finite.
+        ValueError: `steps` or `prior_strength` is negative, or `step_size` or `clip` is not positive and finite.
 
     Examples:
         >>> import jax.numpy as jnp, metaleader as ml
@@ -48,10 +51,14 @@ class GradientDescent(Steps):
     """The step size alpha."""
     prior_strength: float = 0.0
     """Number of datapoints at which the step is halved; 0 disables this."""
+    clip: float | None = None
+    """Largest global norm of an inner gradient, to which longer ones are scaled; None: they are taken as they are."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "step_size")
+        if self.clip is not None:
+            check_positive(self, "clip")
         _check_prior_strength(self.prior_strength)
 
     def init(self, params: Params) -> MetaParams:
@@ -66,6 +73,8 @@ class GradientDescent(Steps):
         """
         alpha = self.step_size if self.prior_strength == 0 else self.step_size * _share(batch, self.prior_strength)
         gradient = self.inner_gradient(problem.objective, meta_params)
+        if self.clip is not None:
+            gradient = _clipped(gradient, self.clip)
         return _descend(gradient, meta_params, jax.tree.map(lambda _: alpha, meta_params), batch, self.steps)
 
 
@@ -211,6 +220,19 @@ def _share(batch: Batch, prior_strength: Any) -> Any:
     """`n / (n + prior_strength)` for the n datapoints of the batch, padding left out; 0 for none."""
     n = jnp.sum(batch.weights)
     return n / (n + prior_strength)
+
+
+def _clipped(gradient: Gradient, norm: float) -> Gradient:
+    """The gradient, scaled to the norm where it is longer."""
+
+    def clipped(v: Params, batch: Batch) -> Params:
+        found = gradient(v, batch)
+        square = sum((jnp.sum(jnp.square(g)) for g in jax.tree.leaves(found)), jnp.zeros(()))
+        # The root is never taken of 0, where its derivative is infinite.
+        scale = jnp.where(square > norm**2, norm * jax.lax.rsqrt(jnp.maximum(square, norm**2)), 1)
+        return jax.tree.map(lambda g: (g * scale).astype(g.dtype), found)
+
+    return clipped
 
 
 def _descend(gradient: Gradient, params: Params, step_sizes: Params, batch: Batch, steps: int) -> Params:
