@@ -121,7 +121,7 @@ def _uniforms(keys: Any, n: int) -> Any:
 
 @partial(jax.jit, static_argnums=1)
 def _sizes(keys: Any, most: int) -> Any:
-    size = jnp.vectorize(lambda key: jax.random.randint(jax.random.fold_in(key, 1), (), 1, most + 1))
+    size = jnp.vectorize(lambda key: jax.random.randint(jax.random.fold_in(key, 1), (), 0, most + 1))
     return size(keys)
 
 

@@ -113,7 +113,7 @@ def sample_split(
     """Disjoint minibatches D_tr and D_val of a task, drawn without replacement, as numbers of its datapoints.
 
     A task with fewer than `train + validation` datapoints fills both in proportion; the rest has weight 0. With
-    `vary_train`, D_tr keeps its first m examples only, m uniform from 1 to `train`.
+    `vary_train`, D_tr keeps its first m examples only, m uniform from 0 to `train`.
     """
     total = train + validation
     numbers, weights = sample_distinct(key, counts[row], total)
@@ -121,7 +121,7 @@ def sample_split(
     to_train = np.diff(np.arange(total + 1) * train // total) > 0
     kept = weights[to_train]
     if vary_train:
-        kept = kept * (jnp.arange(train) < jax.random.randint(jax.random.fold_in(key, 1), (), 1, train + 1))
+        kept = kept * (jnp.arange(train) < jax.random.randint(jax.random.fold_in(key, 1), (), 0, train + 1))
     return (numbers[to_train], kept), (numbers[~to_train], weights[~to_train])
 
 

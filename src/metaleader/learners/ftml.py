@@ -68,8 +68,8 @@ class FTML(PredictsByModel):
     """Meta-train on the tasks before this round only, as the authors' code did: on all but the current one. Algorithm 1
     includes the current task."""
     vary_train_size: bool = False
-    """Let D_k_tr hold from 1 to `train_size` examples, by chance: for update procedures whose steps depend on how many
-    there are."""
+    """Let D_k_tr hold from 0 to `train_size` examples, by chance: for tasks that are predicted from few datapoints, or
+    before their first one; and for update procedures whose steps depend on how many there are."""
     retention: Retention = Retention()
     """Which datapoints the buffer keeps."""
     adapt_steps: int | None = None
