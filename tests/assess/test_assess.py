@@ -152,10 +152,32 @@ def test_the_words_say_where_it_pays_who_is_best_and_whether_learning_to_adapt_d
     )
     assert pays.endswith("Elsewhere no gain is shown.")
     assert "Best of 3: up to 2 rows FTML, gradient steps, with 37" in best or "with 38" in best
-    assert "To keep: FTML, gradient steps" in best
+    assert best.endswith(
+        "To keep: FTML, gradient steps, which errs least over all sizes; before the first row it errs no more than "
+        "linear, per task does after 5 rows, and so saves at least 5 rows of a new task (95 % interval from 5 on)."
+    )
     assert meta.startswith("Learning to adapt pays up to 2 rows")
     assert answer.best_at[0] == ("ftml",)
     assert set(answer.best_at[3]) == {"ftml", "linear, pooled", "linear, per task"}
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        (
+            [1.4, 1.2, 0.8, 0.5],
+            r"after 4 rows it has the error that .* and so saves about 1.5 rows .* 1\.\d to 1\.\d\)",
+        ),
+        ([1.4, 1.2, 1.1, 0.5], r"with no fewer rows does it reach the error that linear, per task has after 5 rows"),
+    ],
+)
+def test_the_words_say_how_many_rows_are_saved(own: list[float], said: str) -> None:
+    hard = np.random.default_rng(0).uniform(0.9, 1.1, size=(1, 30, 4)) * np.random.default_rng(1).uniform(
+        0.99, 1.01, size=(2, 30, 4)
+    )
+    errors = hard * np.array([own, [1.5, 1.4, 1.0, 1.0]])[:, None]
+    found = contest_of(errors, ("linear, pooled", "linear, per task"))
+    assert re.search(said, assess.in_words(found, assess.answer(found))[1])
 
 
 def test_numbers_of_rows_in_words() -> None:

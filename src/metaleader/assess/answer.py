@@ -230,13 +230,17 @@ def _best(given: Answer, title: dict[str, str]) -> str:
 def _saved(saves: Saved | None, title: dict[str, str]) -> str:
     if saves is None:
         return ""
-    rival = f"{title[saves.rival]} has {rows_of(saves.size)}"
+    rival, after = title[saves.rival], rows_of(saves.size)
     if saves.needed >= saves.size:
-        return f"; with no fewer rows does it reach the error that {rival}"
-    return (
-        f"; {rows_of(math.ceil(saves.needed))} it has the error that {rival}, and so saves about {saves.rows:.2g} rows "
-        f"of a new task (95 % interval {saves.low:.2g} to {saves.high:.2g})"
-    )
+        return f"; with no fewer rows does it reach the error that {rival} has {after}"
+    # No more rows of the rival are compared, so that what is saved up to there may be more.
+    interval = f"from {saves.low:.2g} on" if saves.high >= saves.size else f"{saves.low:.2g} to {saves.high:.2g}"
+    if saves.needed == 0:
+        reached, rows = f"before the first row it errs no more than {rival} does {after}", f"at least {saves.size}"
+    else:
+        reached = f"{rows_of(math.ceil(saves.needed))} it has the error that {rival} has {after}"
+        rows = f"about {saves.rows:.2g}"
+    return f"; {reached}, and so saves {rows} rows of a new task (95 % interval {interval})"
 
 
 def _meta(given: Answer, title: dict[str, str]) -> str:
