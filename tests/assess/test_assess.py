@@ -168,14 +168,17 @@ def test_the_words_say_where_it_pays_who_is_best_and_whether_learning_to_adapt_d
             [1.4, 1.2, 0.8, 0.5],
             r"after 4 rows it has the error that .* and so saves about 1.5 rows .* 1\.\d to 1\.\d\)",
         ),
+        (
+            [0.8, 0.7, 0.5],
+            r"after 2 rows it errs no more than .* does after 5 rows, and so saves at least 3 rows .*from 3 on",
+        ),
         ([1.4, 1.2, 1.1, 0.5], r"with no fewer rows does it reach the error that linear, per task has after 5 rows"),
     ],
 )
 def test_the_words_say_how_many_rows_are_saved(own: list[float], said: str) -> None:
-    hard = np.random.default_rng(0).uniform(0.9, 1.1, size=(1, 30, 4)) * np.random.default_rng(1).uniform(
-        0.99, 1.01, size=(2, 30, 4)
-    )
-    errors = hard * np.array([own, [1.5, 1.4, 1.0, 1.0]])[:, None]
+    rival, (tasks, pairs) = [1.5, 1.4, 1.0, 1.0][-len(own) :], map(np.random.default_rng, range(2))
+    hard = tasks.uniform(0.9, 1.1, size=(1, 30, len(own))) * pairs.uniform(0.99, 1.01, size=(2, 30, len(own)))
+    errors = hard * np.array([own, rival])[:, None]
     found = contest_of(errors, ("linear, pooled", "linear, per task"))
     assert re.search(said, assess.in_words(found, assess.answer(found))[1])
 

@@ -233,10 +233,11 @@ def _saved(saves: Saved | None, title: dict[str, str]) -> str:
     rival, after = title[saves.rival], rows_of(saves.size)
     if saves.needed >= saves.size:
         return f"; with no fewer rows does it reach the error that {rival} has {after}"
-    # No more rows of the rival are compared, so that what is saved up to there may be more.
-    interval = f"from {saves.low:.2g} on" if saves.high >= saves.size else f"{saves.low:.2g} to {saves.high:.2g}"
-    if saves.needed == 0:
-        reached, rows = f"before the first row it errs no more than {rival} does {after}", f"at least {saves.size}"
+    # Less than the first size and more than the last are not compared, so that more may be saved than is between them.
+    most = saves.size - saves.first
+    interval = f"from {saves.low:.2g} on" if saves.high == most else f"{saves.low:.2g} to {saves.high:.2g}"
+    if saves.rows == most:
+        reached, rows = f"{rows_of(saves.first)} it errs no more than {rival} does {after}", f"at least {most}"
     else:
         reached = f"{rows_of(math.ceil(saves.needed))} it has the error that {rival} has {after}"
         rows = f"about {saves.rows:.2g}"

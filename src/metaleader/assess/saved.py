@@ -19,15 +19,18 @@ class Saved:
     Attributes:
         winner: the name of the learner.
         rival: that of the other.
+        first: the fewest rows at which errors are known.
         size: how many rows the other has.
         needed: with how many rows, on the line between two sizes, the learner's mean error falls to that of the other
-            with `size` rows; infinite where it does not, up to `size`.
+            with `size` rows; infinite where it does not, up to `size`; `first` where it is no larger from there on, so
+            that more may be saved.
         low: lower end of the interval of `size - needed`; 0 where the learner may need as many rows, or more.
         high: upper end.
     """
 
     winner: str
     rival: str
+    first: int
     size: int
     needed: float
     low: float
@@ -63,7 +66,7 @@ def saved(means: Resampled, names: Sequence[str], sizes: Sequence[int], winner: 
     spared = sizes[-1] - np.array([needed(curve, error, sizes) for curve, error in zip(curves, errors, strict=True)])
     low, high = np.quantile(np.maximum(spared, 0.0), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     at = needed(own, float(other), sizes)
-    return Saved(names[winner], names[rival], sizes[-1], at, float(low), float(high))
+    return Saved(names[winner], names[rival], sizes[0], sizes[-1], at, float(low), float(high))
 
 
 def needed(curve: Float64[np.ndarray, " sizes"], error: float, sizes: Sequence[int]) -> float:

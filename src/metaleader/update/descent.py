@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
 
 from metaleader.errors import check_positive
@@ -227,7 +228,7 @@ def _clipped(gradient: Gradient, norm: float) -> Gradient:
 
     def clipped(v: Params, batch: Batch) -> Params:
         found = gradient(v, batch)
-        square = sum((jnp.sum(jnp.square(g)) for g in jax.tree.leaves(found)), jnp.zeros(()))
+        square = optax.tree.norm(found, squared=True)
         # The root is never taken of 0, where its derivative is infinite.
         scale = jnp.where(square > norm**2, norm * jax.lax.rsqrt(jnp.maximum(square, norm**2)), 1)
         return jax.tree.map(lambda g: (g * scale).astype(g.dtype), found)
