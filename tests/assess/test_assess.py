@@ -18,8 +18,9 @@ import metaleader as ml
 import tables
 from command import Refused, call
 from metaleader import assess
+from metaleader.assess import page
 from metaleader.assess.answer import between, rows_of
-from metaleader.assess.contest import Contest, Played, Setup, settings_to_try, with_settings
+from metaleader.assess.contest import Contest, Place, Plan, Played, Setup, settings_to_try, with_settings
 from metaleader.errors import UserError
 from metaleader.learners import external
 
@@ -136,6 +137,31 @@ def contest_of(errors: np.ndarray, learners: tuple[str, ...], failed: str = "") 
     return Contest(setup, nothing, dict.fromkeys(learners, 3), dict.fromkeys(learners, 0.5), errors, played)
 
 
+def test_every_job_comes_once_nets_first_and_a_final_after_its_trials(tmp_path: Path) -> None:
+    plan = Plan(assess.setup(stored(tmp_path), trials=3, seeds=2))
+    came: list[Place] = []
+    while (place := plan.next("", ())) is not None:
+        came.append(place)
+        plan.found[place] = Played({"a task": (float(place.number),)}, 0, 1.0, 1.0)
+    assert len(came) == len(set(came)) == plan.size
+    rivals = [plan.given.candidates[place.name].rival for place in came]
+    assert rivals == sorted(rivals)
+    assert any(rivals)
+    for name, settings in plan.tried.items():
+        assert [place.number for place in came if place.name == name] == [*range(len(settings)), 0, 1]
+        assert plan.chosen(name) == {}  # the defaults, whose error is the least
+
+
+def test_a_process_goes_on_with_the_net_that_it_played_or_one_that_no_other_plays(tmp_path: Path) -> None:
+    plan = Plan(assess.setup(stored(tmp_path), trials=2, seeds=1))
+    first, second = plan.next("", ()), plan.next("", {"ftml"})
+    assert first is not None
+    assert second is not None
+    assert (first.name, second.name) == ("ftml", "ftml-ridge")
+    assert plan.next("ftml-ridge", {"ftml"}) == Place("ftml-ridge", True, 1)
+    assert plan.next("ftml-ridge", {"ftml"}) == Place("ftml-linear", True, 0)  # its trials are still being played
+
+
 def test_the_words_say_where_it_pays_who_is_best_and_whether_learning_to_adapt_does() -> None:
     random = np.random.default_rng(0)
     hard = random.uniform(0.9, 1.1, size=(1, 30, 4))
@@ -215,8 +241,8 @@ def test_a_learner_that_diverged_is_named_on_the_page_and_takes_no_part(tmp_path
     found = contest_of(errors, ("ftml", "linear, pooled", "linear, per task"), failed="diverged")
     answer = assess.answer(found)
     assert answer.winner != "ftml"
-    page = assess.write(found, answer, "a table\nof rows", {"command": "metaleader assess x.csv"}, tmp_path)
-    text = page.with_suffix(".md").read_text()
+    written = page.write(found, answer, "a table\nof rows", {"command": "metaleader assess x.csv"}, tmp_path)
+    text = written.with_suffix(".md").read_text()
     assert "FTML, gradient steps (diverged)" in text
     assert json.loads((tmp_path / "assess.json").read_text())["learners"]["ftml"]["errors"][4] == [None] * 3
 
@@ -233,8 +259,8 @@ def test_from_a_file_to_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert said.startswith("40 tasks, one for each 'task'")
     assert "Learning across tasks pays at every number of rows" in said
     assert f"page: {out / 'report.html'}" in said
-    page = (out / "report.html").read_text()
-    assert page.index("Learning across tasks pays") < page.index("<h2>Errors")
+    text = (out / "report.html").read_text()
+    assert text.index("Learning across tasks pays") < text.index("<h2>Errors")
     assert {path.name for path in (out / "figures").glob("*.png")} == {
         "error-against-rows.png", "gain-across-tasks.png", "where-the-gain-comes-from.png"
     }  # fmt: skip

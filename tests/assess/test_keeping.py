@@ -19,6 +19,7 @@ import metaleader as ml
 import tables
 from command import Refused, call
 from metaleader import assess
+from metaleader.assess import page
 from metaleader.assess.contest import with_settings
 from metaleader.assess.inference import resampled
 from metaleader.assess.saved import needed, saved
@@ -112,7 +113,7 @@ def test_a_learner_of_other_libraries_learns_anew_whenever_it_is_opened(tmp_path
     found = assess.contest(assess.setup(tasks, (0,), trials=1, seeds=1, learners=("trees, pooled", "linear, per task")))
     kept = assess.keep(table, found, "trees, pooled", tmp_path / "kept")
     assert not kept.snapshot
-    assert "Its state cannot be stored as plain data" in assess.kept_words(found, assess.answer(found), kept)[2]
+    assert "Its state cannot be stored as plain data" in page.kept_words(found, assess.answer(found), kept)[2]
     rows = {f"x{i}": [0.0, 1.0] for i in range(tables.INPUTS)} | {"city": ["Rome", "Oslo"]}
     predicted = []
     for _ in range(2):

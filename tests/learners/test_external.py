@@ -1,5 +1,7 @@
 """What learners are compared with: closed forms, no leaks, and one message where something is missing."""
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -263,6 +265,33 @@ def test_lightgbm_grows_the_trees_that_it_would_by_itself(classes: int) -> None:
     own = np.asarray(lightgbm.train({**settings, **goal}, data, num_boost_round=7).predict(inputs))
     totals = Totals(classes, 1.0, np.zeros(max(classes, 1)))
     np.testing.assert_allclose(trees._predicted(model, inputs, totals), own.reshape(200, -1), rtol=1e-6)
+
+
+# LightGBM is loaded after others have computed in one thread.
+LATE = """
+import os, sys
+import numpy as np
+from metaleader.learners.external import examples, trees
+from metaleader.learners.external.examples import Totals
+
+with examples.one_thread():
+    assert "lightgbm" not in sys.modules
+x = np.random.default_rng(0).normal(size=(5000, 4))
+learner = trees.PooledTrees(library="LightGBM")
+model = learner._fitted(x, x[:, :1], 0)
+before = len(os.listdir("/proc/self/task"))
+trees._predicted(model, x, Totals(0, 1.0, np.zeros(1)))
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the system does not list threads")
+def test_lightgbm_computes_in_one_thread_also_when_it_is_loaded_late() -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "3"}
+    found = subprocess.run(
+        [sys.executable, "-c", LATE], env=environment, capture_output=True, text=True, check=True, timeout=100
+    )
+    assert found.stdout.strip() == "0"
 
 
 def test_kernel_regression_by_hand() -> None:

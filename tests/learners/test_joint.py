@@ -37,8 +37,7 @@ from metaleader.buffer.sampling import sampling_weights
 from metaleader.experiments import EXPERIMENTS
 from metaleader.experiments.parsing import with_settings
 from metaleader.learners.base import POPULATION
-from metaleader.learners.joint import _draw
-from metaleader.problem.content import Static
+from metaleader.learners.joint import Drawing, _draw
 from metaleader.update.optimizer import InnerMomentum, OptimizerSteps
 from problems import CURVES, images, points
 
@@ -55,8 +54,8 @@ def stored(learner: Any, counts: tuple[int, ...] = (30, 10, 20), problem: Proble
 def drawn(learner: Any, which: Any = "all", current_first: bool = False, buffer: Any = None) -> tuple[np.ndarray, ...]:
     """Rows of the tasks of every step, places and weights of their examples."""
     buffer = stored(learner).buffer if buffer is None else buffer
-    static = Static((CURVES.random, learner.minibatches, learner.steps, which, current_first))
-    _, rows, places, weights, _, _ = _draw(static, jax.random.key(1), buffer.counts, buffer.ages, learner.steps)
+    drawing = Drawing(learner.minibatches, learner.steps, which, current_first)
+    _, rows, places, weights, _, _ = _draw(drawing, CURVES.random, jax.random.key(1), buffer, learner.steps)
     return np.asarray(rows), np.asarray(places), np.asarray(weights)
 
 
@@ -105,8 +104,7 @@ def test_one_step_is_along_the_mean_over_tasks_of_what_calibrated_examples_lose(
     state = stored(learner, (20, 12), problem, images)
     after, cost = learner.observe(problem, state, 1, images(2, 9))  # one step, after two more examples of the task
     buffer = learner.retention.append(stored(learner, (20, 12), problem, images).buffer, 1, images(2, 9))
-    static = Static((problem.random, learner.minibatches, 1, "all", False))
-    places = np.asarray(_draw(static, state.key, buffer.counts, buffer.ages, 1)[2])
+    places = np.asarray(_draw(Drawing(learner.minibatches, 1), problem.random, state.key, buffer, 1)[2])
     held = store.held(buffer, np.arange(34))
     inputs, targets = np.asarray(held.inputs), np.asarray(held.targets)
 

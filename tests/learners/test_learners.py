@@ -38,7 +38,6 @@ from metaleader.buffer import store
 from metaleader.experiments.settings import replaced_in
 from metaleader.learners import AdaGrad, base, ftml, joint
 from metaleader.online import RunState
-from metaleader.problem.content import Static
 from metaleader.runs.folder import RunFolder
 from metaleader.update import InnerAdam, InnerMomentum, MetaSGD, OptimizerSteps, Ridge
 from problems import CURVES, LEARNERS, RIVALS, points, quadratic
@@ -376,7 +375,7 @@ class ByHand:
         counts, ages = np.zeros(64, np.int32), np.zeros(64, np.int32)
         counts[: len(users)] = [sum(of == user for of, *_ in self.sent) for user in users]
         ages[: len(users)] = [self.recent[::-1].index(user) for user in users]
-        _, train, validation = ftml._draw(Static((self.problem.random, self.learner)), key, counts, ages)
+        _, train, validation = ftml._draw(self.learner, self.problem.random, key, counts, ages)
         for step in range(self.learner.meta_steps):
             gradients = []
             for task in range(self.learner.meta_batch):

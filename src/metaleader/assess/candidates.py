@@ -42,6 +42,11 @@ class Candidate:
         return not isinstance(self.learner, ALONE) and not getattr(self.learner, "per_task", False)
 
     @property
+    def rival(self) -> bool:
+        """Whether other libraries learn it, and not JAX."""
+        return type(self.learner) in external.SEARCHED
+
+    @property
     def meta(self) -> bool:
         """Whether it learns to adapt."""
         return isinstance(self.learner, FTML)

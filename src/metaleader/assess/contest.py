@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
 import pickle
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,7 +32,9 @@ NICE = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)  # sizes to rep
 SIZES = 5  # of them, at most, besides none and all
 REACHED = 0.8  # share of tasks that a size is reached by
 SEARCHED = 24  # first tasks that a search plays, at most
-FORGET = 16  # tasks, after which memory is looked at for the first time; then after twice as many
+FORGET = (
+    32  # tasks, after which memory is looked at for the first time, later than in a search; then after twice as many
+)
 ROOM = 220_000_000  # bytes of its own that a process may hold on to; it keeps what it compiled while it holds less
 LARGE = 20_000  # rows, from which on one order must do
 END = -1  # stands for all datapoints of a task in a table of sizes
@@ -178,6 +181,7 @@ def perform(job: Job, cores: int) -> Played:
         return _play(job.setup, job, _forget)
     finally:
         _forget()
+        gc.freeze()  # what is left stays, mostly modules: to look through it all again takes a seventh of a second
 
 
 def _forget() -> None:
@@ -296,71 +300,127 @@ def contest(given: Setup, pool: LocalWorkers[Job, Played] | None = None, show: S
     Raises:
         KeyboardInterrupt: on Ctrl-C.
     """
-    entries = given.candidates
-    tried = {name: settings_to_try(candidate, given.trials) for name, candidate in entries.items()}
-    total = sum(map(len, tried.values())) + given.seeds * len(entries)
-
-    def told(what: str, before: int) -> Callable[[Job, int], None]:
-        return lambda job, done: show(f"{what} {job.name}", before + done, total) if show else None
-
+    plan = Plan(given)
     try:
-        searches = [Job(given, name, values, 0, True) for name, trials in tried.items() for values in trials]
-        found = _performed(pool, searches, told("searching", 0))
-        chosen = {name: _best(name, trials, searches, found) for name, trials in tried.items()}
-        seconds = dict.fromkeys(entries, 0.0)
-        for job, one in zip(searches, found, strict=True):
-            seconds[job.name] += one.learning + one.predicting
-        # The slowest first, so that the last process to end is not long alone.
-        slowest_first = sorted(entries, key=lambda name: -seconds[name] / len(tried[name]))
-        finals = [Job(given, name, chosen[name], seed, False) for name in slowest_first for seed in range(given.seeds)]
-        played = _performed(pool, finals, told("judging", len(searches)))
+        _perform_all(plan, pool, show)
     finally:
         if pool is not None:
             pool.close()
-    of_candidate = {
-        name: tuple(p for job, p in zip(finals, played, strict=True) if job.name == name) for name in entries
-    }
-    errors = np.stack([_mean([p.errors for p in of_candidate[name]], given) for name in entries])
-    trials = {name: len(values) for name, values in tried.items()}
-    return Contest(given, chosen, trials, seconds, errors, of_candidate)
+    candidates = given.candidates
+    finals = {name: tuple(plan.found[Place(name, False, seed)] for seed in range(given.seeds)) for name in candidates}
+    return Contest(
+        given,
+        {name: plan.chosen(name) for name in candidates},
+        {name: len(settings) for name, settings in plan.tried.items()},
+        {name: plan.seconds(name) for name in candidates},
+        np.stack([_mean([played.errors for played in finals[name]], given) for name in candidates]),
+        finals,
+    )
 
 
-def _performed(
-    pool: LocalWorkers[Job, Played] | None, jobs: Sequence[Job], show: Callable[[Job, int], None]
-) -> list[Played]:
-    """What each job found; one whose process died has failed."""
-    if pool is None:
-        results = []
-        for i, job in enumerate(jobs, 1):
-            results.append(_play(job.setup, job))
-            show(job, i)
-        return results
-    waiting, running, found = list(range(len(jobs))), dict[Future[Played], int](), dict[int, Played]()
-    while waiting or running:
-        while waiting and len(running) < pool.slots:
-            i = waiting.pop(0)
-            running[pool.submit(jobs[i])] = i
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            i = running.pop(future)
-            if isinstance(future.exception(), BrokenExecutor):
-                found[i] = Played({}, 0, 0.0, 0.0, "its process ended, perhaps for want of memory")
-            else:
-                found[i] = future.result()
-            show(jobs[i], len(found))
-    return [found[i] for i in range(len(jobs))]
+class Place(NamedTuple):
+    """A job's place in the plan.
 
-
-def _best(name: str, trials: Sequence[dict[str, Any]], jobs: Sequence[Job], found: Sequence[Played]) -> dict[str, Any]:
-    """The settings whose errors on the first tasks, less the third that came first, are least.
-
-    Means over tasks at each size are compared by their geometric mean over sizes, so that every size counts alike.
+    Attributes:
+        name: of the candidate.
+        searching: whether it is a trial.
+        number: of the trial; otherwise the seed.
     """
-    scores = []
-    for job, one in zip(jobs, found, strict=True):
-        if job.name == name:
-            values = np.array(list(one.errors.values()))[len(one.errors) // 3 :]
-            scores.append(_geometric(values) if len(values) and not one.failed else math.inf)
-    return dict(trials[int(np.argmin(scores))])
+
+    name: str
+    searching: bool
+    number: int
+
+
+class Plan:
+    """Which job comes next, and what those so far found."""
+
+    def __init__(self, given: Setup) -> None:
+        self.given, self.found = given, dict[Place, Played]()
+        self.tried = {name: settings_to_try(each, given.trials) for name, each in given.candidates.items()}
+        self.waiting = [Place(name, True, i) for name, settings in self.tried.items() for i in range(len(settings))]
+        self.waiting += [Place(name, False, seed) for name in self.tried for seed in range(given.seeds)]
+        self.size = len(self.waiting)
+
+    def next(self, after: str, playing: Collection[str]) -> Place | None:
+        """Take what is most urgent of all that can be played now; None: what is left waits for searches to end.
+
+        Args:
+            after: the candidate that the process played last.
+            playing: candidates that other processes play.
+        """
+
+        def urgency(place: Place) -> tuple[Any, ...]:
+            """The least comes first: nets, one candidate after another, whose trials share what a process compiled.
+
+            Of rivals the slowest ones come first, once all are searched, so that none is left to end alone.
+            """
+            name, searching, _ = place
+            if self.given.candidates[name].rival:
+                return True, not searching, 0.0 if searching else -self.seconds(name)
+            return False, name != after, name in playing, not searching
+
+        ready = [place for place in self.waiting if place.searching or self._searched(place.name)]
+        if not ready:
+            return None
+        self.waiting.remove(place := min(ready, key=urgency))
+        return place
+
+    def _searched(self, name: str) -> bool:
+        return all(Place(name, True, i) in self.found for i in range(len(self.tried[name])))
+
+    def _trials(self, name: str) -> list[Played]:
+        return [self.found[Place(name, True, i)] for i in range(len(self.tried[name]))]
+
+    def seconds(self, name: str) -> float:
+        """What a candidate's search took."""
+        return sum(trial.learning + trial.predicting for trial in self._trials(name))
+
+    def chosen(self, name: str) -> Mapping[str, Any]:
+        """The settings that its search chose."""
+        return self.tried[name][int(np.argmin([_searched_error(trial) for trial in self._trials(name)]))]
+
+    def job(self, place: Place) -> Job:
+        """The job at a place."""
+        name, searching, number = place
+        settings = self.tried[name][number] if searching else self.chosen(name)
+        return Job(self.given, name, settings, 0 if searching else number, searching)
+
+
+def _perform_all(plan: Plan, pool: LocalWorkers[Job, Played] | None, show: Show | None) -> None:
+    """Play all jobs of a plan; one whose process died has failed."""
+
+    def played(place: Place, one: Played) -> None:
+        plan.found[place] = one
+        if show:
+            show(f"{'searching' if place.searching else 'judging'} {place.name}", len(plan.found), plan.size)
+
+    running, last = dict[Future[Played], Place](), ""
+    while plan.waiting or running:
+        playing = {place.name for place in running.values()}
+        while len(running) < (pool.slots if pool else 1) and (place := plan.next(last, playing)):
+            if pool is None:
+                played(place, _play(plan.given, plan.job(place)))
+                last = place.name
+            else:
+                kind = "rivals" if plan.given.candidates[place.name].rival else "nets"
+                running[pool.submit(plan.job(place), kind)] = place
+                playing.add(place.name)
+                last = ""
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            died = isinstance(future.exception(), BrokenExecutor)
+            one = Played({}, 0, 0.0, 0.0, "its process ended, perhaps for want of memory") if died else future.result()
+            played(place := running.pop(future), one)
+            last = place.name
+
+
+def _searched_error(trial: Played) -> float:
+    """The error of a trial on the first tasks, less the third that came first; infinite if it failed.
+
+    Means over tasks at each size are averaged geometrically, so that every size counts alike.
+    """
+    errors = np.array(list(trial.errors.values()))[len(trial.errors) // 3 :]
+    return _geometric(errors) if len(errors) and not trial.failed else math.inf
 
 
 def _geometric(errors: Float64[np.ndarray, "tasks sizes"]) -> float:

@@ -103,20 +103,15 @@ def sample_distinct(key: Array, count: Int[AnyArray, ""] | int, n: int) -> Draw:
 
 
 def sample_split(
-    key: Array,
-    counts: Int[AnyArray, " rows"],
-    row: Int[AnyArray, ""],
-    train: int,
-    validation: int,
-    vary_train: bool = False,
+    key: Array, count: Int[AnyArray, ""], train: int, validation: int, vary_train: bool = False
 ) -> tuple[Draw, Draw]:
-    """Disjoint minibatches D_tr and D_val of a task, drawn without replacement, as numbers of its datapoints.
+    """Disjoint minibatches D_tr and D_val of a task, drawn without replacement, as numbers of its `count` datapoints.
 
     A task with fewer than `train + validation` datapoints fills both in proportion; the rest has weight 0. With
     `vary_train`, D_tr keeps its first m examples only, m uniform from 0 to `train`.
     """
     total = train + validation
-    numbers, weights = sample_distinct(key, counts[row], total)
+    numbers, weights = sample_distinct(key, count, total)
     # Spread over the draw, so that a draw cut short leaves both parts their share.
     to_train = np.diff(np.arange(total + 1) * train // total) > 0
     kept = weights[to_train]
@@ -126,15 +121,9 @@ def sample_split(
 
 
 def sample_splits(
-    key: Array,
-    counts: Int[AnyArray, " rows"],
-    rows: Int[Array, "steps tasks"],
-    train: int,
-    validation: int,
-    vary_train: bool = False,
+    key: Array, counts: Int[AnyArray, "steps tasks"], train: int, validation: int, vary_train: bool = False
 ) -> tuple[Draws, Draws]:
     """`sample_split` of every task of every step; the numbers and weights have shape `(steps, tasks, n)`."""
     split = partial(sample_split, train=train, validation=validation, vary_train=vary_train)
-    of_steps = jax.vmap(jax.vmap(split, in_axes=(0, None, 0)), in_axes=(0, None, 0))
-    drawn: tuple[Draws, Draws] = of_steps(jax.random.split(key, rows.shape), counts, rows)
+    drawn: tuple[Draws, Draws] = jax.vmap(jax.vmap(split))(jax.random.split(key, counts.shape), counts)
     return drawn

@@ -215,7 +215,7 @@ def stored(came: Arrival, batch: Batch, kept: Int[np.ndarray, " kept"] | None, m
     seen[came.row] += came.arriving
     keeps, rows = counts > 0, len(before.counts)
     while keeps.sum() > rows:
-        rows *= 2
+        rows *= 8  # what draws by them is compiled again
 
     def places(old: np.ndarray, new: np.ndarray) -> np.ndarray:
         joined = np.concatenate([old[:at], new, old[at:]])

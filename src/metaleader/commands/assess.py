@@ -177,6 +177,8 @@ def _assess(
                 kept = assess.keep(table, found, options.keep_learner or answer.winner, options.keep, show)
             except UserError as error:  # the page is still worth having
                 unkept = error
+    from metaleader.assess.page import kept_words, terminal_table, write  # which load what draws figures
+
     processor = platform.processor() or platform.machine()
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
     made = {
@@ -185,12 +187,12 @@ def _assess(
         "versions": f"Python {platform.python_version()}, {versions}",
         "machine": f"{processor}, {platform.system()}, {workers} processes of one core each",
     }
-    page = assess.write(found, answer, description, made, out, kept)
-    Console().print(assess.terminal_table(found, answer))
+    page = write(found, answer, description, made, out, kept)
+    Console().print(terminal_table(found, answer))
     for text in assess.in_words(found, answer):
         print(f"\n{text}")
     if kept is not None:
-        print("".join(f"\n{text}" for text in assess.kept_words(found, answer, kept)))
+        print("".join(f"\n{text}" for text in kept_words(found, answer, kept)))
         print(f"\n{textwrap.indent(kept.code, '    ', lambda _: True)}")
     print(f"\npage: {page}")
     for name, played in found.played.items():

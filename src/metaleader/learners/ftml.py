@@ -100,9 +100,7 @@ class FTML(PredictsByModel):
         buffer = self.retention.append(state.buffer, task, batch)
         if self.past_only and buffer.past == 0:
             return state._replace(buffer=buffer), 0
-        # What is drawn depends on neither: learners that differ in them alone share one program.
-        drawing = replace(self, update=GradientDescent(), optimizer=Adam(), adapt_steps=None)
-        key, *draws = _draw(Static((problem.random, drawing)), state.key, buffer.counts, buffer.ages)
+        key, *draws = _draw(self, problem.random, state.key, buffer.counts, buffer.ages)
         train, validation = (base.minibatches(buffer, *draw) for draw in draws)
         (update, inner), (optimizer, outer) = map(without_rates, (self.update, self.optimizer))
         static, mesh = Static((problem, update, optimizer, self.tasks_at_once)), devices.mesh(self.meta_batch)
@@ -130,22 +128,37 @@ class FTML(PredictsByModel):
         return self.meta_batch * a_task
 
 
-@partial(jax.jit, static_argnums=0)
-def _draw(static: Static[tuple[bool, FTML]], key: Array, counts: Any, ages: Any) -> Any:
+def _draw(learner: FTML, keyed: bool, key: Array, counts: Any, ages: Any) -> Any:
     """The next key; and D_tr and D_val of all tasks of all steps: places in the buffer, weights, and random keys."""
-    keyed, learner = static.value
+    shape, sizes = (learner.meta_steps, learner.meta_batch), (learner.train_size, learner.validation_size)
+    tasks, data = Static((learner.sampling, learner.past_only, shape)), Static((sizes, learner.vary_train_size, keyed))
+    key, data_key, counts, starts = _draw_tasks(tasks, key, counts, ages)
+    return key, *_draw_data(data, data_key, counts, starts)
+
+
+@partial(jax.jit, static_argnums=0)
+def _draw_tasks(static: Static[tuple[Sampling, bool, tuple[int, int]]], key: Array, counts: Any, ages: Any) -> Any:
+    """The next key and one for the data; and of all tasks of all steps, how much data they have and where it starts.
+
+    Compiled for every number of rows that the buffer has room for, unlike `_draw_data`, which takes longer to compile.
+    """
+    sampled, past_only, shape = static.value
     counts, ages = jnp.asarray(counts), jnp.asarray(ages)
-    nu = sampling.sampling_weights(learner.sampling, counts, ages)
-    if learner.past_only:
+    nu = sampling.sampling_weights(sampled, counts, ages)
+    if past_only:
         nu = jnp.where(ages == 0, 0, nu)
     key, tasks_key, data_key = jax.random.split(key, 3)
-    rows = sampling.sample_rows(tasks_key, nu, (learner.meta_steps, learner.meta_batch))
-    draws = sampling.sample_splits(
-        data_key, counts, rows, learner.train_size, learner.validation_size, learner.vary_train_size
-    )
-    starts = (jnp.cumsum(counts) - counts)[rows][..., None]
-    keys = [base.random_keys(keyed, part, rows.shape) for part in jax.random.split(data_key)]
-    return key, *((starts + numbers, weights, own) for (numbers, weights), own in zip(draws, keys, strict=True))
+    rows = sampling.sample_rows(tasks_key, nu, shape)
+    return key, data_key, counts[rows], (jnp.cumsum(counts) - counts)[rows]
+
+
+@partial(jax.jit, static_argnums=0)
+def _draw_data(static: Static[tuple[tuple[int, int], bool, bool]], key: Array, counts: Array, starts: Array) -> Any:
+    """D_tr and D_val of all tasks of all steps: places in the buffer, weights, and random keys."""
+    sizes, vary_train, keyed = static.value
+    draws = sampling.sample_splits(key, counts, *sizes, vary_train)
+    keys = [base.random_keys(keyed, part, counts.shape) for part in jax.random.split(key)]
+    return [(starts[..., None] + numbers, weights, own) for (numbers, weights), own in zip(draws, keys, strict=True)]
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from metaleader import devices
-from metaleader.buffer import Retention, TaskKey, sampling
+from metaleader.buffer import Retention, TaskBuffer, TaskKey, sampling
 from metaleader.errors import check_not_negative, check_positive
 from metaleader.learners import base
 from metaleader.learners.base import Learned, PredictsByModel
@@ -198,8 +198,8 @@ def train(
     if (buffer.past if which == "past" else buffer.size) == 0:
         return state, 0
     taken = steps if taken is None else taken
-    static = Static((problem.random, minibatches, steps, which, current_first))
-    key, rows, places, weights, keys, spent = _draw(static, state.key, buffer.counts, buffer.ages, np.int32(taken))
+    drawing = Drawing(minibatches, steps, which, current_first)
+    key, rows, places, weights, keys, spent = _draw(drawing, problem.random, state.key, buffer, taken)
     batches = base.minibatches(buffer, places, weights, keys)
     alike, rates = without_rates(optimizer)
     compiled = Static((problem, alike, minibatches.calibration, of_task))
@@ -207,38 +207,79 @@ def train(
     return Learned(params, opt_state, buffer, key), int(spent)
 
 
-@partial(jax.jit, static_argnums=0)
-def _draw(
-    static: Static[tuple[bool, Minibatches, int, Which, bool]], key: Array, counts: Any, ages: Any, taken: Any
-) -> Any:
+class Drawing(NamedTuple):
+    """What is drawn; see `train`."""
+
+    minibatches: Minibatches
+    steps: int
+    which: Which = "all"
+    current_first: bool = False
+
+
+class Drawn(NamedTuple):
+    """Tasks of all steps; where minibatches are mixed, one that stands for all that were chosen.
+
+    Attributes:
+        counts: `(steps, tasks)`: how many datapoints each has.
+        starts: `(steps, tasks)`: the place of its first one.
+        current: the place of the current task's first datapoint.
+        own: how many that task has.
+    """
+
+    counts: Int[Array, "steps tasks"]
+    starts: Int[Array, "steps tasks"]
+    current: Int[Array, ""]
+    own: Int[Array, ""]
+
+
+def _draw(drawing: Drawing, keyed: bool, key: Array, buffer: TaskBuffer, taken: int) -> Any:
     """The next key; and for every step, the rows of its tasks, the places of the examples of each, weights and keys.
 
     Also how many examples the first `taken` steps take.
     """
-    keyed, minibatches, steps, which, current_first = static.value
+    minibatches, steps, which, current_first = drawing
+    tasks, data = Static((minibatches.tasks, steps, which, current_first)), Static((minibatches, which, keyed))
+    key, data_key, rows, drawn = _draw_tasks(tasks, key, buffer.counts, buffer.ages)
+    return key, rows, *_draw_data(data, data_key, drawn, np.int32(taken))
+
+
+@partial(jax.jit, static_argnums=0)
+def _draw_tasks(static: Static[tuple[int, int, Which, bool]], key: Array, counts: Any, ages: Any) -> Any:
+    """The next key and one for the data; and for every step, the rows of its tasks, and what they hold.
+
+    Compiled for every number of rows that the buffer has room for, unlike `_draw_data`, which takes longer to compile.
+    """
+    tasks, steps, which, current_first = static.value
     all_counts = jnp.asarray(counts)
     current = (jnp.asarray(ages) == 0) & (all_counts > 0)
     chosen = {"all": all_counts > 0, "past": ~current, "current": current}[which]
     counts, starts = jnp.where(chosen, all_counts, 0), jnp.cumsum(all_counts) - all_counts
     key, data_key = jax.random.split(key)
-    if minibatches.tasks:
-        tasks_key, data_key = jax.random.split(data_key)
-        rows = sampling.sample_rows(tasks_key, counts.astype(jnp.float32), (steps, minibatches.tasks))
-        if current_first:
-            rows = rows.at[:, 0].set(jnp.argmax(current).astype(rows.dtype))
-    else:  # as if they were all of one task
-        rows, counts = jnp.zeros((steps, 1), jnp.int32), jnp.sum(counts)[None]
-    draws = sampling.sample_splits(data_key, counts, rows, minibatches.calibration, minibatches.size)
+    first, own = jnp.sum(jnp.where(current, starts, 0)), jnp.sum(jnp.where(current, all_counts, 0))
+    if not tasks:
+        rows = jnp.zeros((steps, 1), jnp.int32)
+        return key, data_key, rows, Drawn(jnp.full(rows.shape, jnp.sum(counts)), rows, first, own)
+    tasks_key, data_key = jax.random.split(data_key)
+    rows = sampling.sample_rows(tasks_key, counts.astype(jnp.float32), (steps, tasks))
+    if current_first:
+        rows = rows.at[:, 0].set(jnp.argmax(current).astype(rows.dtype))
+    return key, data_key, rows, Drawn(counts[rows], starts[rows], first, own)
+
+
+@partial(jax.jit, static_argnums=0)
+def _draw_data(static: Static[tuple[Minibatches, Which, bool]], key: Array, drawn: Drawn, taken: Any) -> Any:
+    """For every step, the places of the examples of each task, their weights and keys; and how many are taken."""
+    minibatches, which, keyed = static.value
+    draws = sampling.sample_splits(key, drawn.counts, minibatches.calibration, minibatches.size)
     numbers, weights = (jnp.concatenate(parts, axis=-1) for parts in zip(*draws, strict=True))
     if minibatches.tasks:
-        places = starts[rows][..., None] + numbers
+        places = drawn.starts[..., None] + numbers
     else:
         # Numbered among the examples of the tasks chosen: those of the current one are skipped, or come first.
-        first, own = jnp.sum(jnp.where(current, starts, 0)), jnp.sum(jnp.where(current, all_counts, 0))
-        of_past = jnp.where(numbers >= first, numbers + own, numbers)
-        places = {"all": numbers, "past": of_past, "current": numbers + first}[which]
-    spent = jnp.sum(jnp.where((jnp.arange(steps) < taken)[:, None, None], weights, 0))
-    return key, rows, places, weights, base.random_keys(keyed, data_key, rows.shape), spent
+        of_past = jnp.where(numbers >= drawn.current, numbers + drawn.own, numbers)
+        places = {"all": numbers, "past": of_past, "current": numbers + drawn.current}[which]
+    spent = jnp.sum(jnp.where((jnp.arange(len(weights)) < taken)[:, None, None], weights, 0))
+    return places, weights, base.random_keys(keyed, key, drawn.counts.shape), spent
 
 
 @partial(jax.jit, static_argnums=0)

@@ -39,19 +39,26 @@ class LocalWorkers(Generic[J, R]):
         self.slots, self._cores, self._perform = slots, cores, perform
         self._context = multiprocessing.get_context("spawn")
         self._stop = self._context.Event()
-        self._idle: list[ProcessPoolExecutor] = []
-        self._pools: dict[Future[R], ProcessPoolExecutor] = {}
+        self._idle: list[tuple[ProcessPoolExecutor, str]] = []
+        self._pools: dict[Future[R], tuple[ProcessPoolExecutor, str]] = {}
         self._processes: set[Any] = set()
 
-    def submit(self, job: J) -> Future[R]:
-        """Begin a job in an idle process, or a new one; the future raises `BrokenExecutor` if the process dies."""
+    def submit(self, job: J, kind: str = "") -> Future[R]:
+        """Begin a job in an idle process, or a new one; the future raises `BrokenExecutor` if the process dies.
+
+        Jobs of one `kind` share processes. One that did jobs of another kind is ended instead of used, and what it had
+        loaded and compiled for them is given back.
+        """
         for future in [future for future in self._pools if future.done()]:
-            pool = self._pools.pop(future)
+            pool, did = self._pools.pop(future)
             if future.exception() is None:
-                self._idle.append(pool)
+                self._idle.append((pool, did))
             else:
                 pool.shutdown(wait=False)
-        pool = self._idle.pop() if self._idle else self._pool()
+        pool, did = self._idle.pop() if self._idle else (self._pool(), kind)
+        if did != kind:
+            pool.shutdown()
+            pool = self._pool()
         others = set(multiprocessing.active_children())
         # A new process inherits this mask, and so does not die of a Ctrl-C while it is still starting.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -60,7 +67,7 @@ class LocalWorkers(Generic[J, R]):
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._processes |= set(multiprocessing.active_children()) - others
-        self._pools[future] = pool
+        self._pools[future] = pool, kind
         return future
 
     def _pool(self) -> ProcessPoolExecutor:
@@ -75,7 +82,7 @@ class LocalWorkers(Generic[J, R]):
         if any(not future.done() for future in self._pools):
             for process in self._processes:
                 process.kill()
-        for pool in [*self._idle, *self._pools.values()]:
+        for pool, _ in [*self._idle, *self._pools.values()]:
             pool.shutdown()
 
 

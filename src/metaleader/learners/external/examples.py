@@ -7,6 +7,7 @@ as one. What is computed is in double precision.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, partial
@@ -191,13 +192,17 @@ def one_thread() -> Iterator[None]:
     Where other processes keep the processors busy, small fits take 20 times as long with two threads. With one, the
     same data give the same numbers, too.
     """
-    with _libraries().limit(limits=1):
+    with _libraries("lightgbm" in sys.modules).limit(limits=1):
         yield
 
 
 @cache
-def _libraries() -> Any:
-    """What sets the numbers of threads of the libraries that are loaded; finding them takes a while."""
+def _libraries(lightgbm: bool) -> Any:  # noqa: ARG001
+    """What sets the numbers of threads of the libraries that are loaded; finding them takes a while.
+
+    Args:
+        lightgbm: whether LightGBM, which brings threads of its own, is among them.
+    """
     import sklearn.ensemble  # noqa: F401 - loads them
     from threadpoolctl import ThreadpoolController
 
