@@ -47,7 +47,7 @@ def recorder() -> optax.GradientTransformation:
 def gradient() -> np.ndarray:
     """The meta-gradient after three tasks, by way of `observe`, with a buffer that had to grow."""
     learner = FTML(meta_steps=1, meta_batch=4, train_size=3, validation_size=4, optimizer=recorder)
-    with mock.patch.object(store, "CAPACITY", 16):  # the three tasks have 27 datapoints
+    with mock.patch.multiple(store, CAPACITY=16, SMALL=0):  # the three tasks have 27 datapoints
         state = learner.init(CURVES, jax.random.key(0), points(1))
     for task in range(3):
         state, _ = learner.observe(CURVES, state, task, points(9, task))

@@ -210,8 +210,11 @@ def test_what_chance_keeps_of_interleaved_tasks_is_what_plain_lists_keep_by_the_
     ],
     ids=str,
 )
-def test_every_place_holds_its_datapoint_after_the_buffer_grew(retention: Retention) -> None:
+def test_every_place_holds_its_datapoint_after_the_buffer_grew(
+    retention: Retention, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Beyond the 1024 places and the 64 rows that it begins with, at most to the budget."""
+    monkeypatch.setattr(store, "SMALL", 0)
     key = jax.random.key(4)
     buffer, sent = retention.empty(numbered(0, 1), key), [list[int]() for _ in range(70)]
     for i in range(140):
@@ -296,6 +299,15 @@ def test_data_of_another_shape_is_refused() -> None:
     buffer = Retention().empty(points(1), jax.random.key(0))
     with pytest.raises(ValueError, match=r"inputs are float32 of shape \(2,\)"):
         Retention().append(buffer, 0, Batch.of(np.ones((3, 2), np.float32), np.ones((3, 1), np.float32)))
+
+
+def test_a_buffer_begins_with_as_many_slots_as_take_little() -> None:
+    def slots(width: int) -> int:
+        batch = Batch.of(np.zeros((2, width)), np.zeros((2, 1)))  # float32 on the device, and a weight each
+        return len(Retention().empty(batch, jax.random.key(0)).order)
+
+    assert slots(2) == (1 << 20) // 16
+    assert slots(1000) == slots(1 << 20) == 1024
 
 
 @settings(max_examples=30)

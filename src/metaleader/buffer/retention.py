@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-import jax
 import numpy as np
 from jaxtyping import Array, Int
 
@@ -79,7 +78,8 @@ class Retention:
             ValueError: the budget in bytes is smaller than one datapoint.
         """
         most = self._most(example)
-        return store.empty(example, key, store.CAPACITY if most is None else min(store.CAPACITY, most))
+        capacity = store.first_capacity(example)
+        return store.empty(example, key, capacity if most is None else min(capacity, most))
 
     def append(self, buffer: TaskBuffer, task: TaskKey, batch: Batch) -> TaskBuffer:
         """The buffer after `batch` arrived for `task`, which is then the current one.
@@ -105,8 +105,8 @@ class Retention:
             return None
         if self.unit == "datapoints":
             return self.budget
-        kinds = jax.eval_shape(lambda: jax.tree.map(lambda leaf: jax.numpy.asarray(leaf[:1]), example))
-        size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((kinds.inputs, kinds.targets)))
+        kinds = store.kinds(example)
+        size = store.size(kinds.inputs, kinds.targets)
         if self.budget < size:
             raise ValueError(f"budget must be at least one datapoint, {size} bytes, got {self.budget}")
         return int(self.budget // size)

@@ -18,7 +18,8 @@ from jaxtyping import Array, Int
 from metaleader.problem.batch import Batch, check_alike
 
 TaskKey: TypeAlias = int | str  # which task a datapoint is of
-CAPACITY = 1024  # slots of a new buffer
+CAPACITY = 1024  # slots of a new buffer, at least
+SMALL = 1 << 20  # bytes that a new buffer may take with more slots, a power of two of them: to grow is to compile
 ROWS = 64  # tasks that a new buffer has room for
 
 
@@ -102,10 +103,10 @@ def empty(example: Batch, key: Array, capacity: int) -> TaskBuffer:
     `key` settles what a limited memory will keep by chance.
     """
 
-    def room(leaf: Any) -> Array:
-        return jnp.zeros((capacity, *np.shape(leaf)[1:]), jnp.asarray(leaf[:1]).dtype)
+    def room(kind: Any) -> Array:
+        return jax.device_put(np.zeros((capacity, *kind.shape), kind.dtype))  # by NumPy: nothing is compiled
 
-    data = jax.tree.map(room, Batch(example.inputs, example.targets, example.weights))
+    data = jax.tree.map(room, kinds(example))
     seed = np.asarray(jax.random.key_data(key)).astype(np.uint32)
     places, rows = np.zeros(capacity, np.int32), np.zeros(ROWS, np.int32)
     return TaskBuffer(
@@ -119,6 +120,25 @@ def empty(example: Batch, key: Array, capacity: int) -> TaskBuffer:
         np.zeros((), np.int64),
         seed,
     )
+
+
+def kinds(example: Batch) -> Batch:
+    """The shape and type that an example like these has on a device."""
+
+    def kind(leaf: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(np.shape(leaf)[1:], jax.dtypes.canonicalize_dtype(leaf.dtype))
+
+    return jax.tree.map(kind, Batch(example.inputs, example.targets, example.weights))
+
+
+def size(*kinds: Any) -> int:
+    """Bytes of what `kinds` tells of."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kinds))
+
+
+def first_capacity(example: Batch) -> int:
+    """Slots of a new buffer for examples like these."""
+    return max(CAPACITY, 1 << (SMALL // size(kinds(example))).bit_length() >> 1)
 
 
 def take(data: Batch, slots: Any, weights: Any) -> Batch:

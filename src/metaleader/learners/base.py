@@ -19,6 +19,7 @@ from metaleader.problem.model import Params
 from metaleader.problem.problem import Problem
 from metaleader.problem.rates import with_rates, without_rates
 from metaleader.update import MetaParams, UpdateProcedure, adapt
+from metaleader.update.optimizer import Optimizer, transformation
 
 FEW, MORE = 16, 128  # pad to one of these, or to a power of two above: compiling for each size would cost more
 POPULATION = 512  # examples of all tasks whose statistics stand for those of all data
@@ -206,12 +207,29 @@ def random_keys(asked: bool, key: Array, shape: tuple[int, ...]) -> Array | None
     return jax.random.split(jax.random.fold_in(key, 0), shape) if asked else None
 
 
-def minibatches(buffer: TaskBuffer, places: Array, weights: Array, keys: Array | None) -> Batch:
-    """The examples at `places`, an array of any shape: a `Batch` whose leaves have that shape in front; with keys."""
-    batch = _gathered(buffer.data, buffer.order, places, weights)
-    return Batch(batch.inputs, batch.targets, batch.weights, keys)
+def minibatches(buffer: TaskBuffer, *draws: tuple[Array, Array, Array | None]) -> list[Batch]:
+    """For each draw, the examples at its places, an array of any shape, with its weights and keys.
+
+    The leaves of a `Batch` have the shape of its places in front.
+    """
+    found = _gathered(buffer.data, buffer.order, [(places, weights) for places, weights, _ in draws])
+    return [
+        Batch(each.inputs, each.targets, each.weights, keys) for each, (_, _, keys) in zip(found, draws, strict=True)
+    ]
 
 
 @jax.jit
-def _gathered(data: Batch, order: Any, places: Any, weights: Any) -> Batch:
-    return store.take(data, jnp.asarray(order)[places], weights)
+def _gathered(data: Batch, order: Any, draws: Any) -> list[Batch]:
+    order = jnp.asarray(order)
+    return [store.take(data, order[places], weights) for places, weights in draws]
+
+
+def start(optimizer: Optimizer, params: MetaParams) -> Any:
+    """The state of an optimiser before its first step."""
+    alike, rates = without_rates(optimizer)
+    return _started(Static(alike), rates, params)
+
+
+@partial(jax.jit, static_argnums=0)
+def _started(static: Static[Optimizer], rates: Any, params: MetaParams) -> Any:
+    return transformation(with_rates(static.value, rates)).init(params)

@@ -91,7 +91,7 @@ class FTML(PredictsByModel):
         params = self.update.init(problem.init(init_key))
         buffer = self.retention.empty(example, key)
         everywhere = devices.replicated(devices.mesh(self.meta_batch))
-        opt_state = transformation(self.optimizer).init(params)
+        opt_state = base.start(self.optimizer, params)
         params, opt_state, key, data = devices.put((params, opt_state, key, buffer.data), everywhere)
         return Learned(params, opt_state, buffer._replace(data=data), key)
 
@@ -101,7 +101,7 @@ class FTML(PredictsByModel):
         if self.past_only and buffer.past == 0:
             return state._replace(buffer=buffer), 0
         key, *draws = _draw(self, problem.random, state.key, buffer.counts, buffer.ages)
-        train, validation = (base.minibatches(buffer, *draw) for draw in draws)
+        train, validation = base.minibatches(buffer, *draws)
         (update, inner), (optimizer, outer) = map(without_rates, (self.update, self.optimizer))
         static, mesh = Static((problem, update, optimizer, self.tasks_at_once)), devices.mesh(self.meta_batch)
         params, opt_state = _meta_update(static, mesh, (inner, outer), state.params, state.opt_state, train, validation)

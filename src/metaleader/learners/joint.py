@@ -162,7 +162,7 @@ def start(problem: Problem, optimizer: Optimizer, key: Array, example: Batch, re
     """Random parameters, a fresh optimiser and an empty buffer."""
     key, init_key = jax.random.split(key)
     params = problem.init(init_key)
-    return Learned(params, transformation(optimizer).init(params), retention.empty(example, key), key)
+    return Learned(params, base.start(optimizer, params), retention.empty(example, key), key)
 
 
 def everywhere(params: Params, row: Any) -> Params:  # noqa: ARG001
@@ -200,7 +200,7 @@ def train(
     taken = steps if taken is None else taken
     drawing = Drawing(minibatches, steps, which, current_first)
     key, rows, places, weights, keys, spent = _draw(drawing, problem.random, state.key, buffer, taken)
-    batches = base.minibatches(buffer, places, weights, keys)
+    (batches,) = base.minibatches(buffer, (places, weights, keys))
     alike, rates = without_rates(optimizer)
     compiled = Static((problem, alike, minibatches.calibration, of_task))
     params, opt_state = _train(compiled, rates, state.params, state.opt_state, rows, batches, np.int32(taken))

@@ -17,7 +17,6 @@ from metaleader.problem.batch import Batch
 from metaleader.problem.model import Params
 from metaleader.problem.problem import Problem
 from metaleader.update import HeadFirst, Identity, UpdateProcedure, mask
-from metaleader.update.optimizer import transformation
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class MultiHead(JointTraining):
 
         heads = jax.vmap(head)(jax.random.split(heads_key, self.tasks))
         params = (_part(drawn, is_own, False), heads)
-        return Learned(params, transformation(self.optimizer).init(params), self.retention.empty(example, key), key)
+        return Learned(params, base.start(self.optimizer, params), self.retention.empty(example, key), key)
 
     def _append(self, state: Learned, task: TaskKey, batch: Batch) -> Learned:
         """The state with the datapoints in its buffer.

@@ -17,7 +17,7 @@ from metaleader.problem.batch import Batch
 from metaleader.problem.model import Params
 from metaleader.problem.problem import Problem
 from metaleader.update import Identity
-from metaleader.update.optimizer import Optimizer, transformation
+from metaleader.update.optimizer import Optimizer
 
 MORE = 8  # how many times as many steps to take at most
 
@@ -67,7 +67,7 @@ class Scratch(PredictsByModel):
         if not state.buffer.is_current(task):
             key, init_key = jax.random.split(state.key)
             params = problem.init(init_key)
-            state = Learned(params, transformation(self.optimizer).init(params), state.buffer, key)
+            state = Learned(params, base.start(self.optimizer, params), state.buffer, key)
         state = state._replace(buffer=self.retention.append(state.buffer, task, batch))
         most = self.steps * MORE if self.equal_gradients else self.steps
         row = state.buffer.row_of(task)
