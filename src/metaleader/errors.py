@@ -76,7 +76,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     known = list(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     meant = f"did you mean {' or '.join(near)}? " if near else ""
-    there_are = f"There are {', '.join(known) if len(known) <= MANY else len(known)}" if known else "There is none"
+    names = ", ".join(known) if len(known) <= MANY else f"{len(known)} of them"
+    there_are = f"There are {names}" if known else "There is none"
     return f"unknown {kind} {name!r}: {meant}{there_are}"
 
 

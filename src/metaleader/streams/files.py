@@ -67,9 +67,9 @@ def _kind_of(path: Path) -> str:
     if not path.exists():
         if not path.parent.is_dir():
             raise UserError(f"there is no folder {path.parent}, hence no table {path.name} in it: check the path")
-        raise UserError(
-            f"{path}: {unknown('file', path.name, sorted(p.name for p in path.parent.iterdir() if p.is_file()))}"
-        )
+        files = sorted(other.name for other in path.parent.iterdir() if other.is_file())
+        where = "" if path.parent == Path() else f"{path.parent}: "
+        raise UserError(f"{where}{unknown('file', path.name, files)}")
     name = path.name.lower()
     suffix = max((suffix for suffix in SUFFIXES if name.endswith(suffix)), key=len, default="")
     if not suffix:
