@@ -32,9 +32,7 @@ NICE = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)  # sizes to rep
 SIZES = 5  # of them, at most, besides none and all
 REACHED = 0.8  # share of tasks that a size is reached by
 SEARCHED = 24  # first tasks that a search plays, at most
-FORGET = (
-    32  # tasks, after which memory is looked at for the first time, later than in a search; then after twice as many
-)
+FORGET = 32  # tasks, more than a search plays, after which memory is looked at; then after twice as many
 ROOM = 220_000_000  # bytes of its own that a process may hold on to; it keeps what it compiled while it holds less
 LARGE = 20_000  # rows, from which on one order must do
 END = -1  # stands for all datapoints of a task in a table of sizes

@@ -19,7 +19,7 @@ from metaleader.problem.batch import Batch, check_alike
 
 TaskKey: TypeAlias = int | str  # which task a datapoint is of
 CAPACITY = 1024  # slots of a new buffer, at least
-SMALL = 1 << 20  # bytes that a new buffer may take with more slots, a power of two of them: to grow is to compile
+SMALL = 1 << 20  # bytes that a new buffer may take where that is more slots; to grow is to compile anew
 ROWS = 64  # tasks that a new buffer has room for
 
 
