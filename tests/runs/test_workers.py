@@ -33,3 +33,12 @@ def test_jobs_at_a_time_have_processes_of_their_own(kinds: tuple[str, str]) -> N
         assert len({future.result() for future in [workers.submit(0, kind) for kind in kinds]}) == 2
     finally:
         workers.close()
+
+
+def test_an_idle_process_of_the_same_kind_is_taken_first() -> None:
+    workers = LocalWorkers(2, 1, which)
+    try:
+        one, other = (future.result() for future in [workers.submit(0, kind) for kind in ("a", "b")])
+        assert [workers.submit(0, kind).result() for kind in ("a", "b", "a")] == [one, other, one]
+    finally:
+        workers.close()

@@ -224,12 +224,12 @@ def _gathered(data: Batch, order: Any, draws: Any) -> list[Batch]:
     return [store.take(data, order[places], weights) for places, weights in draws]
 
 
-def start(optimizer: Optimizer, params: MetaParams) -> Any:
+def optimizer_state(optimizer: Optimizer, params: MetaParams) -> Any:
     """The state of an optimiser before its first step."""
     alike, rates = without_rates(optimizer)
-    return _started(Static(alike), rates, params)
+    return _optimizer_state(Static(alike), rates, params)
 
 
 @partial(jax.jit, static_argnums=0)
-def _started(static: Static[Optimizer], rates: Any, params: MetaParams) -> Any:
+def _optimizer_state(static: Static[Optimizer], rates: Any, params: MetaParams) -> Any:
     return transformation(with_rates(static.value, rates)).init(params)

@@ -91,7 +91,7 @@ class FTML(PredictsByModel):
         params = self.update.init(problem.init(init_key))
         buffer = self.retention.empty(example, key)
         everywhere = devices.replicated(devices.mesh(self.meta_batch))
-        opt_state = base.start(self.optimizer, params)
+        opt_state = base.optimizer_state(self.optimizer, params)
         params, opt_state, key, data = devices.put((params, opt_state, key, buffer.data), everywhere)
         return Learned(params, opt_state, buffer._replace(data=data), key)
 

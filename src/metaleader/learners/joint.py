@@ -162,7 +162,7 @@ def start(problem: Problem, optimizer: Optimizer, key: Array, example: Batch, re
     """Random parameters, a fresh optimiser and an empty buffer."""
     key, init_key = jax.random.split(key)
     params = problem.init(init_key)
-    return Learned(params, base.start(optimizer, params), retention.empty(example, key), key)
+    return Learned(params, base.optimizer_state(optimizer, params), retention.empty(example, key), key)
 
 
 def everywhere(params: Params, row: Any) -> Params:  # noqa: ARG001

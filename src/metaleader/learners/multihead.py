@@ -57,7 +57,7 @@ class MultiHead(JointTraining):
 
         heads = jax.vmap(head)(jax.random.split(heads_key, self.tasks))
         params = (_part(drawn, is_own, False), heads)
-        return Learned(params, base.start(self.optimizer, params), self.retention.empty(example, key), key)
+        return Learned(params, base.optimizer_state(self.optimizer, params), self.retention.empty(example, key), key)
 
     def _append(self, state: Learned, task: TaskKey, batch: Batch) -> Learned:
         """The state with the datapoints in its buffer.

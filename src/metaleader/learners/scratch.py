@@ -67,7 +67,7 @@ class Scratch(PredictsByModel):
         if not state.buffer.is_current(task):
             key, init_key = jax.random.split(state.key)
             params = problem.init(init_key)
-            state = Learned(params, base.start(self.optimizer, params), state.buffer, key)
+            state = Learned(params, base.optimizer_state(self.optimizer, params), state.buffer, key)
         state = state._replace(buffer=self.retention.append(state.buffer, task, batch))
         most = self.steps * MORE if self.equal_gradients else self.steps
         row = state.buffer.row_of(task)

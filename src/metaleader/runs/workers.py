@@ -55,6 +55,7 @@ class LocalWorkers(Generic[J, R]):
                 self._idle.append((pool, did))
             else:
                 pool.shutdown(wait=False)
+        self._idle.sort(key=lambda idle: idle[1] == kind)  # those of this kind last, which are taken first
         pool, did = self._idle.pop() if self._idle else (self._pool(), kind)
         if did != kind:
             pool.shutdown()
