@@ -26,11 +26,18 @@ def test_patches_times_a_matrix_is_a_convolution(height: int, width: int, stride
     )
     got = layers.patches(jnp.asarray(x), 3, stride) @ kernel.reshape(18, 4)
     np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
+    part_by_part = layers.convolved(jnp.asarray(x), jnp.asarray(kernel.reshape(18, 4)), 3, stride)
+    np.testing.assert_allclose(part_by_part, expected, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize(("channels", "filters"), [(2, 4), (1, 20)])
-def test_normalised_convolutions_are_those_of_numpy(channels: int, filters: int) -> None:
-    """Where the moments are those of the product, and where of its narrow factor; padding takes no part in them."""
+@pytest.mark.parametrize(("channels", "filters", "many"), [(2, 4, False), (1, 20, False), (2, 4, True)])
+def test_normalised_convolutions_are_those_of_numpy(
+    channels: int, filters: int, many: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Moments of the product, or of its narrow factor; of many images, part by part. Padding takes no part in them."""
+    if many:
+        monkeypatch.setattr(layers, "PATCHES", 0)
+        monkeypatch.setattr(layers, "CHANNELS", 1)
     random = np.random.default_rng(0)
     x = random.normal(3, 2, size=(6, 5, 5, channels)).astype(np.float32)
     kernel = random.normal(size=(9 * channels, filters)).astype(np.float32)

@@ -13,7 +13,7 @@ from jaxtyping import Array
 from metaleader.buffer import store
 from metaleader.buffer.store import TaskBuffer, TaskKey
 from metaleader.learners.optimizers import averaged
-from metaleader.problem.batch import Batch, pad
+from metaleader.problem.batch import Batch, bucket_size, pad
 from metaleader.problem.content import Static
 from metaleader.problem.model import Params
 from metaleader.problem.problem import Problem
@@ -21,7 +21,8 @@ from metaleader.problem.rates import with_rates, without_rates
 from metaleader.update import MetaParams, UpdateProcedure, adapt
 from metaleader.update.optimizer import Optimizer, transformation
 
-FEW, MORE = 16, 128  # pad to one of these, or to a power of two above: compiling for each size would cost more
+FEW, MORE = 16, 128  # pad to one of these, or to a power of two above: compiling for each size would cost more,
+WASTE = 2**18  # unless padding would be more than so many numbers: images take longer than compiling does
 POPULATION = 512  # examples of all tasks whose statistics stand for those of all data
 State: TypeAlias = Any  # of a learner: whatever it likes, a pytree or not
 Adapted: TypeAlias = Any  # what a learner makes of its state for a task
@@ -143,7 +144,7 @@ def adapted(
 ) -> tuple[Params, int]:
     """U(w) on `batch`, with the statistics that the model predicts by; and what it cost.
 
-    The batch is padded to `FEW` examples, to `MORE` or to the next power of two, so that a growing D_t rarely compiles.
+    The batch is padded to one of a few sizes (see `padded_size`), so that a growing D_t rarely compiles.
     A model that `calibrates_on_all_tasks` gets its statistics from `POPULATION` examples of the buffer, evenly spread
     over it; so does any model for a task without datapoints.
     """
@@ -151,12 +152,30 @@ def adapted(
     batch = batch.weighted
     if problem.random:
         batch = Batch(batch.inputs, batch.targets, batch.weights, jax.random.fold_in(key, len(batch)))
-    padded = pad(batch, FEW if len(batch) <= FEW else max(MORE, 1 << (len(batch) - 1).bit_length()))
+    padded = pad(batch, padded_size(batch))
     of_all = getattr(problem.net, "calibrates_on_all_tasks", False) or len(batch) == 0
     population = _population(buffer) if of_all else None
     alike, rates = without_rates(update)
     found = _adapted(Static((problem, alike, len(batch) == 0)), rates, params, padded, population)
     return found, update.gradient_evaluations(len(batch))
+
+
+def padded_size(batch: Batch) -> int:
+    """How many examples a batch to adapt to is padded to.
+
+    `FEW`, `MORE` or the next power of two; or, where that would be more than `WASTE` numbers of padding, the next
+    `bucket_size`.
+
+    Examples:
+        >>> import numpy as np, metaleader as ml
+        >>> rows, images = np.zeros((900, 8)), np.zeros((900, 28, 28, 3), np.uint8)
+        >>> [padded_size(ml.Batch.of(x[:n], x[:n])) for x in (rows, images) for n in (10, 20, 320, 640, 900)]
+        [16, 128, 512, 1024, 1024, 16, 128, 320, 640, 960]
+    """
+    n = len(batch)
+    size = FEW if n <= FEW else max(MORE, 1 << (n - 1).bit_length())
+    an_example = sum(np.size(leaf) for leaf in jax.tree.leaves(batch.inputs)) // max(n, 1)
+    return size if (size - n) * an_example <= WASTE else bucket_size(n)
 
 
 def _on_first(tree: Any) -> Any:

@@ -6,10 +6,13 @@ from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from metaleader.problem.batch import AnyArray
 
+PATCHES = 2**21  # numbers in patches, 8 MiB: with more of them, convolutions do without
+CHANNELS = 16  # with fewer, products part by part are too narrow
 Layer: TypeAlias = dict[str, Any]
 Norm: TypeAlias = Literal["batch", "task", "running"]
 
@@ -54,6 +57,11 @@ def patches(x: Float[AnyArray, "n h w c"], size: int = 3, stride: int = 1) -> Fl
     A convolution is then one product with a matrix. Under `vmap` over tasks with different weights that is
     many times faster than a grouped convolution, on CPUs and on GPUs.
     """
+    return jnp.concatenate(patch_parts(x, size, stride), axis=-1)
+
+
+def patch_parts(x: Float[AnyArray, "n h w c"], size: int, stride: int) -> list[Float[Array, "n oh ow part"]]:
+    """What `patches` puts one after another: of every neighbourhood, the pixels that are neighbours in x."""
     n, height, width, channels = x.shape
     out_h, out_w = -(-height // stride), -(-width // stride)
     blocks = -(-size // stride)
@@ -63,12 +71,26 @@ def patches(x: Float[AnyArray, "n h w c"], size: int = 3, stride: int = 1) -> Fl
     margins = [(b, p - b - side) for b, p, side in zip(before, padded, (height, width), strict=True)]
     x = jnp.pad(x, ((0, 0), *margins, (0, 0)))
     x = x.reshape(n, out_h + blocks - 1, stride, out_w + blocks - 1, stride * channels)
-    shifted = [
+    return [
         x[:, i // stride : i // stride + out_h, i % stride, b : b + out_w, : min(stride, size - b * stride) * channels]
         for i in range(size)
         for b in range(blocks)
     ]
-    return jnp.concatenate(shifted, axis=-1)
+
+
+def convolved(
+    x: Float[AnyArray, "n h w c"], kernel: Float[AnyArray, "patch filters"], size: int, stride: int
+) -> Float[Array, "n oh ow filters"]:
+    """`patches(x) @ kernel`, without patches: part by part.
+
+    Patches of many images do not fit a processor's cache, and writing them takes as long as all products with them.
+    """
+    parts = patch_parts(x, size, stride)
+    ends = np.cumsum([part.shape[-1] for part in parts])
+    products = [
+        part.reshape(-1, part.shape[-1]) @ rows for part, rows in zip(parts, jnp.split(kernel, ends[:-1]), strict=True)
+    ]
+    return sum(products[1:], products[0]).reshape(*parts[0].shape[:-1], -1)
 
 
 def normalised_init(key: Array, inputs: int, outputs: int) -> Layer:
@@ -130,10 +152,16 @@ def normalised(
         mean, variance = _stored(layer) or moments_of_product(x, kernel, weights)
         factor = layer["scale"] * jax.lax.rsqrt(variance + epsilon)
         y = x @ (kernel * factor) + (layer["offset"] - mean * factor)
-    else:
-        y = x @ kernel
-        mean, variance = _stored(layer) or moments(y, weights)
-        y = (y - mean) * (layer["scale"] * jax.lax.rsqrt(variance + epsilon)) + layer["offset"]
+        return jax.nn.relu(y), {**layer, "mean": mean, "variance": variance}
+    return normalised_product(layer, x @ kernel, weights, epsilon)
+
+
+def normalised_product(
+    layer: Layer, y: Float[AnyArray, "rows outputs"], weights: Float[AnyArray, " n"], epsilon: float = 1e-3
+) -> tuple[Float[Array, "rows outputs"], Layer]:
+    """`normalised` after the linear map."""
+    mean, variance = _stored(layer) or moments(y, weights)
+    y = (y - mean) * (layer["scale"] * jax.lax.rsqrt(variance + epsilon)) + layer["offset"]
     return jax.nn.relu(y), {**layer, "mean": mean, "variance": variance}
 
 
@@ -147,12 +175,24 @@ def normalised_convolutions(
     """
     x, used = jnp.asarray(x), []
     for layer in convolutions:
-        neighbourhoods = patches(x, size, stride)
-        # One axis of rows, not three: else the gradient of the kernel copies its operands to transpose them.
-        rows, with_statistics = normalised(layer, neighbourhoods.reshape(-1, neighbourhoods.shape[-1]), weights)
+        if _large(x, size, stride):
+            maps = convolved(x, layer["kernel"], size, stride)
+            rows, with_statistics = normalised_product(layer, maps.reshape(-1, maps.shape[-1]), weights)
+        else:
+            maps = patches(x, size, stride)
+            # One axis of rows, not three: else the gradient of the kernel copies its operands to transpose them.
+            rows, with_statistics = normalised(layer, maps.reshape(-1, maps.shape[-1]), weights)
         used.append(with_statistics)
-        x = rows.reshape(*neighbourhoods.shape[:-1], -1)
+        x = rows.reshape(*maps.shape[:-1], -1)
     return x, used
+
+
+def _large(x: Float[AnyArray, "n h w c"], size: int, stride: int) -> bool:
+    """Whether to do without patches: there are many, and a pixel has channels enough for a product of its own."""
+    n, height, width, channels = x.shape
+    if not isinstance(n, int):  # in a program for any number of images
+        return False
+    return channels >= CHANNELS and n * (height * width // stride**2) * size**2 * channels > PATCHES
 
 
 def _stored(layer: Layer) -> tuple[Float[Array, " c"], Float[Array, " c"]] | None:
