@@ -468,8 +468,17 @@ def test_padding_does_not_change_what_is_adapted_to() -> None:
     np.testing.assert_allclose(update(problem, params, data)["w"], update(problem, params, padded)["w"], rtol=1e-6)
 
 
-def test_only_the_named_parameters_move_and_the_others_are_still_meta_learned() -> None:
-    update = GradientDescent(adapt_only=("head",))
+@pytest.mark.parametrize(
+    "update",
+    [
+        GradientDescent(adapt_only=("head",)),
+        OptimizerSteps(adapt_only=("head",)),
+        OptimizerSteps(optimizer=optax.sgd(0.1, 0.9), adapt_only=("head",)),
+        OptimizerSteps(optimizer=optax.adamw(0.01, eps_root=1e-6), adapt_only=("head",)),  # decays all weights
+    ],
+    ids=["descent", "momentum", "optax", "weight decay"],
+)
+def test_only_the_named_parameters_move_and_the_others_are_still_meta_learned(update: UpdateProcedure) -> None:
     params = CURVES.net.init(jax.random.key(0))
     adapted = update(CURVES, params, points(5))
     np.testing.assert_array_equal(adapted["hidden"][0]["kernel"], params["hidden"][0]["kernel"])

@@ -76,7 +76,7 @@ class GradientDescent(Steps):
         gradient = self.inner_gradient(problem.objective, meta_params)
         if self.clip is not None:
             gradient = _clipped(gradient, self.clip)
-        return _descend(gradient, meta_params, jax.tree.map(lambda _: alpha, meta_params), batch, self.steps)
+        return _descend(self, gradient, meta_params, jax.tree.map(lambda _: alpha, meta_params), batch)
 
 
 class MetaSGDParams(NamedTuple):
@@ -146,7 +146,7 @@ class MetaSGD(Steps):
         if log_prior_strength is not None:
             share = _share(batch, jnp.exp(log_prior_strength))
             step_sizes = jax.tree.map(lambda alpha: alpha * share, step_sizes)
-        return _descend(self.inner_gradient(problem.objective, params), params, step_sizes, batch, self.steps)
+        return _descend(self, self.inner_gradient(problem.objective, params), params, step_sizes, batch)
 
 
 @dataclass(frozen=True)
@@ -236,14 +236,14 @@ def _clipped(gradient: Gradient, norm: float) -> Gradient:
     return clipped
 
 
-def _descend(gradient: Gradient, params: Params, step_sizes: Params, batch: Batch, steps: int) -> Params:
-    """`v - alpha o grad L(D, v)`, so many times."""
+def _descend(update: Steps, gradient: Gradient, params: Params, step_sizes: Params, batch: Batch) -> Params:
+    """`v - alpha o grad L(D, v)`, as often as the update takes steps."""
 
     def moved(p: Array, alpha: Any, g: Array) -> Array:
         return (p - alpha * g).astype(p.dtype)  # a share of the data may be of higher precision than parameters
 
     def step(v: Params, i: Any) -> tuple[Params, None]:
-        return jax.tree.map(moved, v, step_sizes, gradient(v, batch.in_step(i))), None
+        return update.moving(jax.tree.map(moved, v, step_sizes, gradient(v, batch.in_step(i))), v), None
 
-    adapted: Params = jax.lax.scan(step, params, jnp.arange(steps))[0]
+    adapted: Params = jax.lax.scan(step, params, jnp.arange(update.steps))[0]
     return adapted

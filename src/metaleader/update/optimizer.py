@@ -171,7 +171,7 @@ class OptimizerSteps(Steps):
         def step(carry: tuple[Params, Any], i: Any) -> tuple[tuple[Params, Any], None]:
             params, state = carry
             changes, state = inner.update(gradient(params, batch.in_step(i)), state, params)
-            return (optax.apply_updates(params, changes), state), None
+            return (self.moving(optax.apply_updates(params, changes), params), state), None
 
         start = (meta_params, inner.init(meta_params))
         adapted: Params = jax.lax.scan(step, start, jnp.arange(self.steps))[0][0]

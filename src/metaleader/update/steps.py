@@ -85,6 +85,14 @@ class Steps:
         """One Hessian-vector product a step and example, none for the first-order method."""
         return 0 if self.first_order else 2 * self.steps * examples
 
+    def moving(self, new: Params, old: Params) -> Params:
+        """`new`, with the parameters that do not move as they are in `old`.
+
+        To the compiler these are then the same in all steps, and what depends on them and the data alone, such as the
+        features under a head that moves, is computed once.
+        """
+        return jax.tree.map(lambda moves, n, o: n if moves else o, mask(old, self.adapt_only), new, old)
+
 
 def hessian_vector_product(objective: Objective, params: Params, batch: Batch, direction: Params) -> Params:
     """`H d`: the derivative of `grad L(D, v)` in the direction `d`, forward over reverse."""
