@@ -15,6 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from benchmarks.cases import Case, Function
 from metaleader import devices
 
+XLA = "floor: products by XLA"
 OPERANDS = 4  # the smaller operand of a product alternates between so many, so that none can be saved
 
 
@@ -88,13 +89,13 @@ def contenders(products: Products, tasks: int) -> dict[str, Function]:
     """
     if jax.default_backend() != "cpu":
         return {
-            "floor: products by XLA": _batched_by_xla(products, tasks),
+            XLA: _batched_by_xla(products, tasks),
             "floor: products by PyTorch": _batched_by_torch(products, tasks),
         }
     cores = jax.local_device_count()
     shares = {product: max(1, round(times * tasks / cores)) for product, times in products.items()}
     return {
-        "floor: products by XLA": _by_xla(shares, cores),
+        XLA: _by_xla(shares, cores),
         "floor: products by NumPy": _by_numpy(shares, cores),
         "floor: products by PyTorch": _by_torch(shares, cores),
     }

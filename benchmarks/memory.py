@@ -42,6 +42,7 @@ from metaleader.results.metrics import Run
 from metaleader.results.statistics import t_interval
 from metaleader.runs.sweep import Workers
 
+GOAL_PERCENT, GOAL_POINTS = 10, 1.5  # with a tenth of the data at most so many points are to be lost
 POLICIES = {
     "reservoir": ("#0072B2", "o", "-"),
     "balanced": ("#D55E00", "^", "--"),
@@ -257,6 +258,20 @@ def _against_all(runs: Mapping[str, Sequence[Run]], options: MemoryOptions) -> l
         f"{options.shift} pixels at every draw (`metaleader.models.Shifted`), which is to be compared with "
         "`ftml-shifted` as well, which keeps everything.",
         "\n".join(lines),
+        *_goal(few, {called: runs[called] for called in shown if called in runs}, runs["ftml"], percent),
+    ]
+
+
+def _goal(few: Measure, limited: Mapping[str, Sequence[Run]], whole: Sequence[Run], percent: float) -> list[str]:
+    """What the best of those with a tenth of the data loses, next to the goal."""
+    if percent != GOAL_PERCENT or not limited:
+        return []
+    lost = {called: -100 * float(np.mean(differences(few, runs, whole))) for called, runs in limited.items()}
+    least = min(lost, key=lambda called: lost[called])
+    reached = "reached" if lost[least] <= GOAL_POINTS else "not reached"
+    return [
+        f"Goal: at most {GOAL_POINTS:g} points lost with a tenth. The least is lost by `{least}`: {lost[least]:.1f} "
+        f"points, {reached}."
     ]
 
 

@@ -1,5 +1,6 @@
 """The studies in `benchmarks`: pages whose numbers are those of the runs, at a size of seconds."""
 
+import importlib
 import importlib.util
 import io
 import json
@@ -8,6 +9,7 @@ import re
 import runpy
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import redirect_stdout
@@ -24,7 +26,19 @@ import pytest
 import benchmarks
 import benchmarks.__main__ as program
 import tables
-from benchmarks import adaptation, cases, compute, defaults, floor, memory, outcome, real_tables, table_sources, updates
+from benchmarks import (
+    adaptation,
+    cases,
+    compute,
+    defaults,
+    floor,
+    goals,
+    memory,
+    outcome,
+    real_tables,
+    table_sources,
+    updates,
+)
 from benchmarks.adaptation import AdaptationOptions, Task
 from benchmarks.compute import ComputeOptions, overtaking
 from benchmarks.memory import MemoryOptions
@@ -363,6 +377,50 @@ def test_memory_counts_draws_at_the_steps_that_gradients_pay_for(tmp_path: Path)
     assert rows["`ftml-reservoir-50-half`"]["draws of each"] == f"{half / 10:.0f}"
 
 
+def test_a_goal_stands_next_to_what_the_best_of_the_variants_reached(tmp_path: Path) -> None:
+    def summary(experiment: str, preset: str, **learners: dict[str, Any]) -> None:
+        folder = tmp_path / "results" / f"{experiment}-{preset}"
+        folder.mkdir(parents=True)
+        about = {"experiment": experiment, "preset": preset, "title": f"{experiment} ({preset})"}
+        (folder / "summary.json").write_text(json.dumps({**about, "learners": learners}))
+
+    def learner(final: float, few: float) -> dict[str, Any]:
+        return {"final_score": [final, 0, 1], "score_at": {n: [few, 0, 1] for n in ("20", "50", "250", "2000")}}
+
+    summary("rainbow-mnist", "laptop", ftml=learner(0.96, 0.93), **{"ftml-ridge": learner(0.97, 0.98)})
+    summary("cifar100", "full", ftml=learner(0.9, 0.5), scratch=learner(0.9, 0.4))
+    summary("cifar100", "laptop", ftml=learner(0.9, 0.9), scratch=learner(0.9, 0.1))  # no goal for this
+    page = tmp_path / "goals.md"
+    assert goals.main(goals.Options((tmp_path / "results", tmp_path / "absent"), page)) == 0
+    rows = [row.split(" | ") for row in page.read_text().splitlines() if row.startswith("| ")][2:]
+    assert [row[2:] for row in rows] == [
+        ["0.98", "at least 0.97", "reached |"],
+        ["0.97", "at least 0.98", "not reached |"],
+        ["10", "at least 15", "not reached |"],
+        ["10", "at least 15", "not reached |"],
+        ["10", "at least 0", "reached |"],
+        ["-", "at most 60", "not run |"],
+    ]
+    assert rows[0][0] == "| [rainbow-mnist (laptop)](results/rainbow-mnist-laptop/report.md)"
+
+
+def test_the_goal_for_a_tenth_of_the_memory_is_measured_by_the_policy_that_loses_least(tmp_path: Path) -> None:
+    options = MemoryOptions(
+        **TINY,
+        out=tmp_path / "runs",
+        page=tmp_path / "page.md",
+        percent=(10,),
+        policies=("reservoir", "last"),
+        shift=0,
+        halve=False,
+    )
+    memory.main(options, Here())
+    text = options.page.read_text()
+    (least,) = re.findall(r"Goal: at most 1.5 points lost with a tenth. The least is lost by `(.*?)`", text)
+    lost = {row["learner"].strip("`"): row for row in table(options.page, "learner")}
+    assert least in {"ftml-reservoir-10", "ftml-last-10"} & set(lost)
+
+
 def test_memory_shifts_images_only(tmp_path: Path) -> None:
     preset = find("rainbow-digits").preset("smoke")
     options = MemoryOptions(percent=(30, 10, 1), policies=("last",), shift=1)
@@ -579,12 +637,18 @@ def test_all_libraries_agree_on_the_meta_gradient(small_net: None, tmp_path: Pat
     for needed in ("torch", "higher", "torchopt", "metalearn"):
         if importlib.util.find_spec(needed) is None:
             pytest.skip(f"benchmarks.meta_gradient needs {needed}, of the extra [bench]")
+        with warnings.catch_warnings(action="ignore"):  # compiling their sources for the first time
+            importlib.import_module(needed)
     sizes = ["--cases", "rainbow-mnist", "--train", "4", "--validation", "4", "--steps", "1"]
     run_part("meta_gradient", "--quick", *sizes, "--result", str(tmp_path / "found.json"))
-    (found,) = outcome.load(tmp_path / "found.json").tables
+    measured = outcome.load(tmp_path / "found.json")
+    (found,) = measured.tables
     apart = {row[0]: row[4:6] for row in found.rows if not row[0].startswith("floor")}
     assert len(apart) == 5
     assert all(float(each) < 1e-6 for pair in apart.values() for each in pair)
+    times = {row[0]: float(row[1]) for row in found.rows}
+    (own,) = [bar for bar in measured.bars if bar.what.endswith("XLA's own products")]
+    assert own.value == pytest.approx(times["metaleader"] / times[floor.XLA], rel=0.1)
 
 
 def test_the_floor_is_the_products_of_the_definition() -> None:
