@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 
 import tyro
 
-from benchmarks.outcome import Bar, number, verdict
+from benchmarks.outcome import Bar, bound, number, verdict
 
 Learners = Mapping[str, Mapping[str, Any]]  # what the summary of a report says of each
 
@@ -38,6 +39,10 @@ class Goal:
     limit: float
     at_least: bool = True
 
+    def bar(self, value: float) -> Bar:
+        """The goal beside a value."""
+        return Bar(self.what, value, self.limit, self.at_least)
+
 
 def best(learners: Learners, size: int | None) -> float:
     """The score of the best variant of FTML over the last third, at a size of D_t; None: at the end of a round."""
@@ -57,7 +62,7 @@ def ahead(learners: Learners, size: int) -> float:
 def datapoints(learners: Learners) -> float:
     """How many datapoints the median task of the last third needs to become proficient."""
     return min(
-        of["datapoints_to_proficiency"]["median"] or float("inf")
+        of["datapoints_to_proficiency"]["median"] or math.inf
         for name, of in learners.items()
         if name.startswith("ftml")
     )
@@ -85,18 +90,18 @@ def rows(found: Sequence[tuple[Path, Mapping[str, Any]]], beside: Path) -> list[
     """A row of the table for each goal and each report that tells of it; one that says so where none does."""
     lines = []
     for goal in GOALS:
-        limit = f"{'at least' if goal.at_least else 'at most'} {goal.limit:g}"
         telling = [
             (path, summary)
             for path, summary in found
             if summary["experiment"] == goal.experiment and summary["preset"] in goal.presets
         ]
         for path, summary in telling:
-            bar = Bar(goal.what, goal.reached(summary["learners"]), goal.limit, goal.at_least)
+            bar = goal.bar(goal.reached(summary["learners"]))
             link = f"[{summary['title']}]({os.path.relpath(path, beside)})"
-            lines.append(f"| {link} | {goal.what} | {number(bar.value)} | {limit} | {verdict(bar)} |")
+            lines.append(f"| {link} | {goal.what} | {number(bar.value)} | {bound(bar)} | {verdict(bar)} |")
         if not telling:
-            lines.append(f"| {goal.experiment} ({goal.presets[-1]}) | {goal.what} | - | {limit} | not run |")
+            none = bound(goal.bar(math.nan))
+            lines.append(f"| {goal.experiment} ({goal.presets[-1]}) | {goal.what} | - | {none} | not run |")
     return lines
 
 

@@ -32,6 +32,7 @@ from benchmarks.comparison import (
     summary_table,
     write_page,
 )
+from benchmarks.outcome import Bar, verdict
 from benchmarks.paired import Measure, differences
 from metaleader import FTML, Learner, Preset, Retention, UserError
 from metaleader.experiments import find
@@ -268,10 +269,10 @@ def _goal(few: Measure, limited: Mapping[str, Sequence[Run]], whole: Sequence[Ru
         return []
     lost = {called: -100 * float(np.mean(differences(few, runs, whole))) for called, runs in limited.items()}
     least = min(lost, key=lambda called: lost[called])
-    reached = "reached" if lost[least] <= GOAL_POINTS else "not reached"
+    bar = Bar(f"points lost by {least}", lost[least], GOAL_POINTS)
     return [
         f"Goal: at most {GOAL_POINTS:g} points lost with a tenth. The least is lost by `{least}`: {lost[least]:.1f} "
-        f"points, {reached}."
+        f"points, {verdict(bar)}."
     ]
 
 

@@ -196,7 +196,7 @@ def _bars(case: str, timings: dict[str, Timing], lowest: str, first: bool) -> tu
         Bar(f"{case}: times as fast as higher", eager["higher"] / ours, 8, at_least=True),
         Bar(f"{case}: times the matrix-product floor", ours / timings[lowest].least, 1.5),
     )
-    return bars + of_first * first
+    return bars + of_first if first else bars
 
 
 if __name__ == "__main__":

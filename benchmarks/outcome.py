@@ -145,8 +145,12 @@ def in_own_process(module: str, *arguments: str) -> Any:
 
 def sentence(bar: Bar) -> str:
     """The figure, the bar, and whether it was reached."""
-    bound = "at least" if bar.at_least else "at most"
-    return f"{bar.what}: {number(bar.value)}{bar.unit} (bar: {bound} {bar.limit:g}{bar.unit}) {verdict(bar)}"
+    return f"{bar.what}: {number(bar.value)}{bar.unit} (bar: {bound(bar)}) {verdict(bar)}"
+
+
+def bound(bar: Bar) -> str:
+    """What was to be reached, in words."""
+    return f"{'at least' if bar.at_least else 'at most'} {bar.limit:g}{bar.unit}"
 
 
 def verdict(bar: Bar) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.outcome import Outcome, Panel, as_text, number, verdict
+from benchmarks.outcome import Outcome, Panel, as_text, bound, number, verdict
 from metaleader.results.figures import drawing
 
 LOOKS = (("#0072B2", "o", "-"), ("#D55E00", "s", "--"), ("#009E73", "^", "-."), ("#555555", "D", ":"))
@@ -59,8 +59,7 @@ def _machines(outcomes: Sequence[Outcome]) -> str:
 
 def _summary(outcomes: Sequence[Outcome]) -> str:
     rows = [
-        f"| {bar.what} | {number(bar.value)}{bar.unit} | {'at least' if bar.at_least else 'at most'} "
-        f"{bar.limit:g}{bar.unit} | {verdict(bar)} |"
+        f"| {bar.what} | {number(bar.value)}{bar.unit} | {bound(bar)} | {verdict(bar)} |"
         for outcome in outcomes
         for bar in outcome.bars
     ]

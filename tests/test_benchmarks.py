@@ -419,6 +419,8 @@ def test_the_goal_for_a_tenth_of_the_memory_is_measured_by_the_policy_that_loses
     (least,) = re.findall(r"Goal: at most 1.5 points lost with a tenth. The least is lost by `(.*?)`", text)
     lost = {row["learner"].strip("`"): row for row in table(options.page, "learner")}
     assert least in {"ftml-reservoir-10", "ftml-last-10"} & set(lost)
+    gained = {name: float(by) for name, by in re.findall(r"^- `(.*?)`: ([+-][\d.]+)", text, re.MULTILINE)}
+    assert least == max(gained, key=lambda name: gained[name])
 
 
 def test_memory_shifts_images_only(tmp_path: Path) -> None:
