@@ -481,11 +481,12 @@ class Run:
         data = [] if task.key is None else self.earlier.get(key, [])
         coming, held_out = examples_of(task.train), None if task.test is None else examples_of(task.test)
         first, over, arrived = True, False, 0
+        skipped = number < (protocol.evaluate_from or 1)
         while not over:
             size = min([to - arrived for to in protocol.arrive_at if to > arrived], default=len(coming))
             size = size if protocol.arrive_at else protocol.chunk
             chunk, coming, arrived = coming[:size], coming[size:], arrived + size
-            asked = not protocol.evaluate_at or len(data) in protocol.evaluate_at
+            asked = not skipped and (not protocol.evaluate_at or len(data) in protocol.evaluate_at)
             if held_out is None and asked and any(example.weight > 0 for example in chunk):
                 over = self.judge(task.name, key, data, chunk)
             elif held_out is not None and asked and first and 0 in protocol.evaluate_at:
@@ -493,7 +494,7 @@ class Run:
             self.learning += self.plain.observe(key, chunk)
             data, first, over = data + chunk, False, over or not coming
             asked = not protocol.evaluate_at or len(data) in protocol.evaluate_at
-            if held_out is not None and (asked or over):
+            if held_out is not None and not skipped and (asked or over):
                 over = self.judge(task.name, key, data, held_out) or over
         self.earlier[key] = data
 

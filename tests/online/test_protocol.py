@@ -122,6 +122,20 @@ def test_a_round_in_which_the_learner_is_not_judged_is_no_sign_of_divergence() -
     assert [(record.round, record.datapoints) for record in records] == [(1, 5), (3, 5)]
 
 
+@pytest.mark.parametrize("held_out", [True, False])
+def test_rounds_that_do_not_count_are_not_judged_and_the_others_are_the_same(held_out: bool) -> None:
+    tasks = [replace(task, test=task.test if held_out else None) for task in lines(4, 20)]
+    protocol, learner = OnlineProtocol(chunk=10, evaluate_at=(0, 10)), FTML(meta_steps=1)
+    whole = [record for record in play(CURVES, tasks, learner, protocol) if record.round >= 3]
+    late = list(play(CURVES, tasks, learner, replace(protocol, evaluate_from=3)))
+    same = ("round", "datapoints", "loss", "score", "learning_evaluations")
+    assert [[getattr(record, name) for name in same] for record in late] == [
+        [getattr(record, name) for name in same] for record in whole
+    ]
+    assert late
+    assert late[-1].gradient_evaluations < whole[-1].gradient_evaluations  # adapting in the rounds before is saved
+
+
 def test_the_end_of_a_round_is_judged_where_the_learner_was_proficient_before_it() -> None:
     easy = OnlineProtocol(chunk=5, evaluate_at=(0, 15), threshold=1e9, move_on=True)
     assert [record.datapoints for record in play(CURVES, lines(2), TOE(steps=1), easy)] == [0, 5, 0, 5]
@@ -282,6 +296,8 @@ def test_what_is_no_array_is_refused() -> None:
         ({"arrive_at": (5, 20), "evaluate_at": (0, 10)}, r"sizes in arrive_at = \(5, 20\).*\[10\]"),
         ({"arrive_at": (20, 5)}, r"rising sizes.*\(20, 5\)"),
         ({"arrive_at": (0, 5)}, r"rising sizes.*\(0, 5\)"),
+        ({"evaluate_from": 0}, "a round, from 1, or None; got 0"),
+        ({"evaluate_from": 2, "move_on": True}, "leave evaluate_from out"),
     ],
 )
 def test_impossible_protocols_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -165,10 +165,11 @@ def protocol_of(draw: Draw, kind: Kind) -> OnlineProtocol:
     sizes = draw(st.lists(st.integers(0, 5), max_size=3, unique=True))
     threshold = draw(st.sampled_from([0.9, 0.6, 0.3] if kind[0] == "classes" else [0.5, 1.5]))
     move_on = draw(st.booleans())
+    late = None if move_on else draw(st.sampled_from([None, None, 1, 3]))
     if arrive_at := tuple(sorted(draw(st.lists(st.sampled_from([1, 2, 5, 7, 30]), max_size=3, unique=True)))):
         judged = [size for size in (0, *arrive_at) if draw(st.booleans())]
-        return OnlineProtocol(chunk, tuple(judged), threshold, move_on, arrive_at)
-    return OnlineProtocol(chunk, tuple(chunk * size for size in sorted(sizes)), threshold, move_on)
+        return OnlineProtocol(chunk, tuple(judged), threshold, move_on, arrive_at, late)
+    return OnlineProtocol(chunk, tuple(chunk * size for size in sorted(sizes)), threshold, move_on, evaluate_from=late)
 
 
 def learner_of(draw: Draw, learners: Sequence[Learner]) -> Learner:

@@ -84,6 +84,8 @@ def test_a_trial_goes_on_from_a_rung_if_it_is_among_the_best_that_came_there(
                     expected = f"pruned at round {rung}"
                     break
             assert trial["outcome"] == expected
+            lines = [line for path in folder.rglob("records.jsonl") for line in path.read_text().splitlines()]
+            assert {json.loads(line)["round"] for line in lines} <= {1, 3, 5, 6}  # the last thirds of 1, 3 and 6 rounds
             score, spent = account(folder)
             assert trial["gradient_evaluations"] == spent
             assert trial["score"] == (pytest.approx(score) if expected == "finished" else None)

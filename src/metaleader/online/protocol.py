@@ -32,7 +32,7 @@ class OnlineProtocol:
 
     Raises:
         ValueError: `chunk` is not positive, sizes in `arrive_at` do not rise, a size in `evaluate_at` is none that D_t
-            takes, or `threshold` is not a finite number.
+            takes, `threshold` is not a finite number, or `evaluate_from` is not positive or given with `move_on`.
 
     Examples:
         >>> import metaleader as ml
@@ -56,6 +56,9 @@ class OnlineProtocol:
     arrive_at: tuple[int, ...] = ()
     """Datapoints arrive together up to each of these sizes of D_t, then all that are left; none: by chunks. Few rising
     sizes cost a learner of long tasks less than many chunks."""
+    evaluate_from: int | None = None
+    """The first round in which the learner is judged, counted from 1, where those before do not count; None: all are
+    judged. What the learner learns is the same."""
 
     def __post_init__(self) -> None:
         if self.chunk < 1:
@@ -65,6 +68,10 @@ class OnlineProtocol:
         if self.arrive_at != tuple(sorted({size for size in self.arrive_at if size > 0})):
             raise ValueError(f"arrive_at must hold rising sizes of D_t, from 1; got {self.arrive_at}")
         taken = f"sizes in arrive_at = {self.arrive_at}" if self.arrive_at else f"multiples of chunk = {self.chunk}"
+        if self.evaluate_from is not None and self.evaluate_from < 1:
+            raise ValueError(f"evaluate_from must be a round, from 1, or None; got {self.evaluate_from}")
+        if self.evaluate_from is not None and self.move_on:
+            raise ValueError("move_on needs every round judged, to end it at proficiency: leave evaluate_from out")
         if odd := [size for size in self.evaluate_at if not self._takes(size)]:
             raise ValueError(f"evaluate_at must hold {taken}, the sizes that D_t takes, or 0; got {odd}")
 
@@ -82,6 +89,10 @@ class OnlineProtocol:
     def judges_at(self, datapoints: int) -> bool:
         """Whether the learner is judged when D_t has that size."""
         return not self.evaluate_at or datapoints in self.evaluate_at
+
+    def judges_in(self, number: int) -> bool:
+        """Whether the learner is judged in the round of that number, from 1."""
+        return self.evaluate_from is None or number >= self.evaluate_from
 
 
 @dataclass(frozen=True)
@@ -278,13 +289,15 @@ def _round(
 
     before = 0 if earlier is None else len(earlier)
     arrived, end, over = state.datapoints, len(task.train), False
+    counts = protocol.judges_in(state.round + 1)
     while not over:
         coming = protocol.arriving(arrived)
         upcoming = task.train[arrived : None if coming is None else arrived + coming]
         before_data = arrived == 0 and 0 in protocol.evaluate_at
         judged_on = upcoming if task.test is None else task.test if before_data else None
         if (
-            judged_on is not None
+            counts
+            and judged_on is not None
             and judged_on.weights.any()
             and protocol.judges_at(before + arrived)
             and not state.judged
@@ -295,7 +308,7 @@ def _round(
         state = _observed(problem, learner, key, upcoming, state)
         arrived += len(upcoming)
         over, made = state.proficient or arrived == end, None
-        if task.test is not None and (over or protocol.judges_at(before + arrived)):
+        if counts and task.test is not None and (over or protocol.judges_at(before + arrived)):
             state, made = _judged(problem, learner, task, key, data(arrived), task.test, state)
             over = over or _proficient(problem, protocol, made)
         if over:

@@ -59,7 +59,7 @@ def _attempt(
     direction = "maximize" if higher_is_better else "minimize"
     scores: dict[int, float] = {}
     for rung in rungs.ends if rungs.prune else ():
-        outcomes = run(replace(plan, until_round=rung), True, progress)
+        outcomes = run(replace(_judged_for(plan, rung), until_round=rung), True, progress)
         if not all(_passed(RunFolder(Path(path)), outcome, rung) for path, outcome in outcomes.items()):
             break
         scores[rung] = score_after(metrics.load([plan.out]), rung)
@@ -67,9 +67,19 @@ def _attempt(
             finite = math.isfinite(scores[rung])
             return _ended(plan, rungs, f"pruned at round {rung}" if finite else "diverged", scores)
     else:
-        outcomes = run(plan, True, progress)
+        outcomes = run(_judged_for(plan, rungs.rounds) if rungs.prune else plan, True, progress)
     lost = sorted(set(outcomes.values()) - {"finished", PAUSED})
     return _ended(plan, rungs, lost[-1] if lost else "finished", scores)  # failed before diverged
+
+
+def _judged_for(plan: Plan, rounds: int) -> Plan:
+    """The plan, judging in those rounds alone that `score_after` asks for: the others cost as much, for nothing.
+
+    Where rounds end at proficiency, all of them are judged.
+    """
+    if plan.protocol.move_on:
+        return plan
+    return replace(plan, protocol=replace(plan.protocol, evaluate_from=_first_counted(rounds)))
 
 
 def _passed(folder: RunFolder, outcome: str, rung: int) -> bool:
@@ -99,9 +109,14 @@ def score_after(runs: Sequence[Run], rounds: int) -> float:
     The mean score over all sizes judged in the last third of these rounds, then over the runs; NaN unless every one of
     these evaluations has a score.
     """
-    first = rounds - math.ceil(rounds / 3)
-    counted = [[record.score for record in each.records if first < record.round <= rounds] for each in runs]
+    first = _first_counted(rounds)
+    counted = [[record.score for record in each.records if first <= record.round <= rounds] for each in runs]
     return float(np.mean([np.array(of_run, float).mean() if of_run else math.nan for of_run in counted]))
+
+
+def _first_counted(rounds: int) -> int:
+    """The first round of the last third of so many."""
+    return rounds - math.ceil(rounds / 3) + 1
 
 
 def forget(out: Path) -> None:
