@@ -19,15 +19,16 @@ _LAPTOP = Preset(
     protocol=OnlineProtocol(chunk=10, threshold=0.9),
     learners=learners(
         FTML(
-            GradientDescent(steps=2, step_size=0.4),
-            adapt_steps=20,
-            meta_batch=4,
-            validation_size=25,
-            optimizer=Adam(3e-3, average=0.99),
+            GradientDescent(steps=3, step_size=0.969),
+            adapt_steps=8,
+            meta_batch=1,
+            train_size=23,
+            validation_size=15,
+            optimizer=Adam(0.00969, average=0.98),
         ),
         FTL(update=HeadFirst(head_steps=20, steps=20), optimizer=Adam(2e-3, average=0.99)),
-        TOE(optimizer=Adam(2e-3, average=0.99)),
-        Scratch(optimizer=Adam(2e-3, average=0.9)),
+        TOE(batch_tasks=4, batch_size=12, optimizer=Adam(0.00132, average=0.9)),
+        Scratch(batch_size=23, optimizer=Adam(0.0192, average=0.9)),
     ),
     gradients=1700,
 )
