@@ -25,7 +25,7 @@ from metaleader.experiments.plans import Selection
 from metaleader.runs.run import RunInterrupted, run
 from metaleader.runs.workers import LocalWorkers
 from metaleader.tuning import page as tuning_page
-from metaleader.tuning.found import neighbours, ranks, single_changes
+from metaleader.tuning.found import neighbours, next_change, ranks, single_changes
 from metaleader.tuning.plan import Pruning, Tuning, prepare
 from metaleader.tuning.search import tune
 from metaleader.tuning.spaces import Choices, Range, Space, spaces
@@ -379,6 +379,23 @@ def test_a_single_change_is_by_a_factor_of_3_or_to_another_choice(entry: Any, va
     settings = {"other": 1, "x": value}
     assert [each["x"] for each in single_changes(settings, {"x": entry})] == changes
     assert all(each["other"] == 1 for each in single_changes(settings, {"x": entry}))
+
+
+def test_what_was_changed_least_is_changed_next_and_both_ways() -> None:
+    space: Space = {"x": Range(0.01, 10.0), "y": Choices(("a", "b"), ("a", "b"))}
+    trials = [{"trial": 0, "around": False, "settings": {"x": 1.0, "y": "a"}, "score": 0.5}]
+
+    def change(score: float) -> dict[str, Any]:
+        settings = next_change(trials, space, higher_is_better=True)
+        assert settings is not None
+        trials.append({"trial": len(trials), "around": True, "settings": settings, "score": score})
+        return settings
+
+    assert change(0.4) == {"x": 0.333, "y": "a"}
+    assert change(0.6) == {"x": 1.0, "y": "b"}  # better, so that x could be made smaller again
+    assert change(0.4) == {"x": 3.0, "y": "b"}
+    assert change(0.4) == {"x": 0.333, "y": "b"}
+    assert next_change(trials, space, higher_is_better=True) is None
 
 
 @pytest.mark.slow

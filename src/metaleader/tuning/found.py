@@ -54,17 +54,20 @@ def single_changes(settings: Mapping[str, Any], space: Space) -> Iterator[dict[s
 def next_change(trials: Sequence[Trial], space: Space, higher_is_better: bool) -> dict[str, Any] | None:
     """The settings of the best trial with a single change that was not tried; None if there is none, or no best trial.
 
-    What was changed least often goes first, so that a small gain does not begin the round of all settings anew.
+    What was changed least often goes first, so that a small gain does not begin the round of all settings anew; and of
+    its values, those that were tried least often, so that a number is changed both ways.
     """
     best = best_of(trials, higher_is_better)
     if best is None:
         return None
-    tried = [trial["settings"] for trial in trials]
-    left = [settings for settings in single_changes(best["settings"], space) if settings not in tried]
-    often = {option: len(pairs) for option, pairs in changed(trials, space, higher_is_better).items()}
+    tried = {trial["trial"]: trial["settings"] for trial in trials}
+    left = [settings for settings in single_changes(best["settings"], space) if settings not in tried.values()]
+    before = changed(trials, space, higher_is_better)
 
-    def times(settings: Mapping[str, Any]) -> int:
-        return next(often[option] for option in space if settings[option] != best["settings"][option])
+    def times(settings: Mapping[str, Any]) -> tuple[int, int]:
+        option = next(option for option in space if settings[option] != best["settings"][option])
+        values = [tried[trial][option] for trial, _ in before[option]]
+        return len(values), values.count(settings[option])
 
     return min(left, key=times, default=None)
 
