@@ -30,7 +30,7 @@ from metaleader.experiments import Experiment, find
 from metaleader.files import write_json
 from metaleader.online.description import described, differences
 from metaleader.online.protocol import key_of
-from metaleader.results import figures
+from metaleader.results import figures, metrics
 from metaleader.runs import source
 from metaleader.runs.folder import changed
 from metaleader.runs.workers import slots
@@ -153,8 +153,8 @@ def tasks(experiment: Experiment, preset: Preset, options: AdaptationOptions) ->
     sizes = options.sizes or tuple(n for n in experiment.report_sizes if n in known) or tuple(figures.thinned(known, 3))
     if wrong := [n for n in sizes if n != most and (n % chunk or not 0 < n < most)]:
         raise UserError(f"--sizes must be multiples of {chunk} up to {most}, or {most}; got {wrong[0]}")
-    third = -(-len(stream) // 3)
-    spread = np.linspace(len(stream) - third + 1, len(stream), min(max(options.judged_rounds, 1), third))
+    begin = metrics.last_third_from(len(stream))
+    spread = np.linspace(begin, len(stream), min(max(options.judged_rounds, 1), len(stream) - begin + 1))
     # Judging of the learner itself, for the line that says what it does today, happens at these sizes alone.
     evaluate_at = tuple(n for n in sizes if n % chunk == 0)
     preset = dataclasses.replace(preset, protocol=dataclasses.replace(preset.protocol, evaluate_at=evaluate_at))

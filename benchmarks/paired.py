@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from metaleader.results import figures
-from metaleader.results.metrics import Run
+from metaleader.results.metrics import Run, last_third_from
 from metaleader.results.statistics import Interval, holm, t_interval, t_test
 
 LEVEL = 0.05  # of the corrected p-values
@@ -36,7 +36,7 @@ class Measure:
 
     def of(self, run: Run) -> float:
         """The mean; NaN for a run that diverged, and where a score that counts is not finite or there is none."""
-        first = 1 if self.whole else run.completed - -(-run.completed // 3) + 1
+        first = 1 if self.whole else last_third_from(run.completed)
         counted = [record for record in run.records if first <= record.round <= run.completed]
         by_round = {record.round: record.score for record in counted if self.size in (None, record.datapoints)}
         values = [np.nan if score is None else score for score in by_round.values()]

@@ -257,8 +257,13 @@ def judged_by_all(runs: Sequence[Run], at: Sequence[int]) -> Bool[np.ndarray, "r
 
 def last_third(runs: Sequence[Run]) -> Bool[np.ndarray, "runs rounds"]:
     """Which rounds count in a summary: the last third of those completed by each run, at least one."""
-    rounds = np.arange(_rounds(runs))
-    return np.array([(rounds >= run.completed - -(-run.completed // 3)) & (rounds < run.completed) for run in runs])
+    numbers = np.arange(_rounds(runs)) + 1
+    return np.array([(numbers >= last_third_from(run.completed)) & (numbers <= run.completed) for run in runs])
+
+
+def last_third_from(rounds: int) -> int:
+    """The first round, counted from 1, of the last third of so many: at least one round, rounded up."""
+    return rounds - -(-rounds // 3) + 1
 
 
 def summary(runs: Sequence[Run]) -> dict[str, Any]:

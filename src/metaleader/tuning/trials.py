@@ -79,7 +79,7 @@ def _judged_for(plan: Plan, rounds: int) -> Plan:
     """
     if plan.protocol.move_on:
         return plan
-    return replace(plan, protocol=replace(plan.protocol, evaluate_from=_first_counted(rounds)))
+    return replace(plan, protocol=replace(plan.protocol, evaluate_from=metrics.last_third_from(rounds)))
 
 
 def _passed(folder: RunFolder, outcome: str, rung: int) -> bool:
@@ -109,14 +109,9 @@ def score_after(runs: Sequence[Run], rounds: int) -> float:
     The mean score over all sizes judged in the last third of these rounds, then over the runs; NaN unless every one of
     these evaluations has a score.
     """
-    first = _first_counted(rounds)
+    first = metrics.last_third_from(rounds)
     counted = [[record.score for record in each.records if first <= record.round <= rounds] for each in runs]
     return float(np.mean([np.array(of_run, float).mean() if of_run else math.nan for of_run in counted]))
-
-
-def _first_counted(rounds: int) -> int:
-    """The first round of the last third of so many."""
-    return rounds - math.ceil(rounds / 3) + 1
 
 
 def forget(out: Path) -> None:
