@@ -91,6 +91,7 @@ def test_hyperparameters_learners_and_seeds_by_name(tmp_path: Path) -> None:
             "strength must be positive and finite, got 0",
         ),
         ([*SMOKE, "--protocol.evaluate-at", "3"], "multiples of chunk = 5"),
+        ([*SMOKE, "--protocol.evaluate-from", "99"], "evaluate_from is 99, and the stream has"),
         ([*SMOKE, "--seeds", "0"], "--seeds must be at least 1, got 0"),
         (["run", "rainbow-mnist", "--data-dir", "/nowhere"], "--data-dir /nowhere is no folder"),
         (["run", "rainbow-digits", "--stream.rounds", "99"], "rounds must be from 1 to 56, got 99"),

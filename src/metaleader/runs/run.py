@@ -133,12 +133,19 @@ def check(plan: Plan, resume: bool) -> None:
     """Make sure, before anything runs, that all runs of `plan` can.
 
     Raises:
-        UserError: see `run`.
+        UserError: see `run`; or no round of a stream would be judged.
     """
     devices.on_first(lambda: _check_folders(plan, resume))
 
 
 def _check_folders(plan: Plan, resume: bool) -> None:
+    first = plan.protocol.evaluate_from
+    for rounds in map(rounds_of, plan.streams.values()):
+        if first is not None and rounds is not None and first > rounds:
+            raise UserError(
+                f"evaluate_from is {first}, and the stream has {rounds} rounds, so that none would be judged: give at "
+                f"most {rounds}"
+            )
     for learner, seed in plan.runs:
         folder = plan.folder(learner, seed)
         if folder.begun and resume:
