@@ -160,12 +160,12 @@ def stream_of(draw: Draw, kind: Kind) -> list[Task]:
     return tasks
 
 
-def protocol_of(draw: Draw, kind: Kind) -> OnlineProtocol:
+def protocol_of(draw: Draw, kind: Kind, rounds: int) -> OnlineProtocol:
     chunk = draw(st.sampled_from([1, 3, 4, 20]))
     sizes = draw(st.lists(st.integers(0, 5), max_size=3, unique=True))
     threshold = draw(st.sampled_from([0.9, 0.6, 0.3] if kind[0] == "classes" else [0.5, 1.5]))
     move_on = draw(st.booleans())
-    late = None if move_on else draw(st.sampled_from([None, None, 1, 3]))
+    late = None if move_on else draw(st.sampled_from([None, None, 1, min(3, rounds)]))
     if arrive_at := tuple(sorted(draw(st.lists(st.sampled_from([1, 2, 5, 7, 30]), max_size=3, unique=True)))):
         judged = [size for size in (0, *arrive_at) if draw(st.booleans())]
         return OnlineProtocol(chunk, tuple(judged), threshold, move_on, arrive_at, late)
@@ -243,7 +243,8 @@ def check(data: st.DataObject, kinds: Sequence[Kind], learners: Sequence[Learner
     draw = data.draw
     kind = draw(st.sampled_from(kinds))
     problem, model = problem_of(kind)
-    learner, stream, protocol = learner_of(draw, learners), stream_of(draw, kind), protocol_of(draw, kind)
+    learner, stream = learner_of(draw, learners), stream_of(draw, kind)
+    protocol = protocol_of(draw, kind, len(stream))
     seed = draw(st.integers(0, 99))
     expected = reference.Run(problem, model, stream, learner, protocol, seed)
     assume(not (expected.close and protocol.move_on))
