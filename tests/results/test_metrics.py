@@ -221,6 +221,13 @@ def test_what_cannot_be_loaded_is_said(tmp_path: Path) -> None:
         metrics.load([tmp_path])
 
 
+def test_the_papers_learners_stand_in_its_order_and_others_behind_as_they_ran() -> None:
+    ran = [("own", 0), ("scratch", 0), ("ftml", 1), ("ftl", 0), ("ftml", 0), ("mine", 0), ("own", 1)]
+    (shown,) = report.sectioned([made([[0.1, 0.2, 0.3]], learner=name, seed=seed) for name, seed in ran]).values()
+    expected = [("ftml", 1), ("ftml", 0), ("ftl", 0), ("scratch", 0), ("own", 0), ("mine", 0), ("own", 1)]
+    assert [(run.learner, run.about.seed) for run in shown] == expected
+
+
 def test_a_report_has_a_section_for_each_experiment_and_a_line_for_each_setting(tmp_path: Path) -> None:
     for i, scores in enumerate(([[0.1, 0.2, 0.3]], [[0.4, 0.5, 0.6]])):
         run = made(scores, rounds=1, setting=("stream.rounds=1", f"ftml.meta-steps={2 + i}"))

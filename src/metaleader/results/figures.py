@@ -89,6 +89,11 @@ def style(learner: str) -> Style:
     return Style(learner, learner, colour, marker, (0, (5, 2)))
 
 
+def place(learner: str) -> int:
+    """Where tables and figures have a learner: in the order of `STYLES`, and others, which are the user's, behind."""
+    return list(STYLES).index(learner) if learner in STYLES else len(STYLES)
+
+
 def all_figures(runs: Runs) -> dict[str, tuple[Figure, str]]:
     """Every figure by name, each with a caption; none without runs."""
     if not runs:

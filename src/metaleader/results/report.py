@@ -99,10 +99,14 @@ def pictures(runs: Sequence[Run], summary: dict[str, Any]) -> dict[str, tuple[Fi
 
 
 def sectioned(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """The runs by `Run.section`, of every experiment the preset as it is first."""
+    """The runs by `Run.section`, of every experiment the preset as it is first; the paper's learners in its order."""
     experiments = list(dict.fromkeys(run.about.experiment for run in runs))
-    ordered = sorted(runs, key=lambda run: (experiments.index(run.about.experiment), bool(run.setting[0])))
-    return {name: [run for run in runs if run.section == name] for name in dict.fromkeys(r.section for r in ordered)}
+
+    def place(run: Run) -> tuple[int, bool, int]:
+        return experiments.index(run.about.experiment), bool(run.setting[0]), figures.place(run.learner)
+
+    ordered = sorted(runs, key=place)
+    return {name: [run for run in ordered if run.section == name] for name in dict.fromkeys(r.section for r in ordered)}
 
 
 def prefix_of(section: str, sections: Iterable[str]) -> str:
