@@ -55,22 +55,22 @@ _PAPER = Preset(
     ),
 )
 
-_OF_THE_PAPERS_LEARNERS = search_space(
-    "0.05:1.5",
-    FINE_TUNING,
-    adapt_steps="1:60",
-    train_size="10:50",
-    validation_size="15:75",
-    calibrated=False,
-    mixed=False,
+# Steps on the head alone may be longer.
+SEARCH = MappingProxyType(
+    {
+        **search_space(
+            "0.05:1.5",
+            FINE_TUNING,
+            adapt_steps="1:60",
+            train_size="10:50",
+            validation_size="15:75",
+            calibrated=False,
+            mixed=False,
+            variants=("ftml-last-layer",),
+        ),
+        "ftml-last-layer.update.step-size": "0.05:3.0",
+    }
 )
-# All that is searched of FTML is searched of the variant that adapts the last layer alone, too: a baseline.
-_OF_LAST_LAYER = {
-    option.replace("ftml.", "ftml-last-layer."): values
-    for option, values in _OF_THE_PAPERS_LEARNERS.items()
-    if option.startswith("ftml.")
-}
-SEARCH = MappingProxyType({**_OF_THE_PAPERS_LEARNERS, **_OF_LAST_LAYER, "ftml-last-layer.update.step-size": "0.05:3.0"})
 
 CIFAR100 = Experiment(
     "cifar100",

@@ -224,6 +224,7 @@ def search_space(
     mixed: bool = True,
     batch_size: str = "10:60",
     calibrated: bool = True,
+    variants: Iterable[str] = (),
 ) -> Mapping[str, str]:
     """What is searched of the four learners of the paper, beside learning rates.
 
@@ -241,13 +242,14 @@ def search_space(
         mixed: whether minibatches of joint training may mix all tasks, too (0 tasks): where no task has its own head.
         batch_size: examples of a task in a minibatch of joint training; from scratch, 10 to 100 are searched.
         calibrated: whether the model normalises by statistics of a task, so that joint training may set examples apart.
+        variants: of FTML that are baselines, of which all is searched that is searched of FTML.
     """
     averages = "0.9|0.98|0.99|0.995"
     of_minibatch = f"0:{tasks.partition(':')[2]}" if mixed else tasks
     joint = {"optimizer.average": averages, "batch-tasks": of_minibatch, "batch-size": batch_size}
     if calibrated:
         joint["calibration-size"] = "0|10|25"
-    of_learners: Mapping[str, Mapping[str, str]] = {
+    of_learners: dict[str, Mapping[str, str]] = {
         "ftml": {
             "optimizer.average": averages,
             "update.steps": inner_steps,
@@ -263,6 +265,7 @@ def search_space(
         "toe": joint,
         "scratch": {"optimizer.average": "0.0|0.5|0.9|0.98", "batch-size": "10:100"},
     }
+    of_learners |= dict.fromkeys(variants, of_learners["ftml"])
     return MappingProxyType(
         {f"{learner}.{name}": values for learner, space in of_learners.items() for name, values in space.items()}
     )

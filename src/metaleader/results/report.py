@@ -102,10 +102,10 @@ def sectioned(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """The runs by `Run.section`, of every experiment the preset as it is first; the paper's learners in its order."""
     experiments = list(dict.fromkeys(run.about.experiment for run in runs))
 
-    def place(run: Run) -> tuple[int, bool, int]:
+    def order(run: Run) -> tuple[int, bool, int]:
         return experiments.index(run.about.experiment), bool(run.setting[0]), figures.place(run.learner)
 
-    ordered = sorted(runs, key=place)
+    ordered = sorted(runs, key=order)
     return {name: [run for run in ordered if run.section == name] for name in dict.fromkeys(r.section for r in ordered)}
 
 

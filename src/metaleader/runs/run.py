@@ -135,10 +135,15 @@ def check(plan: Plan, resume: bool) -> None:
     Raises:
         UserError: see `run`; or no round of a stream would be judged.
     """
-    devices.on_first(lambda: _check_folders(plan, resume))
+
+    def on_first() -> None:
+        _check_judged(plan)
+        _check_folders(plan, resume)
+
+    devices.on_first(on_first)
 
 
-def _check_folders(plan: Plan, resume: bool) -> None:
+def _check_judged(plan: Plan) -> None:
     first = plan.protocol.evaluate_from
     for rounds in map(rounds_of, plan.streams.values()):
         if first is not None and rounds is not None and first > rounds:
@@ -146,6 +151,9 @@ def _check_folders(plan: Plan, resume: bool) -> None:
                 f"evaluate_from is {first}, and the stream has {rounds} rounds, so that none would be judged: give at "
                 f"most {rounds}"
             )
+
+
+def _check_folders(plan: Plan, resume: bool) -> None:
     for learner, seed in plan.runs:
         folder = plan.folder(learner, seed)
         if folder.begun and resume:
