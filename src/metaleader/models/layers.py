@@ -119,15 +119,12 @@ def convolved_by_rows(
     """
     x, out_h = _in_blocks(x, size, stride)
     kernel_rows = kernel.reshape(size, -1, kernel.shape[1])
-    total: Any = 0
+    parts = []
     for first in range(min(size, stride)):  # rows of the kernel that meet the same rows of pixels
         neighbours = jnp.concatenate(_along_rows(x[:, :, first], size, stride), axis=-1)
-        of_these = kernel_rows[first::stride]
-        together = jnp.moveaxis(of_these, 0, 1).reshape(of_these.shape[1], -1)
-        rows = neighbours.reshape(-1, neighbours.shape[-1]) @ together
-        rows = rows.reshape(*neighbours.shape[:-1], len(of_these), -1)
-        total = total + sum(rows[:, i : i + out_h, :, i] for i in range(len(of_these)))
-    return total
+        products = jnp.einsum("ndwi,kif->ndwkf", neighbours, kernel_rows[first::stride])
+        parts += [products[:, k : k + out_h, :, k] for k in range(products.shape[3])]
+    return sum(parts[1:], parts[0])
 
 
 def product(
