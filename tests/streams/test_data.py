@@ -114,7 +114,7 @@ def test_without_network_the_message_says_what_to_do(small: data.DataSet) -> Non
     unreachable = data.DataSet("small", "http://127.0.0.1:9/", small.files)
     with pytest.raises(UserError) as error:
         data.locate(unreachable)
-    assert "put it into one of these folders, or name another with --data-dir" in one_line(error)
+    assert "Connection refused); put it into one of these folders, or name another with --data-dir" in one_line(error)
 
 
 def test_a_damaged_file_is_named_with_both_checksums(small: data.DataSet, tmp_path: Path) -> None:

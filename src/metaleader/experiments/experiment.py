@@ -174,13 +174,21 @@ class Experiment:
         return several(self.scores)[0]
 
 
-def learners(ftml: FTML, ftl: FTL | MultiHeadFTL, toe: TOE | MultiHeadTOE, scratch: Scratch) -> Mapping[str, Learner]:
-    """The learners of the paper by name, and variants: FTML with other update procedures, FTL fine-tuned otherwise."""
+def learners(
+    ftml: FTML,
+    ftl: FTL | MultiHeadFTL,
+    toe: TOE | MultiHeadTOE,
+    scratch: Scratch,
+    last_layer: FTML | None = None,
+) -> Mapping[str, Learner]:
+    """The learners of the paper by name, and variants: FTML with other update procedures, FTL fine-tuned otherwise.
+
+    The baseline that adapts its last layer alone is given as `last_layer`; or else it is FTML, but for that.
+    """
     descent = ftml.update
     assert isinstance(descent, GradientDescent)
     steps, step_size = descent.steps, descent.step_size
     others: Mapping[str, UpdateProcedure] = {
-        "ftml-last-layer": replace(descent, adapt_only=("head",)),
         "ftml-first-order": replace(descent, first_order=True),
         "ftml-second-order": replace(descent, first_order=False),
         "ftml-reptile": Reptile(steps, step_size),
@@ -190,6 +198,7 @@ def learners(ftml: FTML, ftl: FTL | MultiHeadFTL, toe: TOE | MultiHeadTOE, scrat
         "ftml-adam": OptimizerSteps(steps, InnerAdam(step_size / 10)),
         "ftml-imaml": Proximal(2 * steps, step_size),
     }
+    last_layer = last_layer or replace(ftml, update=replace(descent, adapt_only=("head",)))
     ridge = replace(ftml, update=Ridge(), adapt_steps=None)
     data_steps = replace(ftml, update=MetaSGD(steps, 2 * step_size, prior_strength=10.0), vary_train_size=True)
     streaming = OnlineMetaGradient(
@@ -198,6 +207,7 @@ def learners(ftml: FTML, ftl: FTL | MultiHeadFTL, toe: TOE | MultiHeadTOE, scrat
     return MappingProxyType(
         {
             "ftml": ftml,
+            "ftml-last-layer": last_layer,
             **{name: replace(ftml, update=update) for name, update in others.items()},
             "ftml-data-steps": data_steps,
             "ftml-ridge": ridge,

@@ -304,12 +304,18 @@ def _download(data_set: DataSet, file: str, searched: list[Path]) -> Path:
                 downloader=downloader,
             )
     except (OSError, ValueError) as error:  # requests' errors are OSErrors; ValueError: another checksum
-        reason = " ".join(str(error).split())
         raise UserError(
             f"{data_set.name}/{file} is in none of {', '.join(map(str, searched))} and could not be downloaded from "
-            f"{data_set.url} ({reason[:200]}); put it into one of these folders, or name another with --data-dir"
+            f"{data_set.url} ({_reason(error)}); put it into one of these folders, or name another with --data-dir"
         ) from error
     return Path(path)
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong in the first place, on one line: requests wraps the error of a socket three times."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return " ".join(str(error).split())
 
 
 class _progress:  # noqa: N801 - used as a context manager
