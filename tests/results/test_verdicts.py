@@ -167,7 +167,7 @@ def test_words_say_what_is_shown_what_is_false_and_at_what_compute() -> None:
     each = [run for name in finals for run in runs({name: finals[name]}, learning=[30 if name == "b" else 20] * 3)]
     verdicts = judge(claims, each)
     assert words.believed(verdicts) == [
-        "Shown, but not at equal compute: "
+        "Shown, but not at equal gradients to learn: "
         "a ends better than b (b takes 1.50 times the gradients of a, which favours b).",
         "Shown to be false: a ends better than c.",
         "Not shown, nor its opposite: a ends better than d.",

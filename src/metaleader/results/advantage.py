@@ -144,7 +144,7 @@ def overtakes(advantage: Float[np.ndarray, "seeds rounds"]) -> int | None:
 
 @dataclass(frozen=True)
 class Compute:
-    """The gradients that two learners took in learning, the first as a multiple of the other's.
+    """The gradients that two learners took to learn, the first as a multiple of the other's.
 
     Attributes:
         least: in the round where it is least, gradients being means over seeds.
@@ -153,6 +153,7 @@ class Compute:
         idle: rounds in which one of them took none, as joint training on past tasks has none in round 1; they count
             in the total alone.
         adapting: the records do not tell learning from adapting in order to be judged; both are counted.
+        with_adapting: over the whole stream, both counted.
     """
 
     least: float
@@ -160,6 +161,7 @@ class Compute:
     total: float
     idle: int
     adapting: bool
+    with_adapting: float
 
     @property
     def equal(self) -> bool:
@@ -174,9 +176,10 @@ def compute(paired: Sequence[Pair]) -> Compute | None:
     both = (spent[0] > 0) & (spent[1] > 0)
     if not both.any():
         return None
-    ratios = spent[0][both] / spent[1][both]
+    ratios, total = spent[0][both] / spent[1][both], float(spent[0].sum() / spent[1].sum())
+    first, second = (sum(_spent(pair[i], True).sum() for pair in paired) for i in range(2))
     idle = int(((spent[0] > 0) != (spent[1] > 0)).sum())
-    return Compute(float(ratios.min()), float(ratios.max()), float(spent[0].sum() / spent[1].sum()), idle, adapting)
+    return Compute(float(ratios.min()), float(ratios.max()), total, idle, adapting, float(first / second))
 
 
 def _spent(run: Run, adapting: bool) -> Float[np.ndarray, " rounds"]:

@@ -100,13 +100,15 @@ def all_figures(runs: Runs) -> dict[str, tuple[Figure, str]]:
         return {}
     at = shown_sizes(runs)
     threshold, score = _threshold(runs), _score(runs)
+    several = any(len(each) > 1 for each in runs.values())
     with drawing():
         return {
             "learning-curves": (
                 learning_curves(runs),
-                f"Learning curves: held-out {score} against the datapoints of the task seen so far, one line a task, "
-                "dark for early rounds and bright for late ones. A learner that learns to learn has its bright lines "
-                f"better, and better sooner, than its dark ones. Dashed: proficiency, {threshold:g}.",
+                f"Learning curves: held-out {score} against the datapoints of the task seen so far, one line a task"
+                f"{' of the first seed' if several else ''}, dark for early rounds and bright for late ones. "
+                "A learner that learns to learn has its bright lines better, and better sooner, than its dark ones. "
+                f"Dashed: proficiency, {threshold:g}.",
             ),
             "score-against-datapoints": (
                 score_against_datapoints(runs),

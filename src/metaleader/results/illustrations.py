@@ -21,6 +21,7 @@ from metaleader.problem.batch import Batch
 from metaleader.problem.problem import Problem
 from metaleader.results.figures import drawing, literal, style
 from metaleader.results.formats import significant
+from metaleader.results.statistics import t_interval
 from metaleader.streams import ColouredMnist, Sinusoid, Stream
 from metaleader.streams.coloured import recoloured
 from metaleader.streams.rainbow import COLOURS
@@ -39,8 +40,8 @@ class Illustration(Protocol):
         """What the learner in `state` does on unseen tasks of the stream settings `stream`; empty: nothing to show."""
         ...
 
-    def draw(self, of: Mapping[str, Arrays]) -> tuple[Figure, str]:
-        """The figure of the arrays of each learner, by name, and its caption."""
+    def draw(self, of: Mapping[str, Sequence[Arrays]]) -> tuple[Figure, str]:
+        """The figure of the arrays of each learner, by name, of every seed, and its caption."""
         ...
 
 
@@ -64,11 +65,11 @@ class _Curves:
             "after": np.stack([_outputs(problem, learner, state, task.train, grid)[:, 0] for task in unseen]),
         }
 
-    def draw(self, of: Mapping[str, Arrays]) -> tuple[Figure, str]:
+    def draw(self, of: Mapping[str, Sequence[Arrays]]) -> tuple[Figure, str]:
         figure = Figure(figsize=(4.6 * len(of) + 0.6, 3.9), layout="constrained")
         panels = figure.subplots(1, len(of), sharey=True, squeeze=False)[0]
         colours, dashes = ("#0072B2", "#D55E00", "#009E73"), ("-", "--", "-.")
-        for panel, (learner, arrays) in zip(panels, of.items(), strict=True):
+        for panel, (learner, (arrays, *_)) in zip(panels, of.items(), strict=True):
             panel.plot(arrays["x"], arrays["before"], color="black", lw=3, label="learned, before adapting")
             for i, (colour, dash) in enumerate(zip(colours, dashes, strict=True)):
                 order = np.argsort(arrays["test_x"][i])
@@ -82,7 +83,8 @@ class _Curves:
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
         return figure, (
             "What is learned of the sinusoids: the function before adapting (black), and after adapting to "
-            f"{self.points} points (dots) of three tasks that were not met, whose true functions are the pale bands. "
+            f"{self.points} points (dots) of three tasks that were not met, whose true functions are the pale bands"
+            f"{'; of the first seed' if any(len(each) > 1 for each in of.values()) else ''}. "
             "Joint training learns the mean of the tasks met, whatever that is worth as a place to adapt from."
         )
 
@@ -114,15 +116,15 @@ class _Colours:
         sample = np.stack([[images[np.argmax(labels == k)] for k in range(self.images)] for images, labels in pairs])
         return {"accuracy": right, "changed": changed, "images": sample, "names": np.array([t.name for t in shown])}
 
-    def draw(self, of: Mapping[str, Arrays]) -> tuple[Figure, str]:
+    def draw(self, of: Mapping[str, Sequence[Arrays]]) -> tuple[Figure, str]:
         figure = Figure(figsize=(11, 3.9), layout="constrained")
         left, middle, right = figure.subplots(1, 3, width_ratios=[1.25, 1, 1])
-        _tasks(left, next(iter(of.values())))
-        after = {name: arrays["accuracy"][:, 1].mean(axis=0) for name, arrays in of.items()}
+        _tasks(left, next(iter(of.values()))[0])
+        after = {name: [arrays["accuracy"][:, 1].mean(axis=0) for arrays in each] for name, each in of.items()}
         _bars(middle, after, (("own colour", "0.35", ""), ("another colour", "0.75", "//")))
         middle.axhline(1 / self.images, color="black", ls=":", lw=1)
         middle.set(title="after adapting", ylabel="held-out accuracy")
-        changed = {name: arrays["changed"].mean(axis=0) for name, arrays in of.items()}
+        changed = {name: [arrays["changed"].mean(axis=0) for arrays in each] for name, each in of.items()}
         _bars(right, changed, (("before adapting", "#0072B2", "\\\\"), ("after adapting", "#E69F00", "..")))
         right.set(title="changed by the colour alone", ylabel="share of predictions")
         return figure, (
@@ -131,6 +133,7 @@ class _Colours:
             f"{self.tasks} tasks that were not met, after adapting to {self.points} images, on the task's own "
             "background and with the same digits on another; dotted: guessing. Right: how many predictions change "
             "when nothing but the background does."
+            + (" Means over seeds with 95 % t intervals." if any(len(each) > 1 for each in of.values()) else "")
         )
 
 
@@ -150,13 +153,16 @@ def _tasks(panel: Axes, arrays: Arrays) -> None:
     panel.tick_params(length=0)
 
 
-def _bars(panel: Axes, values: Mapping[str, np.ndarray], kinds: Sequence[tuple[str, str, str]]) -> None:
-    """A group of bars for each learner, from 0 to 1; a kind is a label, a colour and a hatch."""
+def _bars(panel: Axes, values: Mapping[str, Sequence[np.ndarray]], kinds: Sequence[tuple[str, str, str]]) -> None:
+    """A group of bars for each learner, from 0 to 1, means of the values of seeds; a kind is label, colour, hatch."""
     places = np.arange(len(values))
     for j, (label, colour, hatch) in enumerate(kinds):
-        heights = [each[j] for each in values.values()]
-        places_of_kind = places + 0.38 * (j - 0.5)
-        bars = panel.bar(places_of_kind, heights, 0.36, color=colour, hatch=hatch, edgecolor="white", label=label)
+        found = np.array([t_interval(np.array(each)[:, j]) for each in values.values()], dtype=float)
+        whiskers = np.nan_to_num(np.abs(found[:, 1:] - found[:, :1])).T  # none of a single seed
+        bars = panel.bar(
+            places + 0.38 * (j - 0.5), found[:, 0], 0.36, yerr=whiskers, capsize=3,
+            color=colour, hatch=hatch, edgecolor="white", label=label,
+        )  # fmt: skip
         panel.bar_label(bars, fmt=significant, fontsize=8)
     panel.set_xticks(places, [style(name).short for name in values])
     panel.set_ylim(0, 1.08)  # room for the number above a full bar
@@ -171,8 +177,8 @@ def record(name: str, *of_run: Any) -> Arrays:
     return ILLUSTRATIONS[name].record(*of_run)
 
 
-def draw(name: str, of: Mapping[str, Arrays]) -> tuple[Figure, str] | None:
-    """The figure of the learners that are shown, with its caption; None if there is none."""
+def draw(name: str, of: Mapping[str, Sequence[Arrays]]) -> tuple[Figure, str] | None:
+    """The figure of the learners that are shown, of every seed, with its caption; None if there is none."""
     shown = {learner: of[learner] for learner in SHOWN if learner in of}
     if not shown:
         return None

@@ -343,7 +343,7 @@ def _of_learner(
             )
         },
         "gradient_evaluations": int(np.mean([end.gradient_evaluations for end in ends])) if ends else 0,
-        "seconds": round(float(np.mean([e.train_seconds + e.evaluation_seconds for e in ends])), 1) if ends else 0.0,
+        "seconds": round(float(np.median([e.train_seconds + e.evaluation_seconds for e in ends])), 1) if ends else 0.0,
         "diverged": diverged,
         "partial": any(not run.ended for run in runs),
         "failed": [run.outcome for run in runs if (run.outcome or "").startswith("failed")],

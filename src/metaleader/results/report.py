@@ -99,11 +99,12 @@ def pictures(runs: Sequence[Run], summary: dict[str, Any]) -> dict[str, tuple[Fi
 
 
 def sectioned(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """The runs by `Run.section`, of every experiment the preset as it is first; the paper's learners in its order."""
+    """The runs by `Run.section`, of every experiment the preset as it is first; learners in the paper's order."""
     experiments = list(dict.fromkeys(run.about.experiment for run in runs))
 
-    def order(run: Run) -> tuple[int, bool, int]:
-        return experiments.index(run.about.experiment), bool(run.setting[0]), figures.place(run.learner)
+    def order(run: Run) -> tuple[int, bool, int, int]:
+        of = run.about
+        return experiments.index(of.experiment), bool(run.setting[0]), figures.place(run.learner), of.seed
 
     ordered = sorted(runs, key=order)
     return {name: [run for run in ordered if run.section == name] for name in dict.fromkeys(r.section for r in ordered)}
@@ -134,10 +135,10 @@ def _drawn(runs: Sequence[Run], summary: dict[str, Any]) -> dict[str, list[Run]]
 
 
 def _illustration(by_learner: figures.Runs) -> dict[str, tuple[Figure, str]]:
-    """The picture of what was learned, from the first run of each learner, if the experiment has one."""
-    first = {name: each[0] for name, each in by_learner.items()}
-    kept = {name: run.illustration for name, run in first.items() if run.illustration is not None}
-    name = next(iter(first.values())).about.illustration if first else ""
+    """The picture of what was learned, if the experiment has one."""
+    shown = {name: [run.illustration for run in each] for name, each in by_learner.items()}
+    kept = {name: arrays for name, each in shown.items() if (arrays := [a for a in each if a is not None])}
+    name = next((each[0].about.illustration for each in by_learner.values()), "")
     drawn = illustrations.draw(name, kept) if kept and name in illustrations.ILLUSTRATIONS else None
     return {"what-was-learned": drawn} if drawn else {}
 
@@ -290,7 +291,8 @@ def _note(summary: dict[str, Any]) -> str:
         "last size judged before it and at most the first judged at it, and tasks that reached it"
         + ("; for other scores likewise" if also else "")
         + ". Gradients are "
-        "per-example gradient evaluations in learning and adapting, a Hessian-vector product counting as two."
+        "per-example gradient evaluations in learning and adapting, a Hessian-vector product counting as two; time is "
+        f"that of a run on the clock{', the median of the seeds' if several else ''}, whatever else went on beside it."
         + (f" {score['note']}" if score["note"] else "")
         + (" In brackets: 95 % t intervals over seeds." if several else "")
         + (f" Columns with n count the n of {summary['tasks']} tasks that were judged there for all." if fewer else "")

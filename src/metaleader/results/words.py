@@ -27,10 +27,12 @@ NOTE = (
     "learners were judged at that size. Verdicts: Student's t test at 0.05, corrected by Holm over the claims of the "
     "experiment. Beside it stands the exact p-value by flips of signs, uncorrected, which n seeds cannot bring below "
     "2 / 2^n (0.25 for three, 0.031 for six) and which stands in for t where all seeds agree to the last digit. Claims "
-    "that say 'no better' or 'about equal' name the margin that they mean, in the unit of the measure. Gradients: "
-    "per-example gradients in learning of the first learner as a multiple of the other's, least and most over rounds, "
-    "adapting in order to be judged left out, a Hessian-vector product counting as two."
+    "that say 'no better' or 'about equal' name the margin that they mean, in the unit of the measure; those that say "
+    "'as rounds pass' compare the last third with the first. Gradients: per-example gradients to learn of the first "
+    "learner as a multiple of the other's, least and most over rounds, those to adapt in order to be judged left out, "
+    "a Hessian-vector product counting as two."
 )
+EQUALLY, UNEQUALLY = "Shown at equal gradients to learn", "Shown, but not at equal gradients to learn"
 
 
 def rows(verdicts: Sequence[Verdict]) -> list[list[str]]:
@@ -94,22 +96,38 @@ def _name(learner: str) -> str:
 def believed(verdicts: Sequence[Verdict]) -> list[str]:
     """What a reader may believe of one experiment, in sentences that follow from the verdicts alone."""
     groups: dict[str, list[str]] = {
-        "Shown at equal compute": [],
-        "Shown, but not at equal compute": [],
+        "Shown": [],
+        EQUALLY: [],
+        UNEQUALLY: [],
         "Shown to be false": [],
         "Not shown, nor its opposite": [],
         "Not judged": [],
     }
     for v in verdicts:
-        answer, equal = v.readings[LAST_THIRD].answer, v.claim.worse is None or (v.compute and v.compute.equal)
+        answer, equal = v.readings[LAST_THIRD].answer, v.compute is not None and v.compute.equal
         if answer == "holds":
-            group = "Shown at equal compute" if equal else "Shown, but not at equal compute"
+            group = "Shown" if v.claim.worse is None else EQUALLY if equal else UNEQUALLY
         elif answer == "does not hold":
             group = "Shown to be false"
         else:
             group = "Not shown, nor its opposite" if answer == "undecided" else "Not judged"
         groups[group].append(v.claim.text + _beside(v))
-    return [f"{group}: {'; '.join(claims)}." for group, claims in groups.items() if claims]
+    return [f"{group}: {'; '.join(claims)}." for group, claims in groups.items() if claims] + _adapting(verdicts)
+
+
+def _adapting(verdicts: Sequence[Verdict]) -> list[str]:
+    """How much the learners compared spend when the gradients to adapt are counted, too, where that is not equal."""
+    ratios = {
+        (v.claim.better, v.claim.worse): v.compute.with_adapting
+        for v in verdicts
+        if v.claim.worse is not None and v.compute is not None and not v.compute.adapting
+    }
+    times = [
+        f"{_name(better)} takes {significant(ratio)} times those of {_name(str(worse))}"
+        for (better, worse), ratio in ratios.items()
+        if not 1 / EQUAL <= ratio <= EQUAL
+    ]
+    return [f"Of gradients to learn and to adapt in order to be judged, {', '.join(times)}."] if times else []
 
 
 def _beside(v: Verdict) -> str:
@@ -145,6 +163,7 @@ def as_json(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
                 "total": v.compute.total,
                 "idle_rounds": v.compute.idle,
                 "adapting_included": v.compute.adapting,
+                "total_with_adapting": v.compute.with_adapting,
                 "equal": v.compute.equal,
             },
         }
