@@ -406,3 +406,28 @@ def test_without_a_task_the_rest_is_as_it_was_and_takes_what_comes(arrivals: lis
         arrived(task, n)
     check_all()
     assert store.without(buffer, 99) is buffer
+
+
+@settings(max_examples=30)
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 9)), min_size=1, max_size=8),
+    st.integers(0, 3),
+    st.sampled_from(["reservoir", "balanced", "mixed", "last"]),
+    st.integers(1, 12),
+)
+def test_a_limited_memory_goes_on_without_a_task(
+    arrivals: list[tuple[int, int]], gone: int, policy: Any, budget: int
+) -> None:
+    example = Batch.of(np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32))
+    retention, number = Retention(policy, budget), 1
+    buffer = retention.empty(example, jax.random.key(0))
+    for half in (arrivals, arrivals[::-1]):
+        for task, n in half:
+            values = np.arange(number, number + n, dtype=np.float32)[:, None]
+            buffer, number = retention.append(buffer, task, Batch.of(values, -values)), number + n
+            kept = np.asarray(store.held(buffer, np.arange(buffer.size)).inputs)[:, 0]
+            assert 0 < len(kept) == len(set(kept)) <= budget
+            if policy in ("last", "mixed"):
+                newest = budget if policy == "last" else budget // 2
+                assert set(np.arange(number)[-min(newest, n) :] if newest else ()) <= set(kept)
+        buffer = store.without(buffer, gone)

@@ -28,6 +28,7 @@ from metaleader import (
     Preset,
     Problem,
     Recency,
+    Retention,
     Scratch,
     Sinusoid,
     accuracy,
@@ -294,3 +295,41 @@ def test_adapting_further_than_meta_training_takes_more_of_the_same_steps() -> N
 def test_impossible_settings_are_refused(build: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_a_model_without_statistics_of_a_task_takes_no_examples_for_them() -> None:
+    learner, batch = TOE(2, batch_size=4, calibration_size=3), images(20)
+    norms: Any = {"task": 7, "batch": 4, "running": 4}
+    for norm, examples in norms.items():
+        net: Any = replace(ConvNet(depth=1, filters=2, image=(16, 16, 3)), norm=norm)
+        problem = Problem(net, CrossEntropy(), accuracy)
+        _, cost = learner.observe(problem, learner.init(problem, jax.random.key(0), batch), "a", batch)
+        assert cost == 2 * 2 * examples
+    experiment = EXPERIMENTS["rainbow-mnist"]
+    preset = experiment.preset("laptop")
+    by_batch: Any = with_settings(experiment, preset, {"model.norm": "batch"}).learners["toe"]
+    toe: Any = preset.learners["toe"]
+    assert by_batch.steps * by_batch.batch_size * 4 == pytest.approx(800, rel=0.1)
+    assert toe.steps * (toe.batch_size + 25) * 4 == pytest.approx(800, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda kept: FTL(retention=kept), lambda kept: FTML(retention=kept, past_only=True),
+     lambda kept: OnlineMetaGradient(retention=kept, past_only=True)],
+)  # fmt: skip
+def test_what_learns_from_the_past_needs_a_memory_of_it(make: Any) -> None:
+    with pytest.raises(ValueError, match="there would be nothing to learn from"):
+        make(Retention("last", 1, "tasks"))
+    make(Retention("last", 2, "tasks"))
+
+
+def test_streaming_differs_from_ftml_in_its_memory_alone() -> None:
+    """Nor does it wait for tasks before the current one, as the authors' FTML does: it would learn nothing."""
+    for experiment in EXPERIMENTS.values():
+        for preset in experiment.presets.values():
+            ftml, streaming = preset.learners["ftml"], preset.learners["streaming"]
+            assert (
+                OnlineMetaGradient(**{**vars(ftml), "retention": Retention("last", 1, "tasks"), "past_only": False})
+                == streaming
+            )

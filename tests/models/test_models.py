@@ -146,3 +146,12 @@ def test_shifted_refuses_what_it_cannot_do() -> None:
         Shifted(ConvNet(), 0)
     with pytest.raises(ValueError, match="Shifted takes a random key itself"):
         Shifted(Shifted(ConvNet()), 1)
+
+
+def test_an_empty_batch_calibrates_by_what_it_was_filled_up_with() -> None:
+    """Statistics of zero would make numbers 30 times as large in every layer."""
+    net = ConvNet(depth=3, filters=4, image=(16, 16, 3), norm="task")
+    params, batch = net.init(jax.random.key(0)), images(6)
+    empty = Batch(batch.inputs, batch.targets, np.zeros(6, np.float32))
+    for by_empty, by_all in zip(*(jax.tree.leaves(net.calibrate(params, b)) for b in (empty, batch)), strict=True):
+        np.testing.assert_array_equal(by_empty, by_all)

@@ -308,3 +308,9 @@ def test_impossible_protocols_are_refused(settings: dict[str, Any], message: str
 def test_an_empty_stream_is_refused() -> None:
     with pytest.raises(ValueError, match="the stream holds no task"):
         list(play(CURVES, [], FTML()))
+
+
+def test_a_key_that_rounds_without_one_are_known_by_is_refused() -> None:
+    tasks = [replace(task, key=key) for task, key in zip(lines(2), (None, "round 1"), strict=True)]
+    with pytest.raises(ValueError, match="a task's key must not be 'round 1'"):
+        list(play(CURVES, tasks, FTML()))

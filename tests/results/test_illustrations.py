@@ -11,6 +11,7 @@ import pytest
 
 from metaleader import (
     TOE,
+    ColouredDigits,
     ColouredMnist,
     GradientDescent,
     OnlineProtocol,
@@ -23,6 +24,7 @@ from metaleader import (
     squared_error,
 )
 from metaleader.commands import main as cli
+from metaleader.experiments import EXPERIMENTS
 from metaleader.learners import FTL
 from metaleader.results import illustrations
 from metaleader.streams import sources as data
@@ -178,3 +180,16 @@ def test_other_scores_are_recorded_by_name() -> None:
     (record,) = play(problem, [task], TOE(steps=1, batch_size=8), OnlineProtocol(chunk=8))
     assert record.score is not None
     np.testing.assert_allclose(record.other_scores["twice"] or 0, 2 * record.score, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("rounds", "shown"), [(1, 1), (2, 2), (7, 2), (8, 3)])
+def test_a_short_stream_shows_the_tasks_that_it_has(rounds: int, shown: int) -> None:
+    learner, stream = FTL(), ColouredDigits(rounds=rounds)
+    problem = EXPERIMENTS["coloured-digits"].problem(EXPERIMENTS["coloured-digits"].preset("smoke"))
+    state = begin(problem, learner, stream.stream(0)[0]).learner
+    arrays = illustrations.record("colours", problem, stream, learner, state, 0, None)
+    assert len(arrays["names"]) == shown
+    drawn = illustrations.draw("colours", {"ftl": [arrays]})
+    assert drawn is not None
+    assert ("have the same colour" in drawn[1]) is (shown == 3)
+    assert (arrays["names"][0].split("/")[0] == arrays["names"][-1].split("/")[0]) is (shown != 2)

@@ -468,3 +468,21 @@ def test_rungs_begin_at_a_sixth_of_the_stream() -> None:
     assert Pruning().rungs(1).ends == ()
     assert Pruning(first=8, reduction=2).rungs(64).ends == (8, 16, 32)
     assert math.isclose(Pruning().rungs(2).ends[0], 1)
+
+
+def test_every_preset_can_be_searched() -> None:
+    """Of what an experiment says should be searched, a preset may have only a part."""
+    for experiment in EXPERIMENTS.values():
+        for preset in experiment.presets.values():
+            assert all(spaces(experiment, preset, experiment.compared, [], []).values())
+    with pytest.raises(UserError, match=r"no preset has a setting of that name"):
+        spaces(searching(**{"ftml.update.stps": "1:5"}), EXPERIMENTS["sinusoid"].presets["smoke"], ["ftml"], [], [])
+
+
+def test_steps_that_are_said_hold_even_if_they_are_those_of_the_preset() -> None:
+    experiment = EXPERIMENTS["rainbow-digits"]
+    before: Any = experiment.preset("laptop").learners["ftml"]
+    for said in (["--ftml.meta-steps", str(before.meta_steps)], [f"--ftml.meta_steps={before.meta_steps}"], []):
+        arguments = [*said, "--ftml.meta-batch", str(4 * before.meta_batch)]
+        found: Any = parse_with_settings(RunOptions, experiment, arguments, "metaleader run")[1].learners["ftml"]
+        assert (found.meta_steps == before.meta_steps) is bool(said)

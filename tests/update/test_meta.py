@@ -1,11 +1,14 @@
 """The meta-gradient is the mean over tasks, however they are grouped and on however many devices they lie."""
 
+from dataclasses import replace
+from typing import Any
+
 import jax
 import jax.flatten_util
 import numpy as np
 import pytest
 
-from metaleader import FTML, Batch, GradientDescent, Learner, meta_gradient, meta_objective
+from metaleader import FTML, Batch, GradientDescent, Learner, Problem, meta_gradient, meta_objective
 from metaleader import devices as device_module
 from problems import DIGITS, images
 
@@ -50,3 +53,13 @@ def test_a_mesh_has_the_fewest_devices_that_take_the_least_time(monkeypatch: pyt
     monkeypatch.setattr(jax, "devices", lambda: eight)
     monkeypatch.setattr(jax, "local_device_count", lambda: 8)
     assert [device_module.mesh(tasks).size for tasks in (4, 9, 10, 25)] == [4, 5, 5, 7]
+
+
+def test_what_predicts_by_statistics_of_all_tasks_is_not_meta_trained_by_those_of_a_task() -> None:
+    update, losses = GradientDescent(step_size=0.1), {}
+    for norm in ("batch", "task", "running"):
+        net: Any = DIGITS.model
+        problem = Problem(replace(net, norm=norm), DIGITS.loss, DIGITS.scores)
+        params = problem.init(jax.random.key(0))
+        losses[norm] = float(meta_objective(problem, update, params, images(5), images(6, 1)))
+    assert losses["running"] == losses["batch"] != losses["task"]

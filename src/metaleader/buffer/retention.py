@@ -126,11 +126,14 @@ class Retention:
         if self.policy in ("last", "mixed"):
             window = most if self.policy == "last" else most // 2
             arrivals = np.append(came.buffer.arrivals[:held], total + np.arange(came.arriving))
-            older, newest = np.split(np.argsort(arrivals, kind="stable"), [max(len(arrivals) - window, 0)])
+            in_order = np.argsort(arrivals, kind="stable")
             if self.policy == "last":
-                return np.sort(newest)
-            # What is no longer among the newest arrives at the reservoir, which has seen all that did so before.
-            inside = held - min(window, total)
+                return np.sort(in_order[max(len(arrivals) - window, 0) :])
+            # What is no longer among the newest arrives at the reservoir, which has seen all that did so before. By
+            # numbers of arrival, as datapoints of either part may have been forgotten.
+            first = [total - window, total + came.arriving - window]
+            inside, before = map(int, np.searchsorted(arrivals[in_order], first))
+            older, newest = in_order[:before], in_order[before:]
             among = reservoir(chance, inside, len(older) - inside, max(total - window, 0), most - window)
             return np.sort(np.append(older[among], newest))
         share, starts = max(most // len(came.counts), 1), np.cumsum(came.counts) - came.counts

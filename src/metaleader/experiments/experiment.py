@@ -11,10 +11,21 @@ from typing import Any, Protocol, runtime_checkable
 
 from metaleader.buffer import Retention
 from metaleader.errors import UserError, check_not_negative, unknown
-from metaleader.learners import FTL, FTML, TOE, Learner, MultiHeadFTL, MultiHeadTOE, OnlineMetaGradient, Scratch, Spends
+from metaleader.learners import (
+    FTL,
+    FTML,
+    TOE,
+    JointTraining,
+    Learner,
+    MultiHeadFTL,
+    MultiHeadTOE,
+    OnlineMetaGradient,
+    Scratch,
+    Spends,
+)
 from metaleader.online.protocol import OnlineProtocol
 from metaleader.problem.losses import Loss
-from metaleader.problem.model import ModelLike
+from metaleader.problem.model import ModelLike, calibrates, calibrates_on_all_tasks
 from metaleader.problem.problem import Problem
 from metaleader.problem.scores import Score, several
 from metaleader.streams import Stream
@@ -92,9 +103,14 @@ class Preset:
         check_not_negative(self, "gradients")
         _check_learner_names(self.learners)
         learners = dict(self.learners)  # of its own, and ready to travel to another process
+        own_statistics = calibrates(self.model) and not calibrates_on_all_tasks(self.model)
         for name, learner in learners.items() if self.gradients else ():
-            if isinstance(learner, Spends) and name not in self.own_steps:
-                learners[name] = learner.spending(self.gradients)
+            if not isinstance(learner, Spends) or name in self.own_steps:
+                continue
+            learners[name] = learner.spending(self.gradients)
+            if isinstance(learner, JointTraining) and not own_statistics:  # it takes no examples for them
+                steps = replace(learner, calibration_size=0).spending(self.gradients).steps
+                learners[name] = replace(learner, steps=steps)
         object.__setattr__(self, "learners", learners)
 
 
@@ -201,9 +217,9 @@ def learners(
     last_layer = last_layer or replace(ftml, update=replace(descent, adapt_only=("head",)))
     ridge = replace(ftml, update=Ridge(), adapt_steps=None)
     data_steps = replace(ftml, update=MetaSGD(steps, 2 * step_size, prior_strength=10.0), vary_train_size=True)
-    streaming = OnlineMetaGradient(
-        descent, ftml.meta_steps, ftml.meta_batch, ftml.train_size, ftml.validation_size, ftml.optimizer
-    )
+    # It has the current task's data alone to learn from.
+    own_memory = ("retention", "past_only")
+    streaming = OnlineMetaGradient(**{f.name: getattr(ftml, f.name) for f in fields(FTML) if f.name not in own_memory})
     return MappingProxyType(
         {
             "ftml": ftml,

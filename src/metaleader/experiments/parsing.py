@@ -18,8 +18,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
 
 from metaleader.errors import UserError, unknown
 from metaleader.experiments.experiment import Experiment, Preset
-from metaleader.experiments.settings import PARTS, replaced, setting
-from metaleader.learners import Learner
+from metaleader.experiments.settings import PARTS, STEPS, replaced, setting
 
 FLAGS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff)
 VALUES = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)  # --flag True, for a grid of settings
@@ -70,7 +69,8 @@ def parse_with_settings(
     settings.update({name: getattr(options, key) for name, key in fields.items()})
     parts = {part: settings.pop(part) for part in PARTS}
     learners = {**preset.learners, **settings}
-    own_steps = {name for name in learners if _steps(learners[name]) != _steps(preset.learners[name])}
+    said = {word.partition("=")[0].replace("_", "-") for word in words}
+    own_steps = {name for name in run if said & {f"--{name}.{steps}".replace("_", "-") for steps in STEPS}}
     given = Preset(
         **parts,
         learners=learners,
@@ -96,10 +96,6 @@ _GRADIENTS = (
     "Per-example gradients that every learner takes to learn whenever datapoints arrive: its steps are as many as that "
     "pays for, but for learners whose steps are set. 0: as many as the settings of each learner say."
 )
-
-
-def _steps(learner: Learner) -> tuple[Any, Any]:
-    return getattr(learner, "steps", None), getattr(learner, "meta_steps", None)
 
 
 def with_settings(experiment: Experiment, preset: Preset, texts: Mapping[str, str]) -> Preset:

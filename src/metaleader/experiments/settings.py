@@ -9,6 +9,7 @@ from typing import Any
 from metaleader.errors import UserError, unknown
 from metaleader.experiments.experiment import Preset
 
+STEPS = ("steps", "meta_steps")  # of a learner, when datapoints arrive
 PARTS = ("stream", "model", "loss", "protocol")  # of a preset, beside its learners and `gradients`
 
 
@@ -67,7 +68,7 @@ def replaced(preset: Preset, values: Mapping[str, Any]) -> Preset:
             parts[first] = replaced_in(parts[first], path, value)
         else:
             learners[first] = replaced_in(learners[first], path, value)
-            own |= {first} if path[-1] in ("steps", "meta_steps") and len(path) == 1 else set()
+            own |= {first} if path[-1] in STEPS and len(path) == 1 else set()
     return Preset(**parts, learners=learners, gradients=gradients, own_steps=tuple(sorted(own)))
 
 

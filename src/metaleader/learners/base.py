@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from metaleader.buffer import store
+from metaleader.buffer import Retention, store
 from metaleader.buffer.store import TaskBuffer, TaskKey
 from metaleader.learners.optimizers import averaged
 from metaleader.problem.batch import Batch, bucket_size, pad
 from metaleader.problem.content import Static
-from metaleader.problem.model import Params
+from metaleader.problem.model import Params, calibrates_on_all_tasks
 from metaleader.problem.problem import Problem
 from metaleader.problem.rates import with_rates, without_rates
 from metaleader.update import MetaParams, UpdateProcedure, adapt
@@ -153,11 +153,24 @@ def adapted(
     if problem.random:
         batch = Batch(batch.inputs, batch.targets, batch.weights, jax.random.fold_in(key, len(batch)))
     padded = pad(batch, padded_size(batch))
-    of_all = getattr(problem.net, "calibrates_on_all_tasks", False) or len(batch) == 0
+    of_all = calibrates_on_all_tasks(problem.net) or len(batch) == 0
     population = _population(buffer) if of_all else None
     alike, rates = without_rates(update)
     found = _adapted(Static((problem, alike, len(batch) == 0)), rates, params, padded, population)
     return found, update.gradient_evaluations(len(batch))
+
+
+def check_keeps_past(retention: Retention) -> None:
+    """Refuse a buffer without the data of any task but the current one, for a learner that learns from the others.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if retention.unit == "tasks" and retention.budget == 1:
+        raise ValueError(
+            f"there would be nothing to learn from: the tasks before the current one are learned from, and {retention} "
+            "keeps none of them; give a larger budget, or another policy"
+        )
 
 
 def padded_size(batch: Batch) -> int:

@@ -84,6 +84,8 @@ class FTML(PredictsByModel):
             check_not_negative(self, "adapt_steps")
             if not hasattr(self.update, "steps"):
                 raise ValueError(f"adapt_steps needs an update procedure with steps, got {self.update}")
+        if self.past_only:
+            base.check_keeps_past(self.retention)
 
     def init(self, problem: Problem, key: Array, example: Batch) -> Learned:
         """Random w_1, an empty buffer."""

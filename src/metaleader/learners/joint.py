@@ -21,7 +21,7 @@ from metaleader.learners.base import Learned, PredictsByModel
 from metaleader.learners.optimizers import Adam, Momentum
 from metaleader.problem.batch import Batch
 from metaleader.problem.content import Static
-from metaleader.problem.model import Params
+from metaleader.problem.model import Params, calibrates, calibrates_on_all_tasks
 from metaleader.problem.problem import Problem
 from metaleader.problem.rates import with_rates, without_rates
 from metaleader.update import GradientDescent, Identity, UpdateProcedure, mean_over_tasks
@@ -63,7 +63,7 @@ class JointTraining(PredictsByModel):
     calibration_size: int = 0
     """Further examples of each task, or of all tasks where they are mixed, that give a model with statistics of a task
     (`norm="task"`) those by which the `batch_size` examples are normalised, as D_t does when test images are predicted.
-    0: a minibatch normalises itself."""
+    0, and with models that have no such statistics: a minibatch normalises itself."""
     optimizer: Adam | Momentum | Optimizer = Adam()
     """An optax transformation, or a function that gives one."""
     retention: Retention = Retention()
@@ -134,6 +134,10 @@ class FTL(JointTraining):
     update: GradientDescent | UpdateProcedure = GradientDescent()
     """The fine-tuning."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        base.check_keeps_past(self.retention)
+
     def observe(self, problem: Problem, state: Learned, task: TaskKey, batch: Batch) -> tuple[Learned, int]:
         """Add the datapoints to the buffer, then train on examples of the other tasks."""
         state = state._replace(buffer=self.retention.append(state.buffer, task, batch))
@@ -195,6 +199,8 @@ def train(
         taken: how many of the steps to take; None: all.
     """
     buffer = state.buffer
+    if not calibrates(problem.net) or calibrates_on_all_tasks(problem.net):
+        minibatches = minibatches._replace(calibration=0)
     if (buffer.past if which == "past" else buffer.size) == 0:
         return state, 0
     taken = steps if taken is None else taken

@@ -44,7 +44,8 @@ class ConvNet:
     norm: layers.Norm = "batch"
     """Statistics for batch normalisation when predicting. `batch`: those of the batch being predicted, as the
     authors did; test images then help to predict each other. `task`: those of the task's training data D_t
-    at the adapted weights; each test image is predicted on its own. `running`: those of images of all tasks so far at
+    at the adapted weights; each test image is predicted on its own, but before the first datapoint of all, when there
+    are no statistics but those of the batch. `running`: those of images of all tasks so far at
     the adapted weights, which a running average over minibatches of joint training estimates."""
 
     def __post_init__(self) -> None:
@@ -76,7 +77,12 @@ class ConvNet:
 
     def calibrate(self, params: Params, batch: Batch) -> Params:
         """`params` with the batch statistics of `batch` stored in every layer, unless `norm` is `batch`."""
-        return params if self.norm == "batch" else self._forward(params, batch.inputs, batch.weights)[1]
+        return self._forward(params, batch.inputs, batch.weights)[1] if self.calibrates else params
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether there are statistics to predict by other than those of the batch being predicted."""
+        return self.norm != "batch"
 
     @property
     def calibrates_on_all_tasks(self) -> bool:

@@ -175,9 +175,14 @@ def moments_of_product(
 
 
 def _shares(weights: Float[AnyArray, " n"], rows: int) -> Float[Array, " rows"]:
-    """Every row's share of the total weight; zeros if there is none."""
+    """Every row's share of the total weight; equal shares if there is none.
+
+    A variance of zero would make numbers 30 times as large in every layer: a task whose D_tr is empty is better off
+    with the statistics of what its place was filled up with.
+    """
     positions = rows // weights.shape[0]
-    return jnp.repeat(weights / (jnp.maximum(jnp.sum(weights), 1e-12) * positions), positions)
+    weights = jnp.where(jnp.any(weights > 0), weights, jnp.ones_like(weights))
+    return jnp.repeat(weights / (jnp.sum(weights) * positions), positions)
 
 
 def normalised(

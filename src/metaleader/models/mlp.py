@@ -73,6 +73,11 @@ class MLP:
             x = jax.nn.relu(layers.dense(layer, x))
         return x
 
+    @property
+    def calibrates(self) -> bool:
+        """It has no statistics."""
+        return False
+
     def calibrate(self, params: Params, batch: Batch) -> Params:  # noqa: ARG002
         """The parameters as they are."""
         return params

@@ -94,7 +94,12 @@ class PoseNet:
 
     def calibrate(self, params: Params, batch: Batch) -> Params:
         """`params` with the batch statistics of `batch` stored in every layer, unless `norm` is `batch`."""
-        return params if self.norm == "batch" else self._forward(params, batch.inputs, batch.weights)[1]
+        return self._forward(params, batch.inputs, batch.weights)[1] if self.calibrates else params
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether there are statistics to predict by other than those of the batch being predicted."""
+        return self.norm != "batch"
 
     @property
     def calibrates_on_all_tasks(self) -> bool:

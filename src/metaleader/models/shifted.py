@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
 from metaleader.problem.batch import AnyArray, Batch
-from metaleader.problem.model import ModelLike, Params, applied, asks_for, features
+from metaleader.problem.model import ModelLike, Params, applied, asks_for, calibrates, calibrates_on_all_tasks, features
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,14 @@ class Shifted:
         return self.net.calibrate(params, batch)
 
     @property
+    def calibrates(self) -> bool:
+        """As the net."""
+        return calibrates(self.net)
+
+    @property
     def calibrates_on_all_tasks(self) -> bool:
         """Whether the net does."""
-        return getattr(self.net, "calibrates_on_all_tasks", False)
+        return calibrates_on_all_tasks(self.net)
 
 
 def shifted(key: Array, images: Shaped[AnyArray, "n h w c"], pixels: int) -> Shaped[Array, "n h w c"]:

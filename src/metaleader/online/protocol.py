@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -327,7 +328,13 @@ def _proficient(problem: Problem, protocol: OnlineProtocol, record: Record) -> b
 
 
 def key_of(task: Task, number: int) -> TaskKey:
-    """How learners know the task of a round: by its key, or as another one than those of all other rounds."""
+    """How learners know the task of a round: by its key, or as another one than those of all other rounds.
+
+    Raises:
+        ValueError: the key is what a round without one is known by.
+    """
+    if isinstance(task.key, str) and re.fullmatch(r"round \d+", task.key):
+        raise ValueError(f"a task's key must not be {task.key!r}, as rounds without a key are known by: choose another")
     return f"round {number}" if task.key is None else task.key
 
 

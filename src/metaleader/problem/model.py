@@ -28,7 +28,7 @@ class ModelLike(Protocol):
             identity for most models.
 
     A model may have a fourth, `features(params, inputs, weights) -> (n, d)`: what its linear head takes. `update.Ridge`
-    needs it.
+    needs it. And it may say, by attributes, whether it `calibrates` at all, and whether `calibrates_on_all_tasks`.
     """
 
     @property
@@ -42,6 +42,16 @@ class ModelLike(Protocol):
 def keep(params: Params, batch: Batch) -> Params:  # noqa: ARG001
     """The parameters as they are: a model without statistics of its own."""
     return params
+
+
+def calibrates(model: ModelLike) -> bool:
+    """Whether `model.calibrate` may change parameters: a model that knows it says so, by an attribute of this name."""
+    return model.calibrate is not keep and bool(getattr(model, "calibrates", True))
+
+
+def calibrates_on_all_tasks(model: ModelLike) -> bool:
+    """Whether it predicts by statistics of data of all tasks, not of the task's: by an attribute of this name."""
+    return bool(getattr(model, "calibrates_on_all_tasks", False))
 
 
 class Model(NamedTuple):

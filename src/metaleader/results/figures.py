@@ -79,7 +79,7 @@ def style(learner: str) -> Style:
 
     What follows its name, as in `ftml meta-steps=2`, is added to what it is called.
     """
-    learner, _, setting = learner.partition(" ")
+    learner, setting = learner_and_setting(learner)
     if setting:
         of_learner = style(learner)
         return replace(of_learner, name=f"{of_learner.name} {setting}", short=f"{of_learner.short} {setting}")
@@ -87,6 +87,12 @@ def style(learner: str) -> Style:
         return STYLES[learner]
     colour, marker = OTHERS[sum(map(ord, learner)) % len(OTHERS)]
     return Style(learner, learner, colour, marker, (0, (5, 2)))
+
+
+def learner_and_setting(line: str) -> tuple[str, str]:
+    """Of `Run.line`: the learner, and what a sweep set in it, as NAME=VALUE; a name of the user's may have spaces."""
+    learner, _, setting = line.partition(" ")
+    return (learner, setting) if "=" in setting.partition(" ")[0] else (line, "")
 
 
 def place(learner: str) -> int:

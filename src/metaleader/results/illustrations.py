@@ -22,11 +22,13 @@ from metaleader.problem.problem import Problem
 from metaleader.results.figures import drawing, literal, style
 from metaleader.results.formats import significant
 from metaleader.results.statistics import t_interval
-from metaleader.streams import ColouredMnist, Sinusoid, Stream
+from metaleader.streams import ColouredDigits, ColouredMnist, Sinusoid, Stream
 from metaleader.streams.coloured import recoloured
 from metaleader.streams.rainbow import COLOURS
 
+Coloured: TypeAlias = ColouredMnist | ColouredDigits
 Arrays: TypeAlias = Mapping[str, np.ndarray]
+RETURNS = len(COLOURS)  # the round in which the colour of the first comes back, from 0
 UNSEEN = 10_000  # added to the seed of a run: tasks that it did not meet
 SHOWN = ("ftl", "ftml")  # joint training and FTML, in the order of the paper's figure
 
@@ -95,7 +97,7 @@ class _Colours:
     points, tasks, images = 50, 14, 5
 
     def record(
-        self, problem: Problem, stream: ColouredMnist, learner: Learner, state: Any, seed: int, data_dir: Path | None
+        self, problem: Problem, stream: Coloured, learner: Learner, state: Any, seed: int, data_dir: Path | None
     ) -> Arrays:
         settings = replace(stream, rounds=self.tasks, examples_per_task=self.points)
         unseen = settings.stream(seed + UNSEEN, data_dir)
@@ -111,7 +113,7 @@ class _Colours:
                 right[i, j] = [np.mean(its == task.held_out.targets) for its in labels]
                 changed[i, j] = np.mean(labels[0] != labels[1])
         met: Stream = stream.stream(seed, data_dir)
-        shown = [met[i] for i in (0, 1, 7 % len(met))]
+        shown = [met[i] for i in (0, 1, RETURNS) if i < len(met)]
         pairs = [(task.held_out.inputs, task.held_out.targets) for task in shown]
         sample = np.stack([[images[np.argmax(labels == k)] for k in range(self.images)] for images, labels in pairs])
         return {"accuracy": right, "changed": changed, "images": sample, "names": np.array([t.name for t in shown])}
@@ -127,9 +129,11 @@ class _Colours:
         changed = {name: [arrays["changed"].mean(axis=0) for arrays in each] for name, each in of.items()}
         _bars(right, changed, (("before adapting", "#0072B2", "\\\\"), ("after adapting", "#E69F00", "..")))
         right.set(title="changed by the colour alone", ylabel="share of predictions")
+        same = "; the first and the last of these tasks have the same colour and other labels"
+        tasks = len(next(iter(of.values()))[0]["names"])
         return figure, (
-            "Coloured digits. Left: what a label means changes with the task, and so does the background; the first "
-            "and the last of these tasks have the same colour and other labels. Middle: held-out accuracy on "
+            f"Coloured digits. Left: what a label means changes with the task, and so does the background"
+            f"{same if tasks == 3 else ''}. Middle: held-out accuracy on "
             f"{self.tasks} tasks that were not met, after adapting to {self.points} images, on the task's own "
             "background and with the same digits on another; dotted: guessing. Right: how many predictions change "
             "when nothing but the background does."
@@ -148,7 +152,7 @@ def _tasks(panel: Axes, arrays: Arrays) -> None:
     panel.set_yticks(
         (height + 6) * np.arange(tasks) + height / 2, [literal(str(n).split("/")[0]) for n in arrays["names"]]
     )
-    panel.set(xlabel="label", title="three tasks that were met")
+    panel.set(xlabel="label", title="tasks that were met")
     panel.spines[:].set_visible(False)
     panel.tick_params(length=0)
 

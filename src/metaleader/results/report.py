@@ -302,7 +302,7 @@ def _note(summary: dict[str, Any]) -> str:
 
 def _settings(summary: dict[str, Any]) -> bool:
     """Whether a learner has several lines."""
-    learners = [line.partition(" ")[0] for line in summary["learners"]]
+    learners = [figures.learner_and_setting(line)[0] for line in summary["learners"]]
     return len(set(learners)) < len(learners)
 
 

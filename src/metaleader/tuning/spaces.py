@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from metaleader.errors import UserError, unknown
 from metaleader.experiments import Experiment, Preset
 from metaleader.experiments.parsing import by_name, check_used, parsed, with_settings
-from metaleader.experiments.settings import setting
+from metaleader.experiments.settings import has_setting, setting
 from metaleader.learners import Learner
 
 # Searched by default, where a learner has it: this factor either side of the preset.
@@ -174,7 +174,9 @@ def spaces(
         owner = option.partition(".")[0]
         if owner not in known:
             raise UserError(f"the search of {experiment.name}, {option}: {unknown('learner', owner, known)}")
-        if owner in found:
+        if not any(has_setting(each, option) for each in experiment.presets.values()):
+            raise UserError(f"the search of {experiment.name}, {option}: no preset has a setting of that name")
+        if owner in found and has_setting(preset, option):
             found[owner][option] = _parsed(experiment, preset, option, text, f"the search of {experiment.name}")
     for option, text in by_name(search, "--search", FORM).items():
         if (owner := option.partition(".")[0]) not in found:

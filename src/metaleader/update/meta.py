@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from metaleader.problem.batch import Batch
-from metaleader.problem.model import Params
+from metaleader.problem.model import Params, calibrates_on_all_tasks
 from metaleader.problem.problem import Problem
 from metaleader.update.procedure import MetaParams, PullsBack, UpdateProcedure
 
@@ -46,7 +46,9 @@ def meta_objective(
         [4.0, 1.0, 0.25]
     """
     updated = update(problem, meta_params, train)
-    loss = problem.objective(problem.net.calibrate(updated, train), validation)
+    # What predicts by the statistics of all tasks is judged by those of D_val: they stand for none other.
+    judged = updated if calibrates_on_all_tasks(problem.net) else problem.net.calibrate(updated, train)
+    loss = problem.objective(judged, validation)
     return loss + update.pull(meta_params, updated) if isinstance(update, PullsBack) else loss
 
 
