@@ -195,9 +195,12 @@ SPENDING: dict[str, Any] = {
 def test_every_learner_spends_what_it_is_given(name: str) -> None:
     """To half a step, once the buffer has enough of several tasks."""
     learner: Any = SPENDING[name].spending(2_000)
-    state = learner.init(CURVES, jax.random.key(0), points(1))
+    net: Any = replace(ConvNet(depth=1, filters=2, image=(16, 16, 3)), norm="task")
+    by_task = Problem(net, CrossEntropy(), accuracy), images
+    problem, draw = by_task if "calibrated" in name else (CURVES, points)
+    state = learner.init(problem, jax.random.key(0), draw(1))
     for task in range(3):
-        state, cost = learner.observe(CURVES, state, task, points(60, task))
+        state, cost = learner.observe(problem, state, task, draw(60, task))
     assert cost == pytest.approx(2_000, abs=200)
     assert learner == SPENDING[name].spending(2_000)
     least: Any = SPENDING[name].spending(1)
