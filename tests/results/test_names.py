@@ -101,3 +101,8 @@ def test_rounds_that_nobody_played_take_no_memory(outcome: str | None, tmp_path:
     assert tracemalloc.get_traced_memory()[1] < 30_000_000
     tracemalloc.stop()
     assert numbers["learners"].keys() == {"ftml"}
+
+
+def test_a_name_with_spaces_is_no_setting_of_a_sweep() -> None:
+    assert figures.style("linear, per task").name == "linear, per task"
+    assert figures.style("ftml meta-steps=2").name == f"{figures.style('ftml').name} meta-steps=2"
