@@ -224,7 +224,7 @@ def test_what_cannot_be_loaded_is_said(tmp_path: Path) -> None:
 def test_the_papers_learners_stand_in_its_order_and_others_behind_as_they_ran() -> None:
     ran = [("own", 0), ("scratch", 0), ("ftml", 1), ("ftl", 0), ("ftml", 0), ("mine", 0), ("own", 1)]
     (shown,) = report.sectioned([made([[0.1, 0.2, 0.3]], learner=name, seed=seed) for name, seed in ran]).values()
-    expected = [("ftml", 1), ("ftml", 0), ("ftl", 0), ("scratch", 0), ("own", 0), ("mine", 0), ("own", 1)]
+    expected = [("ftml", 0), ("ftml", 1), ("ftl", 0), ("scratch", 0), ("own", 0), ("own", 1), ("mine", 0)]
     assert [(run.learner, run.about.seed) for run in shown] == expected
 
 

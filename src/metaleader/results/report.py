@@ -102,9 +102,11 @@ def sectioned(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """The runs by `Run.section`, of every experiment the preset as it is first; learners in the paper's order."""
     experiments = list(dict.fromkeys(run.about.experiment for run in runs))
 
-    def order(run: Run) -> tuple[int, bool, int, int]:
-        of = run.about
-        return experiments.index(of.experiment), bool(run.setting[0]), figures.place(run.learner), of.seed
+    learners = list(dict.fromkeys(run.learner for run in runs))
+
+    def order(run: Run) -> tuple[int, bool, int, int, int]:
+        of, place = run.about, figures.place(run.learner)
+        return experiments.index(of.experiment), bool(run.setting[0]), place, learners.index(run.learner), of.seed
 
     ordered = sorted(runs, key=order)
     return {name: [run for run in ordered if run.section == name] for name in dict.fromkeys(r.section for r in ordered)}
