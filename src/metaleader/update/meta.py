@@ -46,7 +46,7 @@ def meta_objective(
         [4.0, 1.0, 0.25]
     """
     updated = update(problem, meta_params, train)
-    # What predicts by the statistics of all tasks is judged by those of D_val: they stand for none other.
+    # A model that predicts by the statistics of all tasks has none of them here: D_val is normalised by its own.
     judged = updated if calibrates_on_all_tasks(problem.net) else problem.net.calibrate(updated, train)
     loss = problem.objective(judged, validation)
     return loss + update.pull(meta_params, updated) if isinstance(update, PullsBack) else loss
