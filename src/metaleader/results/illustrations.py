@@ -164,7 +164,7 @@ def _bars(panel: Axes, values: Mapping[str, Sequence[np.ndarray]], kinds: Sequen
         found = np.array([t_interval(np.array(each)[:, j]) for each in values.values()], dtype=float)
         whiskers = np.nan_to_num(np.abs(found[:, 1:] - found[:, :1])).T  # none of a single seed
         bars = panel.bar(
-            places + 0.38 * (j - 0.5), found[:, 0], 0.36, yerr=whiskers, capsize=3,
+            places + 0.38 * (j - 0.5), found[:, 0], 0.36, yerr=whiskers if whiskers.any() else None, capsize=3,
             color=colour, hatch=hatch, edgecolor="white", label=label,
         )  # fmt: skip
         panel.bar_label(bars, fmt=significant, fontsize=8)
