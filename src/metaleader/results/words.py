@@ -117,13 +117,13 @@ def believed(verdicts: Sequence[Verdict]) -> list[str]:
 
 def _adapting(verdicts: Sequence[Verdict]) -> list[str]:
     """How much the learners compared spend when the gradients to adapt are counted, too, where that is not equal."""
-    ratios = {
-        (v.claim.better, v.claim.worse): v.compute.with_adapting
-        for v in verdicts
-        if v.claim.worse is not None and v.compute is not None and not v.compute.adapting
-    }
+    ratios: dict[tuple[str, str], float] = {}
+    for v in verdicts:
+        better, worse = v.claim.better, v.claim.worse
+        if worse and v.compute and not v.compute.adapting and (worse, better) not in ratios:
+            ratios[better, worse] = v.compute.with_adapting
     times = [
-        f"{_name(better)} takes {significant(ratio)} times those of {_name(str(worse))}"
+        f"{_name(better)} takes {significant(ratio)} times those of {_name(worse)}"
         for (better, worse), ratio in ratios.items()
         if not 1 / EQUAL <= ratio <= EQUAL
     ]
