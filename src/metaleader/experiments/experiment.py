@@ -25,7 +25,7 @@ from metaleader.learners import (
 )
 from metaleader.online.protocol import OnlineProtocol
 from metaleader.problem.losses import Loss
-from metaleader.problem.model import ModelLike, calibrates, calibrates_on_all_tasks
+from metaleader.problem.model import ModelLike, calibrates_by_task
 from metaleader.problem.problem import Problem
 from metaleader.problem.scores import Score, several
 from metaleader.streams import Stream
@@ -103,14 +103,14 @@ class Preset:
         check_not_negative(self, "gradients")
         _check_learner_names(self.learners)
         learners = dict(self.learners)  # of its own, and ready to travel to another process
-        own_statistics = calibrates(self.model) and not calibrates_on_all_tasks(self.model)
         for name, learner in learners.items() if self.gradients else ():
-            if not isinstance(learner, Spends) or name in self.own_steps:
+            if name in self.own_steps:
                 continue
-            learners[name] = learner.spending(self.gradients)
-            if isinstance(learner, JointTraining) and not own_statistics:  # it takes no examples for them
-                steps = replace(learner, calibration_size=0).spending(self.gradients).steps
-                learners[name] = replace(learner, steps=steps)
+            if isinstance(learner, JointTraining) and not calibrates_by_task(self.model):
+                paying = replace(learner, calibration_size=0)  # it takes no such examples
+                learners[name] = replace(learner, steps=paying.spending(self.gradients).steps)
+            elif isinstance(learner, Spends):
+                learners[name] = learner.spending(self.gradients)
         object.__setattr__(self, "learners", learners)
 
 

@@ -21,7 +21,7 @@ from metaleader.learners.base import Learned, PredictsByModel
 from metaleader.learners.optimizers import Adam, Momentum
 from metaleader.problem.batch import Batch
 from metaleader.problem.content import Static
-from metaleader.problem.model import Params, calibrates, calibrates_on_all_tasks
+from metaleader.problem.model import Params, calibrates_by_task
 from metaleader.problem.problem import Problem
 from metaleader.problem.rates import with_rates, without_rates
 from metaleader.update import GradientDescent, Identity, UpdateProcedure, mean_over_tasks
@@ -199,7 +199,7 @@ def train(
         taken: how many of the steps to take; None: all.
     """
     buffer = state.buffer
-    if not calibrates(problem.net) or calibrates_on_all_tasks(problem.net):
+    if not calibrates_by_task(problem.net):
         minibatches = minibatches._replace(calibration=0)
     if (buffer.past if which == "past" else buffer.size) == 0:
         return state, 0

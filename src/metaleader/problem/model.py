@@ -54,6 +54,11 @@ def calibrates_on_all_tasks(model: ModelLike) -> bool:
     return bool(getattr(model, "calibrates_on_all_tasks", False))
 
 
+def calibrates_by_task(model: ModelLike) -> bool:
+    """Whether it predicts by statistics of a task's own data: only then are there any to learn by."""
+    return calibrates(model) and not calibrates_on_all_tasks(model)
+
+
 class Model(NamedTuple):
     """A model made of the user's own functions; see `ModelLike`.
 

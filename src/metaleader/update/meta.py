@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from metaleader.problem.batch import Batch
-from metaleader.problem.model import Params, calibrates_on_all_tasks
+from metaleader.problem.model import Params, calibrates_by_task
 from metaleader.problem.problem import Problem
 from metaleader.update.procedure import MetaParams, PullsBack, UpdateProcedure
 
@@ -47,7 +47,7 @@ def meta_objective(
     """
     updated = update(problem, meta_params, train)
     # A model that predicts by the statistics of all tasks has none of them here: D_val is normalised by its own.
-    judged = updated if calibrates_on_all_tasks(problem.net) else problem.net.calibrate(updated, train)
+    judged = problem.net.calibrate(updated, train) if calibrates_by_task(problem.net) else updated
     loss = problem.objective(judged, validation)
     return loss + update.pull(meta_params, updated) if isinstance(update, PullsBack) else loss
 
