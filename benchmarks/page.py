@@ -33,6 +33,8 @@ def write(outcomes: Sequence[Outcome], page: Path, figures: Path) -> None:
             f"`{context['command']}`, {context['made'][:10]}, {context['seconds']} s, load average "
             f"{context['load']:g} and {context['busy']} cores in use by other programs at the start."
             + (f" Machine: {_machines([outcome])}." if gpu else ""),
+            # Written into a result by hand, where what it measured has changed since.
+            *([context["note"]] if "note" in context else []),
         ]
     page.write_text("\n\n".join(sections) + "\n")
 
