@@ -20,6 +20,7 @@ from metaleader import EXPERIMENTS, Experiment, UserError
 from metaleader.results.formats import significant
 from metaleader.runs.folder import RunFolder
 from metaleader.runs.run import RunInterrupted
+from metaleader.streams.sources import sha256
 from metaleader.tuning import figure as tuning_figure
 from metaleader.tuning.plan import Pruning, Tuning, prepare
 from metaleader.tuning.search import tune
@@ -60,9 +61,10 @@ def planned(
 
 
 def untimed(tuned: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """The trials of every learner, without how long they took."""
+    """The trials of every learner, without how long they took, which records say, too."""
+    timed = ("seconds", "made")
     return {
-        name: [{key: value for key, value in trial.items() if key != "seconds"} for trial in of_learner["trials"]]
+        name: [{key: value for key, value in trial.items() if key not in timed} for trial in of_learner["trials"]]
         for name, of_learner in tuned["learners"].items()
     }
 
@@ -114,6 +116,9 @@ def test_the_best_is_the_best_of_what_the_records_say(whole: tuple[dict[str, Any
         assert of_learner["gradient_evaluations"] == sum(spent for _, spent in accounts)
         best = int(np.argmax([-math.inf if score is None else score for score, _ in accounts]))
         assert of_learner["best"] == of_learner["trials"][best]
+        for i, trial in enumerate(of_learner["trials"]):
+            records = (out / name / f"trial-{i:03d}").rglob("records.jsonl")
+            assert list(trial["made"]["records_sha256"].values()) == [sha256(path) for path in records]
     assert tuned["learners"]["guess"]["best"]["score"] > 1.5 * tuned["learners"]["guess"]["trials"][0]["score"]
 
 
@@ -226,7 +231,9 @@ def test_the_command_ends_in_a_table_a_page_and_a_figure(tmp_path: Path, capsys:
     scores = [trial["score"] for trial in tuned["learners"]["toe"]["trials"]]
     assert tuned["learners"]["toe"]["best"]["score"] == min(scores)  # an error: lower is better
     assert [account(out / "toe" / f"trial-{i:03d}")[0] for i in range(2)] == pytest.approx(scores)
-    assert " ".join(["metaleader", *command]) in (out / "tune.md").read_text()
+    page, first = (out / "tune.md").read_text(), tuned["learners"]["toe"]["trials"][0]["made"]
+    assert all(text in page for text in (" ".join(["metaleader", *command]), first["machine"]["system"]))
+    assert first["commit"] is None or first["commit"] in page
     assert all(significant(score) in said.out for score in (scores[0], min(scores)))
     assert {path.name for path in (out / "figures").iterdir()} == {"tune.png", "tune.svg"}
     assert call(*command) == 2

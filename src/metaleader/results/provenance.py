@@ -34,18 +34,21 @@ def made(runs: Sequence[Run]) -> dict[str, str]:
     """What it takes to make the runs again."""
     first = runs[0].about
     seconds = sum(run.records[-1].train_seconds + run.records[-1].evaluation_seconds for run in runs if run.records)
-    commits = Counter(run.about.commit or "not recorded" for run in runs)
     return {
         "commands": "\n".join(dict.fromkeys(run.about.command for run in runs)),
-        "commit of the source": "\n".join(
-            commit if len(commits) == 1 else f"{commit}  ({count} runs)" for commit, count in commits.items()
-        ),
+        "commit of the source": counted((run.about.commit for run in runs), "runs"),
         "time": f"{len(runs)} runs, {significant(seconds / 3600)} hours of learning and judging, one after another",
-        "versions": _pairs(first.versions),
-        "machine": "\n\n".join(dict.fromkeys(_pairs(run.about.machine) for run in runs)),
-        "data": _pairs(first.data) if first.data else "embedded or generated; no files",
+        "versions": pairs(first.versions),
+        "machine": "\n\n".join(dict.fromkeys(pairs(run.about.machine) for run in runs)),
+        "data": pairs(first.data) if first.data else "embedded or generated; no files",
         "seeds": ", ".join(map(str, sorted({run.about.seed for run in runs}))),
     }
+
+
+def counted(commits: Iterable[str | None], what: str) -> str:
+    """A line for every commit, and where they are several, of how many `what` it is."""
+    counts = Counter(commit or "not recorded" for commit in commits)
+    return "\n".join(commit if len(counts) == 1 else f"{commit}  ({count} {what})" for commit, count in counts.items())
 
 
 def rows(runs: Sequence[Run], root: Path) -> list[list[str]]:
@@ -83,5 +86,6 @@ def _flat(value: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
         yield prefix, value if isinstance(value, str) else json.dumps(value)
 
 
-def _pairs(values: Mapping[str, Any]) -> str:
+def pairs(values: Mapping[str, Any]) -> str:
+    """A line for every name and value."""
     return "\n".join(f"{key}  {', '.join(v) if isinstance(v, list) else v}" for key, v in values.items())

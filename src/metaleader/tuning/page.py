@@ -9,7 +9,7 @@ from typing import Any
 
 from metaleader.errors import writing
 from metaleader.files import write_text
-from metaleader.results import report
+from metaleader.results import provenance, report
 from metaleader.results.figures import style
 from metaleader.results.formats import significant
 from metaleader.tuning import figure as tuning_figure
@@ -47,12 +47,27 @@ def write(tuned: Mapping[str, Any], out: Path) -> Path:
             "## Tried by hand",
             by_hand,
             "## How this was made",
-            f"```\n{tuned['command']}\n```",
-            ", ".join(f"{name} {version}" for name, version in tuned["versions"].items()),
+            *(f"{name}:\n\n```\n{text}\n```" for name, text in made(tuned).items()),
+            "`tune.json` has the commit, the machine and the checksums of the records of every trial that noted them.",
         ]
         page = out / "tune.md"
         write_text(page, "\n\n".join(part.strip("\n") for part in parts) + "\n")
     return page
+
+
+def made(tuned: Mapping[str, Any]) -> dict[str, str]:
+    """What it takes to make the trials again."""
+    trials = [trial for of_learner in tuned["learners"].values() for trial in of_learner["trials"]]
+    known = [trial.get("made", {}) for trial in trials]  # trials of earlier versions do not say
+    machines = dict.fromkeys(provenance.pairs(each.get("machine", {})) or "not recorded" for each in known)
+    seconds = sum(trial["seconds"] for trial in trials)
+    return {
+        "command": tuned["command"],
+        "commit of the source": provenance.counted((each.get("commit") for each in known), "trials"),
+        "time": f"{len(trials)} trials, {significant(seconds / 3600)} hours of learning and judging, one after another",
+        "versions": provenance.pairs(tuned["versions"]),
+        "machine": "\n\n".join(machines),
+    }
 
 
 def run_command(tuned: Mapping[str, Any]) -> str:

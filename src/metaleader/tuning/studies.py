@@ -6,7 +6,7 @@ import itertools
 import json
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -106,6 +106,8 @@ class Ended:
         rungs: the score so far at each rung that was reached, by its rounds; None where it was not finite.
         gradient_evaluations: of all its runs.
         seconds: of all its runs, in learning and judging.
+        made: `commit` of the source, `machine` and, by seed, `records_sha256`, the checksum of each run's records;
+            empty, if there are no runs.
     """
 
     outcome: str
@@ -113,6 +115,7 @@ class Ended:
     rungs: Mapping[int, float | None]
     gradient_evaluations: int
     seconds: float
+    made: Mapping[str, Any] = field(default_factory=dict)
 
 
 def drawn(study: Any, space: Space, number: int) -> dict[str, Any]:

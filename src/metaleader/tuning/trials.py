@@ -100,7 +100,14 @@ def _ended(plan: Plan, rungs: Rungs, outcome: str, scores: Mapping[int, float]) 
         {rung: value if math.isfinite(value) else None for rung, value in scores.items()},
         sum(end.gradient_evaluations for end in ends),
         round(sum(end.train_seconds + end.evaluation_seconds for end in ends), 1),
+        _made(runs),
     )
+
+
+def _made(runs: Sequence[Run]) -> dict[str, Any]:
+    """What it takes to make the runs again, and to tell that they are the same: see `Ended`."""
+    first, checksums = runs[0].about, {str(each.about.seed): each.sha256 for each in runs}
+    return {"commit": first.commit, "machine": dict(first.machine), "records_sha256": checksums}
 
 
 def score_after(runs: Sequence[Run], rounds: int) -> float:
