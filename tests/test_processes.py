@@ -5,13 +5,14 @@ import platform
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from metaleader import UserError
-from metaleader.processes import OWNER, owned
+from metaleader.processes import OWNER, owned, owner, this_process
 
 HOLD = """
 import sys, time
@@ -120,3 +121,38 @@ print(full - resident())
 def test_what_was_freed_goes_back_to_the_system() -> None:
     done = subprocess.run([sys.executable, "-c", FREEING], check=True, capture_output=True, text=True)
     assert int(done.stdout) > 100_000  # kB of the 200,000
+
+
+def test_who_owns_a_folder_is_nobody_once_that_one_was_killed(tmp_path: Path) -> None:
+    assert owner(tmp_path) is None
+    with owned(tmp_path):
+        assert owner(tmp_path) == this_process()
+    assert owner(tmp_path) is None
+    (tmp_path / OWNER).write_text("process 1 on another machine (of one that was killed)")
+    assert owner(tmp_path) is None
+
+
+def test_looking_who_owns_a_folder_keeps_nobody_from_owning_it(tmp_path: Path) -> None:
+    end = threading.Event()
+
+    def look() -> None:
+        while not end.is_set():
+            owner(tmp_path)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        for _ in range(200):
+            with owned(tmp_path):
+                pass
+    finally:
+        end.set()
+        looking.join()
+
+
+def test_others_are_told_no_password_of_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    for secret in ("postgresql://live:se/cr@et@host/d?learner=a", "postgresql://host/d?password=secret&learner=a"):
+        monkeypatch.setattr(sys, "orig_argv", ["metaleader", "serve", secret])
+        told = this_process()
+        assert not any(part in told for part in ("secret", "se/cr", "cr@et"))
+        assert "learner=a" in told

@@ -8,6 +8,7 @@ import fcntl
 import gc
 import multiprocessing
 import os
+import re
 import shlex
 import signal
 import socket
@@ -23,6 +24,7 @@ from metaleader.errors import UserError, writing
 from metaleader.files import make_folder
 
 OWNER = ".owner"  # the file in a folder that its owner keeps locked
+LOOKED = 0.2  # seconds of patience with a lock that may be that of one who only looks, see `owner`
 
 
 @contextmanager
@@ -39,15 +41,14 @@ def owned(folder: Path, patience: float = 0.0, new: bool = False) -> Iterator[No
         FileExistsError: the folder exists, and should be new.
         OSError: the folder cannot be made or written.
     """
-    path, until = folder / OWNER, time.monotonic() + patience
+    path, until = folder / OWNER, time.monotonic() + max(patience, LOOKED)
     made = make_folder(folder, new)
     while (lock := _locked(path)) is None:
         if time.monotonic() >= until:
             raise UserError(f"{folder} is in use by {_owner(path)}: wait until it ends, or choose another folder")
         time.sleep(0.05)
     with lock:
-        command = " ".join(shlex.join(sys.orig_argv).split())
-        lock.write(f"process {os.getpid()} on {socket.gethostname()} ({command})")
+        lock.write(this_process())
         lock.flush()
         try:
             yield
@@ -90,11 +91,32 @@ def _locked(path: Path) -> TextIO | None:
         file.close()  # its owner ended, and removed it, after it was opened
 
 
+def owner(folder: Path) -> str | None:
+    """Which process owns a folder now; None: none does, though one that was killed may have left its file."""
+    try:
+        with (folder / OWNER).open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return file.read() or "another process"
+            return None
+    except OSError:
+        return None
+
+
 def _owner(path: Path) -> str:
     try:
         return path.read_text() or "another process"
     except OSError:
         return "another process"
+
+
+def this_process() -> str:
+    """What others are told of this process: its number, machine and command, without passwords of databases."""
+    command = " ".join(shlex.join(sys.orig_argv).split())
+    command = re.sub(r"(://[^:/@\s]*):\S*@", r"\1:***@", command)
+    command = re.sub(r"([?&]password=)[^&\s'\"]*", r"\1***", command)
+    return f"process {os.getpid()} on {socket.gethostname()} ({command})"
 
 
 def release_memory() -> None:

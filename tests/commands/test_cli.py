@@ -321,3 +321,17 @@ def test_a_run_in_a_folder_of_any_name_is_stopped_and_goes_on_by_the_command_tha
     assert call(*words[:-1], "--out", "whole") == 0
     assert account(here) == account(Path("whole") / "guess" / "seed-0")
     assert call("report", f"./{name}") == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "said"), [("run", "; add --resume to go on from the last checkpoint"), ("live", "")]
+)
+def test_ctrl_c_tells_of_resume_where_there_is_one(
+    command: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"metaleader.commands.{command}.main", interrupted)
+    assert call(command) == 130
+    assert capsys.readouterr().err == f"stopped at once{said}\n"

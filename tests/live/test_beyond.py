@@ -17,7 +17,7 @@ from metaleader import UserError
 from metaleader.errors import WriteError
 from metaleader.live import Live, Pace, check, snapshot
 from metaleader.live.follower import Follower
-from metaleader.live.postgres import Schema
+from metaleader.live.postgres import Schema, shown
 from metaleader.live.shared import Lease, Lost
 from metaleader.live.store import Store
 
@@ -398,3 +398,9 @@ def test_a_learner_of_ones_own_lives_in_a_database_too(url: str) -> None:
     with Live.open(url, PROBLEM, Counts()) as live:
         live.wait()
         assert live.predict("t0", X)[0].tolist() == [8.0]
+
+
+def test_a_password_in_a_query_is_not_shown() -> None:
+    for secret in ("postgresql+psycopg://a:se/cret@host/d?learner=x", "postgresql+psycopg://a@host/d?password=se/cret"):
+        assert "se/cret" not in shown(secret)
+        assert shown(secret).startswith("postgresql+psycopg://a")

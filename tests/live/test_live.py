@@ -6,12 +6,14 @@ import shutil
 import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import jax
+import ml_dtypes
 import numpy as np
 import polars as pl
 import pytest
@@ -21,7 +23,7 @@ from test_store import small_files
 import metaleader as ml
 from metaleader import UserError
 from metaleader.errors import WriteError
-from metaleader.live import Live, Pace, check
+from metaleader.live import Live, Pace, check, snapshot
 from metaleader.streams import from_table
 from problems import LEARNERS
 
@@ -405,6 +407,48 @@ def test_many_threads_at_once(tmp_path: Path) -> None:
         state, errors = plainly(groups(log(live.folder)))
         assert leaves(live) == as_bytes(state)
         assert live.score().overall.values["loss"] == pytest.approx(np.mean(errors))
+
+
+def test_a_store_that_does_not_answer_for_a_while_closes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> None:
+        raise WriteError("cannot read the log")
+
+    with Live.create(tmp_path / "live", PROBLEM, LEARNER, pace=EAGER) as live:
+        with monkeypatch.context() as patch:
+            patch.setattr("metaleader.live.store.Store.about", refused)
+            with pytest.raises(WriteError, match="cannot read the log"):
+                live.learn("a", *points(1))
+        assert live.learn("a", *points(1)).new == 1
+        live.wait()
+        assert live.status().learned == live.status().stored == 1
+
+
+def test_one_that_follows_says_what_is_stored_though_nobody_asks_it_to_predict(tmp_path: Path) -> None:
+    with (
+        Live.create(tmp_path / "live", PROBLEM, LEARNER, example=example(), pace=EAGER) as live,
+        Live.follow(tmp_path / "live", pace=EAGER) as follower,
+    ):
+        live.learn("a", *points(1, 4))
+        until = time.monotonic() + 20
+        while follower.status().datapoints < 4:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
+
+def test_states_of_any_number_type_come_back_as_they_were() -> None:
+    kept = [np.arange(3, dtype=">f4"), np.ones((2, 0), ml_dtypes.bfloat16), np.float64(2.5), np.array([True])]
+    half = np.array([0.5, -3.0], ml_dtypes.bfloat16)
+    state = snapshot.flattened(kept, jax.tree.structure(kept))
+    found = snapshot.unpacked(snapshot.packed(snapshot.Snapshot(3, state, {"half": half}, {})), "it")
+    for before, after in zip(kept, found.leaves, strict=True):
+        assert np.array_equal(before, after)
+        assert after.dtype == before.dtype.newbyteorder("=")
+    assert found.arrays["half"].dtype == half.dtype
+    assert np.array_equal(found.arrays["half"], half)
+    with pytest.raises(snapshot.Unsaveable, match="holds a ndarray"):
+        snapshot.flattened([np.array(["a"])], jax.tree.structure([0]))
 
 
 def test_only_one_may_have_it_open(live: Live) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -15,7 +16,7 @@ from serving import EXAMPLE, HERE, LEARNER, PACE, PROBLEM, TOKEN, body, message,
 from starlette.testclient import TestClient
 
 import metaleader as ml
-from metaleader.errors import WriteError
+from metaleader.errors import UserError, WriteError
 from metaleader.live import Live, Mean, Standing
 from metaleader.service import arrow
 from metaleader.service.limits import Limits, Rates
@@ -246,6 +247,12 @@ def test_arrow_batches_do_what_json_does(client: TestClient, live: Live) -> None
     assert np.array_equal(told.flatten().to_numpy().reshape(3, 1), live.predict("of arrow", x))
 
 
+def test_predictions_of_16_bits_are_told_with_32() -> None:
+    predictions = np.array([[0.5], [-2.0]], ml_dtypes.bfloat16)
+    told = pa.ipc.open_stream(arrow.written(predictions, {})).read_all()["predictions"].combine_chunks()
+    assert told.flatten().to_pylist() == [0.5, -2.0]
+
+
 def test_arrow_that_cannot_be_taken_is_refused(client: TestClient, live: Live) -> None:
     x, y = points(5, 3)
     good = stream(pa.table({"x": lists(x), "y": lists(y)}), task="arrow")
@@ -390,8 +397,15 @@ def test_pages_of_other_sites_cannot_ask(client: TestClient) -> None:
     for headers in ({"Host": "example.org"}, {"Origin": "http://example.org"}, {"Origin": "null"}):
         assert client.get("/v1/tasks", headers=headers).status_code == 403
         assert client.post("/v1/save", headers=headers).status_code == 403
+    for headers in ({"Host": "[bad"}, {"Origin": "http://[bad"}):  # which are no addresses
+        assert client.get("/v1/tasks", headers=headers).status_code == 403
     for headers in ({"Host": "localhost:8000"}, {"Host": "[::1]:8000"}, {"Origin": HERE}):
         assert client.get("/v1/tasks", headers=headers).status_code == 200
+
+
+def test_tokens_that_no_header_can_hold_are_refused() -> None:
+    with pytest.raises(UserError, match="16 characters of ASCII"):
+        Tokens(["ein-wort-mit-umlaut-\xfc"])
 
 
 def test_rates_are_those_of_each_token(live: Live) -> None:
@@ -462,8 +476,9 @@ def test_what_waits_for_the_learner_keeps_nobody_else_waiting(live: Live, monkey
             for _ in range(8):
                 asking.append(threading.Thread(target=client.post, args=("/v1/wait",), kwargs={"json": {}}))
                 asking[-1].start()
-            while client.get("/v1/status").json()["working_on"]["keep"] < 8:
+            while client.get("/v1/status").json()["working_on"]["wait"] < 8:
                 pass
+            assert client.post("/v1/save").status_code == 204
             assert client.get("/readyz").status_code == 200
             assert client.get("/metrics").status_code == 200
             assert client.post("/v1/predict", json={"task": "a", "x": [[1, 2]]}).status_code == 200
@@ -487,6 +502,53 @@ def test_what_the_file_system_refuses_is_said_without_the_folder(
     assert (told.status_code, told.headers["retry-after"]) == (503, "10")
     assert "the file system refuses: nothing of this request is stored" in message(told)
     assert str(live.folder) not in told.text
+
+
+def test_a_task_that_the_disk_keeps_though_it_is_forgotten_is_not_said_to_be_there_still(
+    client: TestClient, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert client.post("/v1/learn", json=body("a", 1)).status_code == 200
+
+    def refused(*_: Any) -> None:
+        raise WriteError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("metaleader.live.store.Store.delete", refused)
+        told = client.post("/v1/forget", json={"task": "a"})
+    assert told.status_code == 507  # not 503, after which ml.Client asks again
+    assert "with the next save that succeeds" in message(told)
+    assert client.get("/v1/tasks").json()["total"] == 0
+    assert client.post("/v1/save").status_code == 204
+
+
+def test_a_database_that_does_not_answer_is_no_fault_of_the_service(
+    client: TestClient, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused() -> None:
+        raise WriteError("cannot read the log")
+
+    monkeypatch.setattr(live, "status", refused)
+    for path in ("/v1/status", "/readyz"):
+        told = client.get(path)
+        assert told.status_code == 503
+        assert message(told) == "the disk or the database refuses: try again later"
+    assert client.get("/metrics").status_code == 200
+
+
+def test_waiting_that_runs_out_of_time_is_told_as_that(tmp_path: Path) -> None:
+    end = threading.Event()
+
+    class Slow(type(LEARNER)):  # type: ignore[misc] # a class is what type gives
+        def observe(self, problem: Any, state: Any, task: Any, batch: Any) -> Any:
+            end.wait(20)
+            return super().observe(problem, state, task, batch)
+
+    with Live.create(tmp_path / "live", PROBLEM, Slow(), example=EXAMPLE, pace=PACE) as live, served(live) as client:
+        assert client.post("/v1/learn", json=body("a", 1)).status_code == 200
+        told = client.post("/v1/wait", json={"timeout": 0.05})
+        assert (told.status_code, message(told)) == (504, "not all is learned after 0.05 seconds: wait longer")
+        end.set()
+        assert client.post("/v1/wait", json={"timeout": 20}).status_code == 204
 
 
 def test_once_learning_has_ended_it_is_not_ready_and_tells_nothing_of_the_cause(tmp_path: Path) -> None:

@@ -49,8 +49,8 @@ class ExportOptions:
     itself (Live.export). A learner of your own code is exported from Python.
     """
 
-    dir: tyro.conf.Positional[Path]
-    """The folder of the learner."""
+    dir: tyro.conf.Positional[str]
+    """The folder of the learner, or the URL of a PostgreSQL database."""
     out: Path
     """The folder to write, which must not exist."""
     task: str | None = None

@@ -13,6 +13,7 @@ from typing import NoReturn
 from metaleader.commands.standing_in import without_jax
 from metaleader.errors import RunFailed, UserError, printable, unknown
 
+RESUMABLE = ("run", "sweep", "tune", "reproduce")
 COMMANDS = (
     "run", "sweep", "tune", "reproduce", "report", "list", "data", "theory", "assess", "live", "serve", "completion",
     "man",
@@ -63,7 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _say(str(error))
         _end(1)
     except KeyboardInterrupt:
-        _say("stopped at once; add --resume to go on from the last checkpoint")
+        resumes = (
+            "; add --resume to go on from the last checkpoint" if arguments[:1] and arguments[0] in RESUMABLE else ""
+        )
+        _say(f"stopped at once{resumes}")
         _end(130)
 
 

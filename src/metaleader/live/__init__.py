@@ -2,7 +2,7 @@
 
 from metaleader.live.agent import Live, Predictor
 from metaleader.live.copying import copy
-from metaleader.live.events import Acknowledged, Ended, Follows, Forgotten, Status, UnknownTask
+from metaleader.live.events import Acknowledged, Ended, Follows, Forgotten, NotInTime, Status, UnknownTask
 from metaleader.live.keeping import Checked, check
 from metaleader.live.prequential import Mean, Standing
 from metaleader.live.replay import Replayed, RunParts, from_run, run_folder
@@ -16,6 +16,7 @@ __all__ = [
     "Forgotten",
     "Live",
     "Mean",
+    "NotInTime",
     "Pace",
     "Predictor",
     "Replayed",

@@ -169,8 +169,7 @@ class Live:
         with ExitStack() as stack:
             kept = stack.enter_context(place.created(about, pace.lease))
             live = cls(place, problem, learner, kept, pace, stack.pop_all(), learns=True)
-        live._resume()
-        return live
+        return live._resumed()
 
     @classmethod
     def open(
@@ -257,8 +256,7 @@ class Live:
             now = settings.settings(problem, learner, stored["seed"], stored["window"])
             settings.check_same(place.name, stored, now)
             live = cls(place, problem, learner, kept, pace, stack.pop_all(), learns, learning)
-        live._resume()
-        return live
+        return live._resumed()
 
     @property
     def folder(self) -> Path:
@@ -569,16 +567,21 @@ class Live:
         self._store.set_about("layout", layout.as_json)  # unless another process was first
         self._resume()
 
-    def _resume(self) -> None:
-        """Go on from the newest sound snapshot, once it is known what datapoints are like."""
+    def _resumed(self) -> Self:
+        """Itself, going on; closed, if it cannot, as nobody else has it yet."""
         try:
-            if (told := self._store.about("layout")) is not None:
-                self._work(self._course(Layout(**told)))
-            elif self._looking.ident is None:
-                self._looking.start()
+            self._resume()
         except BaseException:
             self.close()
             raise
+        return self
+
+    def _resume(self) -> None:
+        """Go on from the newest sound snapshot, once it is known what datapoints are like."""
+        if (told := self._store.about("layout")) is not None:
+            self._work(self._course(Layout(**told)))
+        elif self._looking.ident is None:
+            self._looking.start()
 
     def _look(self) -> None:
         """Begin, if another process stored a first datapoint meanwhile."""

@@ -28,6 +28,23 @@ class Ended(UserError):  # noqa: N818 - as UserError is one
     """
 
 
+class NotInTime(UserError):  # noqa: N818 - the same
+    """Not all was learned in the seconds that were given; learning goes on.
+
+    Examples:
+        >>> import tempfile, numpy as np, metaleader as ml
+        >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
+        >>> x = np.linspace(-1, 1, 2, dtype=np.float32)[:, None]
+        >>> with tempfile.TemporaryDirectory() as folder, ml.Live.create(folder, problem, ml.TOE(1)) as live:
+        ...     told = live.learn("north", x, x)
+        ...     try:
+        ...         live.wait(0)
+        ...     except ml.UserError as error:
+        ...         print(type(error).__name__)
+        NotInTime
+    """
+
+
 class UnknownTask(UserError):  # noqa: N818 - the same
     """A task without datapoints, where one with some is needed.
 

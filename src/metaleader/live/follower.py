@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Hashable
 from typing import Never, Protocol
 
-from metaleader.errors import UserError, WriteError
+from metaleader.errors import WriteError
 from metaleader.live import keeping
 from metaleader.live.course import Course
-from metaleader.live.events import Ended, Follows
+from metaleader.live.events import Ended, Follows, NotInTime
 from metaleader.live.shelf import Shelf
 from metaleader.live.snapshot import Damaged
 from metaleader.live.worker import LOOK, Pace, Published
@@ -135,7 +135,7 @@ class Follower:
                 raise Ended("the learner is closed: open it again")
             now = time.monotonic()
             if timeout is not None and now >= began + timeout:
-                raise UserError(f"not all is learned after {timeout} seconds: wait longer")
+                raise NotInTime(f"not all is learned after {timeout} seconds: wait longer")
             if self._learned_by() is not None:
                 last_met = now
             elif now >= last_met + ALONE:
@@ -160,9 +160,9 @@ class Follower:
 
     def _load(self) -> None:
         """Go on to the newest sound snapshot, if there is a newer one."""
+        self._course.store.refresh()  # also for who asks how many datapoints there are
         if (mark := self._shelf.mark()) is None or mark == self._mark:
             return
-        self._course.store.refresh()
         sound = True
         for name in self._shelf.names():
             try:

@@ -20,7 +20,7 @@ from metaleader.live.shelf import Files, Shelf
 from metaleader.live.sqlite import File
 from metaleader.live.store import Store
 from metaleader.live.tables import rows
-from metaleader.processes import OWNER, owned_for_results
+from metaleader.processes import owned_for_results, owner
 
 LOG = "log.sqlite"
 SNAPSHOTS = "snapshots"
@@ -133,11 +133,8 @@ class Folder:
         copying.into_folder(kept, self.path)
 
     def learned_by(self, _: Store) -> str | None:
-        """As `Place.learned_by`; a process that was killed may be told as well."""
-        try:
-            return (self.path / OWNER).read_text()
-        except OSError:
-            return None
+        """As `Place.learned_by`."""
+        return owner(self.path)
 
     def _check(self) -> None:
         if not (self.path / LOG).exists():

@@ -148,4 +148,5 @@ def parsed(url: str) -> tuple[sa.URL, str]:
 def shown(url: str) -> str:
     """The address of a learner without its password."""
     address, learner = parsed(url)
-    return address.update_query_dict({LEARNER: learner}).render_as_string(hide_password=True)
+    named = address.difference_update_query(["password"]).update_query_dict({LEARNER: learner})
+    return named.render_as_string(hide_password=True)

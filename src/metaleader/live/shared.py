@@ -10,12 +10,7 @@ that hold the row, with its own token in it (Gray & Cheriton, 1989, and fencing 
 from __future__ import annotations
 
 import logging
-import os
-import re
 import secrets
-import shlex
-import socket
-import sys
 import threading
 import time
 from collections.abc import Hashable, Iterator
@@ -28,6 +23,7 @@ from metaleader.errors import UserError, WriteError
 from metaleader.live.events import Ended
 from metaleader.live.store import Store
 from metaleader.live.tables import CHUNKS, OWNER, SNAPSHOTS
+from metaleader.processes import this_process
 
 CHUNK = 4 << 20  # bytes of a snapshot in one row
 OFTEN = 4  # renewals in the time after which a lease expires
@@ -135,7 +131,7 @@ class Lease:
     def _taken(self) -> str | None:
         """Take it, if it is free; who has it, if it is not."""
         free = OWNER.c.token.is_(None) | (OWNER.c.expires <= _NOW)
-        own = {"number": OWNER.c.number + 1, "token": self.token, "owner": _this_process()}
+        own = {"number": OWNER.c.number + 1, "token": self.token, "owner": this_process()}
         with self.store.refusals(), self.store.home.writing.begin() as connection:
             taken = connection.execute(OWNER.update().where(free).values(**own, expires=_NOW + self.seconds)).rowcount
             owner = connection.execute(sa.select(OWNER.c.owner)).scalar()
@@ -237,9 +233,3 @@ def _remove(connection: sa.Connection, keep: int) -> None:
 
 def _number(name: str) -> int:
     return int(name.removeprefix("snapshot "))
-
-
-def _this_process() -> str:
-    command = " ".join(shlex.join(sys.orig_argv).split())
-    command = re.sub(r"(://[^:/@\s]*):[^/@\s]*@", r"\1:***@", command)  # others are told it, and logs
-    return f"process {os.getpid()} on {socket.gethostname()} ({command})"

@@ -76,18 +76,19 @@ def restored(leaves: list[Any], like: Any) -> Any:
 
 def packed(snapshot: Snapshot) -> bytes:
     """A snapshot as bytes."""
-    arrays, told = {f"array {name}": array for name, array in snapshot.arrays.items()}, list[dict[str, Any]]()
+    arrays, told = dict[str, np.ndarray](), list[dict[str, Any]]()
     for number, leaf in enumerate(snapshot.leaves):
         if isinstance(leaf, _Key):
             told.append({"key": leaf.kind})
             arrays[f"leaf {number}"] = leaf.data
         elif isinstance(leaf, (np.ndarray, np.generic)):
-            # By their bytes, as NumPy's files know no bfloat16.
-            told.append({"dtype": leaf.dtype.name, "shape": leaf.shape, "scalar": isinstance(leaf, np.generic)})
-            arrays[f"leaf {number}"] = np.frombuffer(np.ascontiguousarray(leaf).tobytes(), np.uint8)
+            told.append(_told(leaf))
+            arrays[f"leaf {number}"] = _bytes(leaf)
         else:
             told.append({"plain": leaf})
-    about = {"sequence": snapshot.sequence, "leaves": told, "about": snapshot.about}
+    kinds = {name: _told(array) for name, array in snapshot.arrays.items()}
+    arrays |= {f"array {name}": _bytes(array) for name, array in snapshot.arrays.items()}
+    about = {"sequence": snapshot.sequence, "leaves": told, "arrays": kinds, "about": snapshot.about}
     file = io.BytesIO()
     arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
     np.savez(file, **arrays)  # type: ignore[arg-type] # its stub takes the names for flags
@@ -114,7 +115,7 @@ def unpacked(content: bytes, name: str) -> Snapshot:
                 told["plain"] if "plain" in told else _loaded(told, file[f"leaf {number}"])
                 for number, told in enumerate(about["leaves"])
             ]
-            arrays = {name.removeprefix("array "): file[name] for name in file.files if name.startswith("array ")}
+            arrays = {name: _loaded(told, file[f"array {name}"]) for name, told in about["arrays"].items()}
         return Snapshot(about["sequence"], leaves, arrays, about["about"])
     except (ValueError, KeyError, TypeError, OSError, zipfile.BadZipFile) as error:  # of another version, say
         raise Damaged(f"{name} cannot be read: {' '.join(str(error).split())}") from error
@@ -133,17 +134,32 @@ def _on_host(leaf: Any) -> Any:
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return _Key(np.asarray(jax.random.key_data(leaf)), str(jax.random.key_impl(leaf)))
         return np.asarray(leaf)
-    if (isinstance(leaf, (np.ndarray, np.generic)) and not leaf.dtype.hasobject) or type(leaf) in (
-        int,
-        float,
-        bool,
-        str,
-    ):
+    if isinstance(leaf, (np.ndarray, np.generic)) and _is_told_by_name(leaf.dtype):
+        return leaf
+    if type(leaf) in (int, float, bool, str):
         return leaf
     raise Unsaveable(
         f"the learner's state holds a {type(leaf).__name__}, so that no snapshot can be made: keep it a tree of "
         "arrays, numbers and strings"
     )
+
+
+def _is_told_by_name(dtype: np.dtype[Any]) -> bool:
+    """Whether `_told` says all of a type: not of text or of objects."""
+    try:
+        return bool(jnp.dtype(dtype.name) == dtype.newbyteorder("="))
+    except TypeError:
+        return False
+
+
+def _told(leaf: np.ndarray | np.generic) -> dict[str, Any]:
+    return {"dtype": leaf.dtype.name, "shape": leaf.shape, "scalar": isinstance(leaf, np.generic)}
+
+
+def _bytes(leaf: np.ndarray | np.generic) -> np.ndarray:
+    """In the byte order of this machine; as bytes, since NumPy's files know no bfloat16."""
+    native = np.ascontiguousarray(leaf, leaf.dtype.newbyteorder("="))
+    return np.frombuffer(native.tobytes(), np.uint8)
 
 
 def _loaded(told: Any, array: np.ndarray) -> Any:

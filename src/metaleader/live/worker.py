@@ -11,10 +11,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from metaleader.errors import UserError, WriteError, check_not_negative, check_positive
+from metaleader.errors import WriteError, check_not_negative, check_positive
 from metaleader.live import keeping
 from metaleader.live.course import Course, Progress, Stopped, copied
-from metaleader.live.events import Ended, Event, Forgetting
+from metaleader.live.events import Ended, Event, Forgetting, NotInTime
 from metaleader.live.shelf import KEPT, Shelf
 from metaleader.live.snapshot import Unsaveable
 
@@ -127,7 +127,7 @@ class Worker:
         """
         with self._change:
             if not self._change.wait_for(lambda: self._ended or self.progress.sequence >= sequence, timeout):
-                raise UserError(f"not all is learned after {timeout} seconds: wait longer")
+                raise NotInTime(f"not all is learned after {timeout} seconds: wait longer")
         if self.published.sequence < sequence or self.published.sequence < self.progress.sequence:
             self.ask(self._publish)
         else:

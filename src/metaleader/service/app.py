@@ -17,7 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from metaleader.live import Ended, Live
+from metaleader.live import Live
 from metaleader.online.description import described
 from metaleader.service import arrow, bodies, pages, verbs, wire
 from metaleader.service.bodies import Body
@@ -31,7 +31,7 @@ from metaleader.service.watch import LearnerCollector, Watch, backlog
 
 _log = logging.getLogger(__name__)
 # Threads: those that learn wait for the disk, those that keep for the learner, so that others must not wait for them.
-PREDICTING, LEARNING, KEEPING, LOOKING = 2, 8, 4, 2
+PREDICTING, LEARNING, KEEPING, WAITING, LOOKING = 2, 8, 4, 8, 2
 SMALL = 16 << 10  # bytes of a body that is read at once
 ABOUT = (
     "Datapoints of tasks go in, predictions for tasks come out; see `docs/serving.md` of metaleader. A refusal has the "
@@ -52,11 +52,11 @@ def application(live: Live, limits: Limits | None = None, tokens: Tokens | None 
     watch, files, version = Watch(), pages.files(), metadata.version("metaleader")
     watch.registry.register(LearnerCollector(live))
     predicting = Jobs("predict", PREDICTING, limits.requests, waits=live.remote)
-    learning, keeping, looking = [
+    learning, keeping, waiting, looking = [
         Jobs(name, threads, limits.requests)
-        for name, threads in (("learn", LEARNING), ("keep", KEEPING), ("look", LOOKING))
+        for name, threads in (("learn", LEARNING), ("keep", KEEPING), ("wait", WAITING), ("look", LOOKING))
     ]
-    every = predicting, learning, keeping, looking
+    every = predicting, learning, keeping, waiting, looking
     since, rebuilding = live.status().stored, asyncio.Lock()
 
     @contextlib.asynccontextmanager
@@ -109,7 +109,7 @@ def application(live: Live, limits: Limits | None = None, tokens: Tokens | None 
     post("/v1/predict", bodies.Predict, bodies.Predictions, predicting, limits.timeout)
     post("/v1/adapt", bodies.Adapt, bodies.Predictions, predicting, limits.timeout)
     post("/v1/forget", bodies.Forget, bodies.Forgotten, keeping, None)
-    post("/v1/wait", bodies.Wait, None, keeping, None)
+    post("/v1/wait", bodies.Wait, None, waiting, None)
 
     @app.post("/v1/save", status_code=204, summary="Write a snapshot now")
     async def save() -> Response:
@@ -195,12 +195,10 @@ def _errors(told: Iterable[tuple[int, str]]) -> dict[int | str, dict[str, Any]]:
     return {code: {"model": bodies.Error, "description": what} for code, what in told}
 
 
+@verbs.refusing
 def _learner(live: Live, since: int) -> dict[str, Any]:
-    try:
-        status = live.status()
-        score = wire.standing(live.score())
-    except Ended:
-        raise Refusal(503, "the learner is closed") from None
+    status = live.status()
+    score = wire.standing(live.score())
     return {
         "ready": verbs.is_ready(live, status, since),
         "failed": status.failed,

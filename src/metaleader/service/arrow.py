@@ -69,6 +69,8 @@ def written(predictions: Any, about: Mapping[str, Any]) -> bytes:
     """
     if not isinstance(predictions, np.ndarray):
         raise UserError("these predictions are not one array: ask for application/json")
+    if predictions.dtype.kind == "V":  # such as bfloat16, which Arrow does not know
+        predictions = predictions.astype(np.float32)
     array = pa.array(predictions.reshape(-1))
     for size in reversed(predictions.shape[1:]):
         array = pa.FixedSizeListArray.from_arrays(array, size)

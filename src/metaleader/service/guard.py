@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
@@ -120,9 +120,9 @@ class Guard:
 
     def _check_asker(self, scope: Scope, headers: Headers) -> None:
         host = headers.get("host", "")
-        if self._tokens is None and not is_loopback(urlsplit(f"//{host}").hostname or ""):
+        if self._tokens is None and not is_loopback(_parts(f"//{host}").hostname or ""):
             raise Refusal(403, "without tokens, only requests to 127.0.0.1 or localhost are answered")
-        if "origin" in headers and urlsplit(headers["origin"]).netloc != host:
+        if "origin" in headers and _parts(headers["origin"]).netloc != host:
             raise Refusal(403, "requests by pages of other sites are not answered")
         address = (scope.get("client") or ("unknown", 0))[0]
         client = None if self._tokens is None else self._tokens.known(headers.get("authorization", ""))
@@ -167,3 +167,11 @@ class Guard:
 
 def _request_id(given: str) -> str:
     return given if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", given) else f"{random.getrandbits(64):016x}"
+
+
+def _parts(address: str) -> SplitResult:
+    """Of an address; none, if it is not one, as `http://[`."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")

@@ -20,9 +20,11 @@ class Tokens:
     """
 
     def __init__(self, tokens: list[str]) -> None:
-        if not tokens or any(len(token) < LEAST or not token.isprintable() or " " in token for token in tokens):
+        if not tokens or any(
+            len(token) < LEAST or not token.isascii() or not token.isprintable() or " " in token for token in tokens
+        ):
             raise UserError(
-                f"tokens must be words of at least {LEAST} characters, one at least: make one by "
+                f"tokens must be words of at least {LEAST} characters of ASCII, one at least: make one by "
                 "python -c 'import secrets; print(secrets.token_urlsafe())'"
             )
         self._digests = [_digest(token) for token in tokens]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, NamedTuple, ParamSpec
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from starlette.responses import Response
 
 from metaleader.errors import WriteError
-from metaleader.live import Ended, Follows, Live, Status, UnknownTask
+from metaleader.live import Ended, Follows, Live, NotInTime, Status, UnknownTask
 from metaleader.service import arrow, bodies, wire
 from metaleader.service.limits import Limits, whole_seconds
 from metaleader.service.refusal import Refusal, answer
@@ -18,6 +18,17 @@ from metaleader.service.watch import backlog
 
 _log = logging.getLogger(__name__)
 P = ParamSpec("P")
+T = TypeVar("T")
+# What is said where the file system or the database refuses to write, by the verb.
+_REFUSED = {
+    "learn": (503, "the file system refuses: nothing of this request is stored; try again later with the same ids"),
+    # No 503, after which clients ask again: the task is forgotten then, and not known.
+    "forget": (
+        507,
+        "the file system refuses: if the task is forgotten, which the list of tasks tells, its datapoints leave the "
+        "files with the next save that succeeds",
+    ),
+}
 
 
 class Sent(NamedTuple):
@@ -34,11 +45,11 @@ class Sent(NamedTuple):
     accept: str
 
 
-def _refusing(verb: Callable[P, Response]) -> Callable[P, Response]:
+def refusing(verb: Callable[P, T]) -> Callable[P, T]:
     """With errors of the learner as refusals. Those that may tell of other tasks, or of files, are told to the log."""
 
     @wraps(verb)
-    def refusing(*args: P.args, **kwargs: P.kwargs) -> Response:
+    def told(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return verb(*args, **kwargs)
         except Ended as error:
@@ -47,22 +58,24 @@ def _refusing(verb: Callable[P, Response]) -> Callable[P, Response]:
             raise Refusal(503, message, {"Retry-After": "60"}) from error
         except WriteError as error:
             _log.error("%s", error)
-            message = "the file system refuses: nothing of this request is stored; try again later with the same ids"
-            raise Refusal(503, message, {"Retry-After": "10"}) from error
+            status, message = _REFUSED.get(verb.__name__, (503, "the disk or the database refuses: try again later"))
+            raise Refusal(status, message, {"Retry-After": "10"}) from error
         except Follows as error:
             _log.warning("%s", error)
             raise Refusal(
                 409, "this process follows another one, which alone learns and saves: ask that one"
             ) from error
+        except NotInTime as error:
+            raise Refusal(504, str(error)) from error
         except UnknownTask as error:
             raise Refusal(404, str(error)) from error
         except ValueError as error:  # UserError, and what the library says of data
             raise Refusal(422, " ".join(str(error).split())) from error
 
-    return refusing
+    return told
 
 
-@_refusing
+@refusing
 def learn(live: Live, limits: Limits, sent: Sent) -> Response:
     """Store datapoints, unless too many wait to be learned."""
     body = wire.read(bodies.Learn, sent.raw, sent.content_type, live, limits.rows)
@@ -77,14 +90,14 @@ def learn(live: Live, limits: Limits, sent: Sent) -> Response:
     return answer({"new": new, "sequence": sequence})
 
 
-@_refusing
+@refusing
 def predict(live: Live, limits: Limits, sent: Sent) -> Response:
     """Predict inputs of a task."""
     body = wire.read(bodies.Predict, sent.raw, sent.content_type, live, limits.rows)
     return _predicted(live, live.predict(body.task, wire.inputs(live, body.x, body.rows, limits.rows)), sent.accept)
 
 
-@_refusing
+@refusing
 def adapt(live: Live, limits: Limits, sent: Sent) -> Response:
     """Predict inputs of a task that has the datapoints given."""
     body = wire.read(bodies.Adapt, sent.raw, sent.content_type, live, limits.rows)
@@ -93,14 +106,14 @@ def adapt(live: Live, limits: Limits, sent: Sent) -> Response:
     return _predicted(live, adapted(*wire.datapoints(live, body, limits.rows)).predict(inputs), sent.accept)
 
 
-@_refusing
+@refusing
 def forget(live: Live, limits: Limits, sent: Sent) -> Response:
     """Forget a task."""
     body = wire.read(bodies.Forget, sent.raw, sent.content_type, live, limits.rows)
     return answer(live.forget(body.task)._asdict())
 
 
-@_refusing
+@refusing
 def wait(live: Live, limits: Limits, sent: Sent) -> Response:
     """Wait until all is learned."""
     body = wire.read(bodies.Wait, sent.raw, sent.content_type, live, limits.rows)
@@ -108,7 +121,7 @@ def wait(live: Live, limits: Limits, sent: Sent) -> Response:
     return Response(status_code=204)
 
 
-@_refusing
+@refusing
 def tasks(live: Live, start: int, limit: int) -> Response:
     """Some of the tasks."""
     found = list(live.tasks().items())
@@ -117,27 +130,27 @@ def tasks(live: Live, start: int, limit: int) -> Response:
     return answer({"tasks": some, "total": len(found), "next": more})
 
 
-@_refusing
+@refusing
 def score(live: Live) -> Response:
     """How good predictions were."""
     return answer(wire.standing(live.score()))
 
 
-@_refusing
+@refusing
 def save(live: Live) -> Response:
     """Write a snapshot."""
     live.save()
     return Response(status_code=204)
 
 
-@_refusing
+@refusing
 def rebuild(live: Live) -> Response:
     """Learn the log anew."""
     live.rebuild()
     return Response(status_code=204)
 
 
-@_refusing
+@refusing
 def ready(live: Live, since: int) -> Response:
     """Whether what was stored when the service began is learned by now, and learning goes on."""
     status = live.status()

@@ -12,6 +12,7 @@ import prometheus_client as prometheus
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from metaleader.errors import WriteError
 from metaleader.live import Ended, Live, Standing, Status
 from metaleader.service.wire import standing
 
@@ -86,7 +87,7 @@ class LearnerCollector(Collector):
         try:
             status = self._live.status()
             score = standing(self._live.score())
-        except Ended:
+        except (Ended, WriteError):  # it is closed, or the database does not answer
             return
         for name, value, what in (
             ("tasks", status.tasks, "Tasks that have datapoints."),
