@@ -425,6 +425,33 @@ def test_a_store_that_does_not_answer_for_a_while_closes_nothing(
         assert live.status().learned == live.status().stored == 1
 
 
+def test_waiting_takes_no_longer_than_it_is_given(tmp_path: Path) -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    class Slow(type(LEARNER)):  # type: ignore[misc] # a class is what type gives
+        def observe(self, problem: Any, state: Any, task: Any, batch: Any) -> Any:
+            if task == "slow":
+                begun.set()
+                end.wait(20)
+            return super().observe(problem, state, task, batch)
+
+    pace = Pace(refresh=1000.0)  # seconds between two states by which it predicts: who waits asks for one
+    with Live.create(tmp_path / "live", PROBLEM, Slow(), example=example(), pace=pace) as live:
+        live.learn("a", *points(1))
+        live.wait()
+        live.learn("a", *points(2))
+        known = live._store.last
+        live.learn("slow", *points(3))
+        begun.wait(20)  # what came before is learned then, but not published
+        worker = live._worker
+        assert worker is not None
+        assert worker.progress.sequence >= known > worker.published.sequence
+        with pytest.raises(UserError, match=r"not all is learned after 0\.05 seconds"):
+            worker.wait(known, 0.05)
+        end.set()
+        live.wait()
+
+
 def test_one_that_follows_says_what_is_stored_though_nobody_asks_it_to_predict(tmp_path: Path) -> None:
     with (
         Live.create(tmp_path / "live", PROBLEM, LEARNER, example=example(), pace=EAGER) as live,

@@ -125,26 +125,31 @@ class Worker:
         Raises:
             UserError: learning ended, or that took longer than `timeout` seconds.
         """
+        began, late = time.monotonic(), NotInTime(f"not all is learned after {timeout} seconds: wait longer")
         with self._change:
             if not self._change.wait_for(lambda: self._ended or self.progress.sequence >= sequence, timeout):
-                raise NotInTime(f"not all is learned after {timeout} seconds: wait longer")
+                raise late
         if self.published.sequence < sequence or self.published.sequence < self.progress.sequence:
-            self.ask(self._publish)
+            try:
+                self.ask(self._publish, None if timeout is None else max(began + timeout - time.monotonic(), 0.0))
+            except TimeoutError:
+                raise late from None
         else:
             self.check()
 
-    def ask(self, what: Callable[[], Any]) -> Any:
+    def ask(self, what: Callable[[], Any], timeout: float | None = None) -> Any:
         """What `what` gives, called by the thread that learns, between two events.
 
         Raises:
             UserError: learning ended; or what `what` raises.
+            TimeoutError: that takes longer than `timeout` seconds, after which it is called all the same.
         """
         future: Future[Any] = Future()
         with self._change:
             self.check()
             self._requests.append((what, future))
             self._change.notify_all()
-        return future.result()
+        return future.result(timeout)
 
     def forgotten(self, sequence: int) -> None:
         """Wait until what that event forgot is in no file.
