@@ -118,7 +118,7 @@ def digits() -> tuple[np.ndarray, np.ndarray, str]:
         return images, labels, "MNIST"
     small = sklearn.datasets.load_digits()
     enlarged = np.kron(np.rint(small.images * (255 / 16)), np.ones((1, 3, 3))).astype(np.uint8)
-    return np.pad(enlarged, ((0, 0), (2, 2), (2, 2))), small.target, "scikit-learn's digits, enlarged to 28 x 28"
+    return np.pad(enlarged, ((0, 0), (2, 2), (2, 2))), small.target, "scikit-learn's digits, enlarged"
 
 
 def _enlarged(pixels: np.ndarray, side: int) -> np.ndarray:

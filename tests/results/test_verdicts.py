@@ -62,7 +62,7 @@ def test_the_whole_stream_is_judged_beside_its_end() -> None:
     (verdict,) = judge([CLAIM], late)
     assert verdict.readings[LAST_THIRD].answer == "holds"
     assert verdict.readings[WHOLE].answer == "does not hold"
-    assert "over the whole stream: does not hold" in words.believed([verdict])[0]
+    assert "over the whole stream: shown to be false" in words.believed([verdict])[0]
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,13 @@ def rows(runs: Sequence[Run]) -> list[list[str]]:
     """A row of text for every other learner."""
     paired = rivals(runs)
     return [
-        [style(other).name, *(_when(first) + _of(measure, paired[other]) for measure, first in found.items())]
+        [
+            style(other).name,
+            *(
+                _when(first) + _gaps(measure, first, paired[other]) + _of(measure, paired[other])
+                for measure, first in found.items()
+            ),
+        ]
         for other, found in rounds(runs).items()
     ]
 
@@ -56,6 +62,12 @@ def _of(measure: Measure, *paired: Sequence[Pair]) -> str:
     """On how many tasks an advantage is, where that is not on all; the fewest, of several rivals."""
     n, tasks = min(advantage.compared(measure, each, WHOLE) for each in paired)
     return f" (n = {n} of {tasks})" if n < tasks else ""
+
+
+def _gaps(measure: Measure, first: int | None, paired: Sequence[Pair]) -> str:
+    """How many of the rounds from the first on have no advantage, as scores that it takes are not finite."""
+    unknown = np.isnan(advantage.running(measure, paired).mean(axis=0)[first:]) if first is not None else ()
+    return f", but for {n} rounds that are not judged" if (n := int(np.sum(unknown))) else ""
 
 
 def _when(first: int | None) -> str:

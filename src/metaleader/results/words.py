@@ -22,16 +22,19 @@ NOTE = (
     "last third of the rounds and over the whole stream. What a task needs to become proficient is known to lie "
     "between two sizes at which it was judged: 'a to b' are the means if every task needed what is least and most "
     "favourable to the claim, the interval covers both, and a verdict needs both. A task that did not become "
-    "proficient counts with all datapoints of its round, the least that it needs; 'not reached' is how many there were "
-    "of the two learners in the last third. A measure with n compares the n tasks of the last third on which both "
-    "learners were judged at that size. Verdicts: Student's t test at 0.05, corrected by Holm over the claims of the "
-    "experiment. Beside it stands the exact p-value by flips of signs, uncorrected, which n seeds cannot bring below "
-    "2 / 2^n (0.25 for three, 0.031 for six) and which stands in for t where all seeds agree to the last digit. Claims "
-    "that say 'no better' or 'about equal' name the margin that they mean, in the unit of the measure; those that say "
-    "'as rounds pass' compare the last third with the first. Gradients: per-example gradients to learn of the first "
-    "learner as a multiple of the other's, least and most over rounds, those to adapt in order to be judged left out, "
-    "a Hessian-vector product counting as two."
+    "proficient counts with all datapoints of its round, the least that it needs; 'not reached' is how many there "
+    "were of the two learners in the last third. A measure with n compares the n tasks of the last third on which "
+    "both learners were judged at that size. Verdicts: Student's t test at 0.05, corrected by Holm over the claims of"
+    " the experiment, for the last third and for the whole stream each by itself: 'holds' is shown, 'does not hold' "
+    "shown to be false, 'undecided' neither. Intervals are not corrected, so that one may leave out 0 where the "
+    "verdict is 'undecided'. Beside it stands the exact p-value by flips of signs, uncorrected, which n seeds cannot "
+    "bring below 2 / 2^n (0.25 for three, 0.031 for six) and which stands in for t where all seeds agree to the last "
+    "digit. Claims that say 'no better' or 'about equal' name the margin that they mean, in the unit of the measure, "
+    "and are tested against the nearer end of it; those that say 'as rounds pass' compare the last third with the "
+    "first. Gradients: per-example gradients to learn of the first learner as a multiple of the other's, least and "
+    "most over rounds, those to adapt in order to be judged left out, a Hessian-vector product counting as two."
 )
+SAID = {"holds": "shown", "does not hold": "shown to be false"}
 EQUALLY, UNEQUALLY = "Shown at equal gradients to learn", "Shown, but not at equal gradients to learn"
 
 
@@ -134,7 +137,7 @@ def _beside(v: Verdict) -> str:
     """What must be said with the claim: another answer over the whole stream, or unequal compute."""
     said, last, whole = [], v.readings[LAST_THIRD].answer, v.readings.get(WHOLE)
     if whole is not None and whole.answer != last:
-        said.append(f"over the whole stream: {whole.answer}")
+        said.append(f"over the whole stream: {SAID.get(whole.answer, whole.answer)}")
     if v.compute is not None and not v.compute.equal and last in ("holds", "does not hold"):
         said.append(_favoured(v.compute, v.claim))
     return f" ({'; '.join(said)})" if said else ""
