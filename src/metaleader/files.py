@@ -108,3 +108,34 @@ def contents(folder: Path) -> list[Path]:
     """
     there = sorted(path for path in folder.iterdir() if path.name[0] != ".") if folder.exists() else []
     return [path for path in there if path.is_symlink() or not path.is_dir() or contents(path)]
+
+
+def real(folder: Path) -> Path:
+    """Where a folder is, or will be: an absolute path without links, whose last part is a name."""
+    return Path(os.path.realpath(folder))
+
+
+def check_replaceable(folder: Path, remedy: str) -> None:
+    """Make sure that a folder which is made elsewhere can take the place of this one, by `os.replace`.
+
+    Other than `contents`, that minds all that is in it.
+
+    Args:
+        folder: as `real` gives it.
+        remedy: what to do otherwise, for messages.
+
+    Raises:
+        UserError: it is a file, holds something, or is one that cannot be replaced.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UserError(f"{folder} is a file: {remedy}")
+    if there := sorted(path.name for path in folder.iterdir()):
+        raise UserError(f"{folder} holds {there[0]!r}, and would be replaced: remove that, or {remedy}")
+    if not os.access(folder.parent, os.W_OK | os.X_OK):
+        raise UserError(f"{folder} cannot be replaced, as {folder.parent} cannot be written to: {remedy}")
+    if os.path.ismount(folder):
+        raise UserError(f"{folder} is a place where a file system is mounted, and cannot be replaced: {remedy}")
+    if folder.samefile("."):
+        raise UserError(f"{folder} is the working directory, which would be replaced: {remedy}")

@@ -247,6 +247,57 @@ def test_a_learner_that_diverged_is_named_on_the_page_and_takes_no_part(tmp_path
     assert json.loads((tmp_path / "assess.json").read_text())["learners"]["ftml"]["errors"][4] == [None] * 3
 
 
+def test_a_kind_of_learner_that_failed_is_not_compared_and_named(tmp_path: Path) -> None:
+    """Neither as a finding of 100 % less error, nor as one of 1e304 % more, nor as numbers that JSON does not have."""
+    learners = ("ftml", "linear, pooled", "linear, per task")
+    ftml, alone = "FTML, gradient steps", "linear, per task"
+    for failed, unknown_pays, unknown_meta in (
+        ([2], f"where {alone} failed.", None),
+        ([0], None, f"where {ftml} failed."),
+        ([0, 2], f"where {ftml}, {alone} failed.", f"where {ftml}, {alone} failed."),
+        ([0, 1, 2], f"where {ftml}, linear, pooled, {alone} failed.", f"{alone} failed."),
+    ):
+        errors = np.random.default_rng(0).uniform(0.9, 1.0, size=(3, 12, 4))
+        errors[failed, 3] = math.inf
+        found = contest_of(errors, learners, failed="diverged" if 0 in failed else "")
+        answer = assess.answer(found)
+        pays, best, meta = assess.in_words(found, answer)
+        assert not re.search(r"nan|inf|100 %|\d{6}", pays + best + meta)
+        begins = "Whether learning across tasks pays cannot be told here. Not compared: at every number of rows, "
+        assert pays.startswith(begins) == bool(unknown_pays)
+        assert pays.endswith(unknown_pays or "linear, per task.")
+        begins = "Learning to adapt (FTML) cannot be compared with simpler ways"
+        assert meta.startswith(begins) == bool(unknown_meta)
+        assert meta.endswith(unknown_meta or "at any number of rows.")
+        assert all(learners[i] not in able for able in answer.best_at for i in failed)
+        folder = tmp_path / "".join(map(str, failed))
+        folder.mkdir()
+        page.write(found, answer, "a table", {}, folder)
+        told = json.loads((folder / "assess.json").read_text())["comparisons"]["pays"][0]
+        nothing = {"gain": None, "low": None, "high": None}
+        assert (told["ratio"] == nothing) == bool(unknown_pays)
+        assert told["failed"] == ([learners[i] for i in failed] if unknown_pays else [])
+    assert best == (
+        f"Best of 3: at every number of rows none, as {ftml}, linear, pooled, {alone} failed. To keep: {ftml}, though "
+        "every learner failed at some number of rows."
+    )
+
+
+def test_a_learner_that_failed_at_some_sizes_is_compared_at_the_others() -> None:
+    random = np.random.default_rng(0)
+    errors = random.uniform(0.9, 1.1, size=(1, 12, 4)) * random.uniform(0.99, 1.01, size=(2, 12, 4))
+    errors[0] /= 2
+    errors[1, 3, 1] = math.inf
+    found = contest_of(errors, ("linear, pooled", "linear, per task"))
+    answer = assess.answer(found)
+    pays, best = assess.in_words(found, answer)
+    assert pays.startswith("Learning across tasks pays before the first row and from 5 rows on: ")
+    assert pays.endswith(". Not compared: after 2 rows, where linear, per task failed.")
+    assert "after 2 rows linear, pooled, as linear, per task failed; from 5 rows on linear, pooled, with 50 " in best
+    few = contest_of(np.full((2, 5, 3), math.inf), ("linear, pooled", "linear, per task"))
+    assert assess.in_words(few, assess.answer(few))[0].endswith("On these, every learner failed.")
+
+
 @pytest.mark.usefixtures("blank_figures")
 def test_from_a_file_to_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "people.csv"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from metaleader.assess import inference
 from metaleader.assess.inference import Resampled, resampled
+from metaleader.assess.saved import saved
 
 LEARNERS, TASKS, SIZES = 5, 40, 3
 EVERY = [(i, 0, at) for at in range(SIZES) for i in range(1, LEARNERS)]  # all against the first
@@ -65,16 +69,15 @@ def test_the_gain_is_the_ratio_of_the_means() -> None:
     assert [ratio.low, ratio.high] == pytest.approx([0.5, 0.5])  # in every task half of the error
 
 
-def test_a_learner_that_failed_is_worse_than_any_other_and_not_compared_with_another_that_did() -> None:
+def test_a_learner_that_failed_is_compared_with_none() -> None:
     table = errors(np.random.default_rng(0))
     table[1, 3, 0] = np.inf
     table[2, 5, 0] = np.inf
     means = resampled(table, False)
-    better, both = means.compare([(0, 1, 0), (1, 2, 0)])
-    assert better.gain == 1
-    assert better.shown
-    assert np.isnan(both.gain)
-    assert not both.shown
+    for ratio in means.compare([(0, 1, 0), (1, 0, 0), (1, 2, 0)]):
+        assert np.isnan(ratio.gain)
+        assert (ratio.low, ratio.high) == (-np.inf, np.inf)
+        assert not ratio.shown
     alone, *_ = resampled(table, False).compare([(3, 0, 1)])
     assert np.isfinite([alone.gain, alone.low, alone.high]).all()
 
@@ -92,3 +95,31 @@ def test_the_same_errors_give_the_same_intervals() -> None:
     table = errors(np.random.default_rng(1))
     assert resampled(table, True).compare(EVERY) == resampled(table.copy(), True).compare(EVERY)
     assert resampled(table, True).compare([]) == []
+
+
+def test_draws_come_in_batches_and_are_the_same_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    means = resampled(errors(np.random.default_rng(2)), True)
+    (whole,) = means.shares()
+    assert whole.shape == (inference.DRAWS, TASKS)
+    np.testing.assert_allclose(whole.sum(axis=1), 1.0)
+    expected = means.compare(EVERY)
+    monkeypatch.setattr(inference, "AT_ONCE", 1000 * TASKS + 1)
+    batches = list(means.shares())
+    assert len(batches) == 4
+    np.testing.assert_array_equal(np.concatenate(batches), whole)
+    for ours, theirs in zip(means.compare(EVERY), expected, strict=True):
+        assert (ours.gain, ours.low, ours.high) == pytest.approx((theirs.gain, theirs.low, theirs.high))
+
+
+def test_memory_does_not_grow_by_all_draws_of_every_task() -> None:
+    tasks = 3000
+    table = np.random.default_rng(0).uniform(size=(2, tasks, 1))
+    tracemalloc.start()
+    try:
+        means = resampled(table, False)
+        means.compare([(1, 0, 0)])
+        saved(resampled(np.concatenate([table, table[::-1]], axis=2), False), ("a", "b"), (0, 2), 0, 1)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < inference.DRAWS * tasks * 8  # bytes, which all draws at once would take

@@ -19,7 +19,7 @@ import metaleader as ml
 import tables
 from command import Refused, call
 from metaleader import assess
-from metaleader.assess import page
+from metaleader.assess import keeping, page
 from metaleader.assess.contest import with_settings
 from metaleader.assess.inference import resampled
 from metaleader.assess.saved import needed, saved
@@ -165,6 +165,22 @@ def test_where_nothing_can_be_kept_the_page_is_there(
     assert {path.name for path in tmp_path.iterdir()} == {"out", "people.csv"}
 
 
+@pytest.mark.usefixtures("blank_figures")
+def test_whatever_keeping_fails_by_the_page_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> bool:
+        (tmp_path / "kept").mkdir()
+        (tmp_path / "kept" / ".gitkeep").touch()
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(keeping, "begun_with", fail)
+    file, folder = people(tmp_path), tmp_path / "kept"
+    assert call(*command(file, folder, "--out", str(tmp_path / "out"))) == 2
+    assert "the page is there, but no learner was kept: RuntimeError: out of luck" in capsys.readouterr().err
+    assert (tmp_path / "out" / "report.html").exists()
+
+
 def test_what_cannot_be_kept_is_refused_before_the_contest(
     tmp_path_factory: pytest.TempPathFactory, refused: Refused
 ) -> None:
@@ -172,10 +188,22 @@ def test_what_cannot_be_kept_is_refused_before_the_contest(
     file = people(tmp_path)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").touch()
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / ".gitkeep").touch()
+    (tmp_path / "hollow" / "within").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "hidden")
     for options, message in (
         (command(file, tmp_path / "full"), "full exists already, and is not empty: choose a new folder with --keep"),
         (command(file, file), "people.csv is a file"),
+        (command(file, tmp_path / "hidden"), "hidden holds '.gitkeep', and would be replaced: remove that, or choose"),
+        (command(file, tmp_path / "hollow"), "hollow holds 'within', and would be replaced: remove that, or choose"),
+        (command(file, tmp_path / "link"), "hidden holds '.gitkeep', and would be replaced"),
+        (command(file, Path("."), "--out", str(tmp_path / "new")), "is the working directory, which would be replaced"),
+        (command(file, Path(".")), ". is the folder of the page as well, or holds it: choose another one with --keep"),
+        (command(file, Path("runs")), "runs is the folder of the page as well, or holds it"),
+        (command(file, Path("runs", "assess-people")), "is the folder of the page as well"),
         (command(file, tmp_path / "new", "--out", str(tmp_path / "new")), "is the folder of the page as well"),
+        (command(file, tmp_path / "new", "--out", str(tmp_path / "new" / "page")), "or holds it: choose another one"),
         (command(file, tmp_path / "new", "--keep-learner", "task men"), "unknown learner that competes 'task men'"),
         (command(file, Path("/proc/new")), "cannot write to /proc/new"),
         (["assess", str(file), "--group", "task", "--target", "y", "--keep-learner", "ftml"], "say where with --keep"),

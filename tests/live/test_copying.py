@@ -132,6 +132,44 @@ def test_what_is_disturbed_each_time_is_given_up_and_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["live"]
 
 
+def test_a_folder_that_a_copy_could_not_replace_is_refused_before_it_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hidden files, empty folders and the working directory are in the way of `os.replace`; a link is followed."""
+    for folder in ("empty", "here", "hollow/within"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / ".gitkeep").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "later")
+    monkeypatch.chdir(tmp_path / "here")
+
+    def never(*_: object) -> Iterator[tuple[int, bytes]]:
+        raise AssertionError
+
+    with Live.create(tmp_path / "live", PROBLEM, LEARNER, pace=EAGER) as live:
+        told(live, range(3))
+        with monkeypatch.context() as patch:
+            patch.setattr(copying, "snapshots", never)
+            for target, why in (
+                (tmp_path / "hidden", "holds '.gitkeep', and would be replaced: remove that, or choose a new folder"),
+                (tmp_path / "hollow", "holds 'within', and would be replaced: remove that, or choose a new folder"),
+                (Path("."), "here is the working directory, which would be replaced: choose a new folder for the copy"),
+                (tmp_path / "here", "here is the working directory"),
+            ):
+                with pytest.raises(UserError, match=why):
+                    copy(tmp_path / "live", target)
+                with pytest.raises(UserError, match=why):
+                    live.backup(target)
+        copy(tmp_path / "live", tmp_path / "link")
+        live.backup(tmp_path / "nowhere")
+        live.backup("../here/new")
+    assert (tmp_path / "link").is_symlink()
+    for made in ("empty", "link", "later", "nowhere", "here/new"):
+        assert check(tmp_path / made)[:2] == (6, 3)
+    assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".tmp")]
+
+
 def test_the_command_copies_and_says_what_it_refuses(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

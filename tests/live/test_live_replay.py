@@ -100,16 +100,38 @@ def test_the_folder_of_a_run_tells_what_it_was_made_of(tmp_path: Path, capsys: p
 
 @pytest.mark.usefixtures("blank_figures")
 def test_what_cannot_be_kept_is_one_line(tmp_path_factory: pytest.TempPathFactory, refused: Refused) -> None:
-    out = finished(tmp_path_factory.mktemp("runs") / "sinusoid")
+    out, hidden = finished(tmp_path_factory.mktemp("runs") / "sinusoid"), tmp_path_factory.mktemp("hidden")
+    run = out / "ftml" / "seed-0"
+    (hidden / ".gitkeep").touch()
     for options, message in (
         ([str(out), "--out", "new"], "holds runs of ftml, scratch: choose one with --learner"),
         ([str(out), "--learner", "ftlm", "--out", "new"], "unknown learner 'ftlm': did you mean ftml"),
         ([str(out), "--learner", "ftml", "--seed", "7", "--out", "new"], "holds no run of seed 7"),
         ([str(out / "nothing"), "--out", "new"], "holds no run of seed 0"),
         ([str(out), "--learner", "ftml", "--out", str(out)], "is not empty: choose a new folder with --out"),
+        (
+            [str(run), "--learner", "nosuch", "--out", "new"],
+            "ftml/seed-0 is the run of learner ftml, seed 0, got --learner nosuch: leave --learner out, or name the",
+        ),
+        ([str(run), "--learner", "ftml", "--seed", "7", "--out", "new"], "seed 0, got --seed 7: leave --seed out"),
+        ([str(run), "--out", "."], "is the working directory, which would be replaced: choose a new folder with --out"),
+        ([str(run), "--out", str(hidden)], "holds '.gitkeep', and would be replaced: remove that, or choose a new"),
         ([str(out)], "--out"),
     ):
         refused("live", "keep", *options, message=message)
+    assert run_folder(run, "ftml", 0) == run_folder(run) == run
+
+
+def test_a_learner_is_begun_where_a_link_leads(tmp_path: Path) -> None:
+    tasks, protocol = stream(), ml.OnlineProtocol(chunk=3)
+    ml.run(PROBLEM, tasks, {"ftml": LEARNER}, protocol=protocol, seeds=[3], out=tmp_path / "runs", progress=False)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    run = run_folder(tmp_path / "runs" / "ftml" / "seed-3", "ftml", 3)
+    assert run_folder(run) == run  # whatever its seed
+    from_run(run, tmp_path / "link", made_of=RunParts(PROBLEM, LEARNER, tasks, protocol))
+    assert (tmp_path / "link").is_symlink()
+    assert check(tmp_path / "empty").datapoints == 28
 
 
 def test_what_arrived_must_be_known(tmp_path: Path) -> None:

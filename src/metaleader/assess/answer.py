@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
+from jaxtyping import Bool
 
 from metaleader.assess.contest import END, Contest
 from metaleader.assess.inference import FEWEST, FEWEST_IN_TIME, Ratio, Resampled, resampled
 from metaleader.assess.saved import Saved, saved
+from metaleader.errors import listed
 
 NEAR = 1.5  # times the error of the best
+NAMED = 3  # learners that failed, of many
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,15 @@ class Comparison:
         size: of D_t, or `END`.
         better: name.
         other: name.
-        ratio: of their errors.
+        ratio: of their errors; NaN where they are not compared.
+        failed: where one of the two failed at this size, so that they are not compared, all learners that did.
     """
 
     size: int
     better: str
     other: str
     ratio: Ratio
+    failed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Answer:
         wins: at each size, the best of all against the second best.
         meta: at each size, the best learner that learns to adapt against the best that does not; nothing where only
             one of the two kinds competes.
-        best_at: at each size, those that are not shown to be worse than the best of all.
+        best_at: at each size, those that did not fail and are not shown to be worse than the best of all.
         winner: the learner to keep: with the least geometric mean of errors over all sizes.
         saved: the rows of a new task that it saves against the best learner of one task alone or, where it is that one
             itself, against the second best of all; None where there is one size to judge at.
@@ -77,10 +82,13 @@ def answer(found: Contest) -> Answer:
     means = resampled(found.errors, ordered=not found.setup.tasks.shuffled)
     sizes = range(len(found.setup.sizes))
     everyone = range(len(names))
+    sound = np.isfinite(means.means)
 
     def named(best: list[tuple[int, int, Ratio]]) -> tuple[Comparison, ...]:
+        failed = [() if sound[[i, j], at].all() else _named(names, ~sound[:, at]) for at, (i, j, _) in enumerate(best)]
         return tuple(
-            Comparison(found.setup.sizes[at], names[i], names[j], ratio) for at, (i, j, ratio) in enumerate(best)
+            Comparison(found.setup.sizes[at], names[i], names[j], ratio, failed[at])
+            for at, (i, j, ratio) in enumerate(best)
         )
 
     of_size = [_leader(means, everyone, at) for at in sizes]
@@ -93,7 +101,11 @@ def answer(found: Contest) -> Answer:
     against = [{j: next(ratios) for _, j, _ in pairs} for pairs in every]
     wins = named([(i, j, against[at][j]) for at, (i, j) in enumerate(zip(of_size, seconds, strict=True))])
     best_at = tuple(
-        (names[i], *(names[j] for j in sorted(found_, key=lambda j: means.logs[j, at]) if not found_[j].shown))
+        tuple(
+            names[j]
+            for j in (i, *sorted(found_, key=lambda j: means.logs[j, at]))
+            if sound[j, at] and not (j != i and found_[j].shown)
+        )
         for at, (i, found_) in enumerate(zip(of_size, against, strict=True))
     )
     overall = int(np.argmin(means.logs.mean(axis=1)))
@@ -111,6 +123,10 @@ def answer(found: Contest) -> Answer:
         found.errors.shape[1],
         FEWEST if found.setup.tasks.shuffled else FEWEST_IN_TIME,
     )
+
+
+def _named(names: Sequence[str], which: Bool[np.ndarray, " learners"]) -> tuple[str, ...]:
+    return tuple(name for name, is_one in zip(names, which.tolist(), strict=True) if is_one)
 
 
 def _leader(means: Resampled, among: range | list[int], at: int) -> int:
@@ -137,12 +153,19 @@ def _group_against_group(means: Resampled, one: list[int], other: list[int]) -> 
 def in_words(found: Contest, given: Answer) -> list[str]:
     """The answer, a sentence or two for each of its three parts."""
     title = {name: candidate.title for name, candidate in found.setup.candidates.items()}
+    sound = _sound(found, given.winner)
     if given.tasks < given.needed:
         return [
             f"Only {given.tasks} tasks could be judged, too few to say anything of others: at least {given.needed} are "
-            f"needed. On these, {title[given.winner]} erred least."
+            f"needed. On these, {f'{title[given.winner]} erred least' if sound else 'every learner failed'}."
         ]
-    return [_pays(given, title), _best(given, title), *([_meta(given, title)] if given.meta else [])]
+    keep = "which errs least over all sizes" if sound else "though every learner failed at some number of rows"
+    return [_pays(given, title), _best(given, title, keep), *([_meta(given, title)] if given.meta else [])]
+
+
+def _sound(found: Contest, name: str) -> bool:
+    """Whether a learner failed nowhere."""
+    return bool(np.isfinite(found.errors[list(found.setup.candidates).index(name)]).all())
 
 
 def rows_of(size: int) -> str:
@@ -179,14 +202,16 @@ def _in_hundred(share: float) -> str:
 
 
 def _pays(given: Answer, title: dict[str, str]) -> str:
-    shown = [c for c in given.pays if c.ratio.shown]
-    tasks = f"over {given.tasks} tasks"
+    shown, compared = [c for c in given.pays if c.ratio.shown], [c for c in given.pays if not c.failed]
+    tasks, left_out = f"over {given.tasks} tasks", _not_compared(given.pays, title)
+    if not compared:
+        return f"Whether learning across tasks pays cannot be told here.{left_out}"
     if not shown:
-        most = max(given.pays, key=lambda c: c.ratio.gain)
+        most = max(compared, key=lambda c: c.ratio.gain)
         return (
             f"Learning across tasks does not pay here, as far as {given.tasks} tasks can tell: at no number of rows is "
             f"it shown to err less than learning each task alone. Nearest to it, {rows_of(most.size)}: "
-            f"{title[most.better]} with {percent(most.ratio)} than {title[most.other]}."
+            f"{title[most.better]} with {percent(most.ratio)} than {title[most.other]}.{left_out}"
         )
     first, last = shown[0], shown[-1]
     said = (
@@ -195,7 +220,18 @@ def _pays(given: Answer, title: dict[str, str]) -> str:
     )
     if last is not first:
         said += f"; {rows_of(last.size)}, {title[last.better]} has {percent(last.ratio)} than {title[last.other]}"
-    return f"{said}." + ("" if len(shown) == len(given.pays) else " Elsewhere no gain is shown.")
+    return f"{said}." + ("" if len(shown) == len(compared) else " Elsewhere no gain is shown.") + left_out
+
+
+def _not_compared(comparisons: Sequence[Comparison], title: dict[str, str]) -> str:
+    """A sentence on the sizes at which there was nothing to compare; none, where there are no such sizes."""
+    runs = [list(run) for failed, run in groupby(comparisons, key=lambda c: c.failed) if failed]
+    parts = [f"{between(run[0].size, run[-1].size)}, where {_failed(run[0], title)}" for run in runs]
+    return f" Not compared: {'; '.join(parts)}." if parts else ""
+
+
+def _failed(comparison: Comparison, title: dict[str, str]) -> str:
+    return f"{listed([title[name] for name in comparison.failed], NAMED)} failed"
 
 
 def _where(compared: Sequence[Comparison]) -> str:
@@ -207,15 +243,17 @@ def _where(compared: Sequence[Comparison]) -> str:
     return " and ".join(between(run[0].size, run[-1].size) for run in runs)
 
 
-def _best(given: Answer, title: dict[str, str]) -> str:
-    """Who is best, for each run of sizes at which that is the same."""
+def _best(given: Answer, title: dict[str, str], keep: str) -> str:
+    """Who is best, for each run of sizes at which that is the same, and the winner, with why to keep it."""
     entries = list(zip(given.wins, given.best_at, strict=True))
     parts = []
-    for _, group in groupby(entries, key=lambda entry: (entry[0].better, entry[0].ratio.shown)):
+    for _, group in groupby(entries, key=lambda entry: (entry[0].better, entry[0].ratio.shown, entry[0].failed)):
         run = list(group)
         (first, able), (last, _) = run[0], run[-1]
-        said = f"{between(first.size, last.size)} {title[first.better]}"
-        if first.ratio.shown:
+        said = f"{between(first.size, last.size)} {title[first.better] if able else 'none'}"
+        if first.failed:
+            parts.append(f"{said}, as {_failed(first, title)}")
+        elif first.ratio.shown:
             least, most = (end([c.ratio.gain for c, _ in run]) for end in (min, max))
             span = _in_hundred(most) if len(run) == 1 else f"{_in_hundred(least)} to {_in_hundred(most)}"
             parts.append(f"{said}, with {span} % less error than the second ({title[first.other]})")
@@ -223,8 +261,8 @@ def _best(given: Answer, title: dict[str, str]) -> str:
             others = [title[name] for name in able[1:]]
             more = f" and {len(others) - 2} more" if len(others) > 2 else ""
             parts.append(f"{said}, not told apart from {', '.join(others[:2])}{more}")
-    keep = f"To keep: {title[given.winner]}, which errs least over all sizes"
-    return f"Best of {len(title)}: {'; '.join(parts)}. {keep}{_saved(given.saved, title)}."
+    kept = f"To keep: {title[given.winner]}, {keep}{_saved(given.saved, title)}"
+    return f"Best of {len(title)}: {'; '.join(parts)}. {kept}."
 
 
 def _saved(saves: Saved | None, title: dict[str, str]) -> str:
@@ -245,14 +283,18 @@ def _saved(saves: Saved | None, title: dict[str, str]) -> str:
 
 
 def _meta(given: Answer, title: dict[str, str]) -> str:
-    shown = [c for c in given.meta if c.ratio.shown]
+    shown, compared = [c for c in given.meta if c.ratio.shown], [c for c in given.meta if not c.failed]
+    left_out = _not_compared(given.meta, title)
+    if not compared:
+        return f"Learning to adapt (FTML) cannot be compared with simpler ways of learning across tasks.{left_out}"
     if shown:
         most = max(shown, key=lambda c: c.ratio.gain)
         return (
             f"Learning to adapt pays {_where(given.meta)}: most {rows_of(most.size)}, where {title[most.better]} has "
             f"{percent(most.ratio)} than the best learner that does not learn to adapt ({title[most.other]})."
+            f"{left_out}"
         )
-    least = min(given.meta, key=lambda c: c.ratio.gain)
+    least = min(compared, key=lambda c: c.ratio.gain)
     worse = least.ratio.high < 0
     return (
         "Learning to adapt (FTML) is not shown to beat simpler ways of learning across tasks at any number of rows"
@@ -262,5 +304,5 @@ def _meta(given: Answer, title: dict[str, str]) -> str:
             if worse
             else ""
         )
-        + "."
+        + f".{left_out}"
     )

@@ -85,7 +85,8 @@ def error_against_rows(found: Contest, answer: Answer) -> Figure:
     if finite.size:
         axis.set_ylim(float(means[np.isfinite(means)].min()) / ABOVE, ABOVE * float(finite.max()))
     axis.set(xlabel="rows of the task seen", ylabel=f"mean {error_name(found)}")
-    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    if finite.size:  # otherwise all failed
+        axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
@@ -96,19 +97,20 @@ def gain(answer: Answer, found: Contest) -> Figure:
     gains = 100 * np.array([[c.ratio.gain, c.ratio.low, c.ratio.high] for c in answer.pays])
     places = np.arange(len(gains))
     axis.axhline(0, color="#555555", lw=1)
-    floor = min(-50.0, 1.3 * float(np.nanmin(gains[:, 0])))
+    floor = min(-50.0, 1.3 * float(np.nanmin(gains[:, 0], initial=0.0)))
     low = np.maximum(gains[:, 1], floor)
     errors = np.maximum([gains[:, 0] - low, gains[:, 2] - gains[:, 0]], 0)
-    best = dict.fromkeys(comparison.better for comparison in answer.pays)
+    best = dict.fromkeys(comparison.better for comparison in answer.pays if not comparison.failed)
     for name, colour, marker in zip(best, cycle(COLOURS), cycle(MARKERS), strict=False):
-        at = [i for i, comparison in enumerate(answer.pays) if comparison.better == name]
+        at = [i for i, comparison in enumerate(answer.pays) if comparison.better == name and not comparison.failed]
         title = literal(found.setup.candidates[name].title)
         axis.errorbar(
             places[at], gains[at, 0], errors[:, at], color=colour, marker=marker, ls="none", capsize=4, label=title
         )
     _size_ticks(axis, found)
     axis.set(xlabel="rows of the task seen", ylabel="error spared (%)")
-    axis.legend(loc="upper left", bbox_to_anchor=(1, 1), title="best across tasks")
+    if best:
+        axis.legend(loc="upper left", bbox_to_anchor=(1, 1), title="best across tasks")
     return figure
 
 
@@ -128,7 +130,8 @@ def by_task(found: Contest, answer: Answer) -> list[tuple[str, float]]:
     at = next((i for i, size in enumerate(found.setup.sizes) if size), 0)
     names = list(found.setup.candidates)
     alone = answer.pays[at].other
-    spared = found.errors[names.index(alone), :, at] - found.errors[names.index(answer.winner), :, at]
+    with np.errstate(invalid="ignore"):  # where both failed
+        spared = found.errors[names.index(alone), :, at] - found.errors[names.index(answer.winner), :, at]
     return list(zip(found.setup.judged, np.where(np.isfinite(spared), spared, 0.0).tolist(), strict=True))
 
 

@@ -15,7 +15,7 @@ something else; how much that matters is not in the intervals.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import Float64
 
 DRAWS = 4000
+AT_ONCE = 2**21  # counts of blocks that are held at a time, which bounds the memory
 LEVEL = 0.95
 EXACT = 1e-9  # a relative error that is taken for rounding
 FEWEST = 8  # tasks, below which nothing is said of others
@@ -34,7 +35,7 @@ class Ratio:
     """How the mean error of one learner compares to another's at a size, `1 - mean_i / mean_j`, with its interval.
 
     Attributes:
-        gain: the share of the other's error that is spared; negative where it errs more.
+        gain: the share of the other's error that is spared; negative where it errs more, NaN where one of them failed.
         low: lower end of the interval.
         high: upper end.
         shown: whether the interval is above 0.
@@ -52,28 +53,34 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Resampled:
-    """Errors on the tasks at hand, and how often each block of tasks was drawn.
+    """Errors on the tasks at hand, and how many blocks of tasks are drawn.
 
     Attributes:
         means: `(learners, sizes)`, infinite where a learner failed.
         blocks: means over the block of tasks that begins at each task, relative to `means`: `(learners, tasks, sizes)`.
-        drawn: `(draws, tasks)`, how often each block was.
+        number: of blocks in a draw.
     """
 
     means: Float64[np.ndarray, "learners sizes"]
     blocks: Float64[np.ndarray, "learners tasks sizes"]
-    drawn: Float64[np.ndarray, "draws tasks"]
+    number: int
 
     @property
     def logs(self) -> Float64[np.ndarray, "learners sizes"]:
         """Logarithms of the means."""
         return np.log(self.means)
 
+    def shares(self) -> Iterator[Float64[np.ndarray, "draws tasks"]]:
+        """The share that the block which begins at each task has in a draw; some of all `DRAWS` at a time."""
+        tasks = self.blocks.shape[1]
+        yield from _few(tasks, self.number) if tasks * DRAWS <= AT_ONCE else _drawn(tasks, self.number)
+
     def compare(self, pairs: Sequence[tuple[int, int, int]]) -> list[Ratio]:
         """Intervals for `(i, j, size)`, learner i against j, that all hold at once with probability `LEVEL`.
 
         With the means m of a draw, the difference of logarithms `log m_j - log m_i` has, over its K blocks with
-        means b, the standard error `sqrt(mean((b_j / m_j - b_i / m_i)^2) / K)`.
+        means b, the standard error `sqrt(mean((b_j / m_j - b_i / m_i)^2) / K)`. A learner that failed is compared with
+        none: its gain is NaN.
         """
         if not pairs:
             return []
@@ -81,22 +88,29 @@ class Resampled:
         with np.errstate(invalid="ignore"):
             gap = self.logs[second, at] - self.logs[first, at]
         i, j = self.blocks[first, :, at], self.blocks[second, :, at]  # (pairs, tasks)
-        share = self.drawn / self.drawn.sum(axis=1, keepdims=True)
-        number = self.drawn.sum(axis=1)[0]
-        error = np.sqrt(np.mean(np.square(j - i), axis=1) / number)
+        error = np.sqrt(np.mean(np.square(j - i), axis=1) / self.number)
         uncertain = np.isfinite(gap) & (error > EXACT)
         i, j = i[uncertain], j[uncertain]
+        largest = np.concatenate([self._largest(share, i, j) for share in self.shares()])
+        critical = float(np.quantile(largest, LEVEL))
+        return [
+            Ratio(_gain(g), _gain(g - critical * e), _gain(g + critical * e)) if math.isfinite(g) else _UNKNOWN
+            for g, e in zip(gap.tolist(), np.where(uncertain, error, 0).tolist(), strict=True)
+        ]
+
+    def _largest(
+        self,
+        share: Float64[np.ndarray, "draws tasks"],
+        i: Float64[np.ndarray, "pairs tasks"],
+        j: Float64[np.ndarray, "pairs tasks"],
+    ) -> Float64[np.ndarray, " draws"]:
+        """Of each draw, the largest deviation of a pair, by the standard error within the draw."""
         mean_i, mean_j = share @ i.T, share @ j.T  # (draws, pairs)
         moments = share @ (i * i).T / mean_i**2 + share @ (j * j).T / mean_j**2
         moments -= 2 * share @ (i * j).T / (mean_i * mean_j)
-        within = np.sqrt(np.maximum(moments, 0) / number)
+        within = np.sqrt(np.maximum(moments, 0) / self.number)
         deviations = np.abs(np.log(mean_j / mean_i))
-        largest = np.max(deviations / np.maximum(within, EXACT), axis=1, initial=0.0)
-        critical = float(np.quantile(largest, LEVEL))
-        return [
-            Ratio(_gain(g), _gain(g - critical * e), _gain(g + critical * e)) if not math.isnan(g) else _UNKNOWN
-            for g, e in zip(gap.tolist(), np.where(uncertain, error, 0).tolist(), strict=True)
-        ]
+        return np.max(deviations / np.maximum(within, EXACT), axis=1, initial=0.0)
 
 
 _UNKNOWN = Ratio(math.nan, -math.inf, math.inf)
@@ -124,12 +138,20 @@ def resampled(errors: Float64[np.ndarray, "learners tasks sizes"], ordered: bool
     zero = means == 0
     means = np.where(zero, least if math.isfinite(least) else 1.0, means)
     relative = np.where(zero[:, None], 1.0, sound / means[:, None])
-    following = (np.arange(tasks)[:, None] + np.arange(block)) % tasks  # the last task is followed by the first
-    drawn = _drawn(tasks, math.ceil(tasks / block))
-    return Resampled(np.where(finite, means, np.inf), relative[:, following].mean(axis=2), drawn)
+    blocks = np.zeros_like(relative)
+    for after in range(block):
+        blocks += np.roll(relative, -after, axis=1)  # the last task is followed by the first
+    return Resampled(np.where(finite, means, np.inf), blocks / block, math.ceil(tasks / block))
 
 
-@lru_cache(maxsize=8)
-def _drawn(tasks: int, blocks: int) -> Float64[np.ndarray, "draws tasks"]:
-    """How often the block that begins at each task is drawn."""
-    return np.random.default_rng(0).multinomial(blocks, np.full(tasks, 1 / tasks), DRAWS).astype(np.float64)
+@lru_cache(maxsize=2)
+def _few(tasks: int, blocks: int) -> list[Float64[np.ndarray, "draws tasks"]]:
+    """As `_drawn`, remembered: the same tasks are compared several times."""
+    return list(_drawn(tasks, blocks))
+
+
+def _drawn(tasks: int, blocks: int) -> Iterator[Float64[np.ndarray, "draws tasks"]]:
+    """Draws of blocks as shares, a batch at a time; the same draws whatever the size of a batch."""
+    random, some = np.random.default_rng(0), max(1, AT_ONCE // tasks)
+    for begin in range(0, DRAWS, some):
+        yield random.multinomial(blocks, np.full(tasks, 1 / tasks), min(some, DRAWS - begin)) / blocks

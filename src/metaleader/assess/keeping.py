@@ -15,6 +15,7 @@ import numpy as np
 from metaleader.assess.answer import Answer
 from metaleader.assess.contest import Contest, Setup, Show, with_settings
 from metaleader.errors import UserError, unknown, writing
+from metaleader.files import real
 from metaleader.live.beginning import Portion, begun_with, check_new
 from metaleader.live.inputs import checked_key
 from metaleader.live.keeping import place
@@ -49,27 +50,28 @@ class Kept:
     code: str
 
 
-def check(table: Table, given: Setup, folder: Path, out: Path | None, learner: str | None) -> None:
+def check(table: Table, given: Setup, folder: Path, out: Path, learner: str | None) -> None:
     """Make sure, before a contest, that its winner can be kept.
 
     Args:
         table: of the contest.
         given: the contest.
         folder: where the learner will be.
-        out: the folder of the page, if the user named it.
+        out: the folder of the page.
         learner: which is to be kept; None: the winner.
 
     Raises:
-        UserError: the folder holds something, or is that of the page; the learner does not compete; a task's name is
-            too long to be a key; SQLAlchemy is not installed.
+        UserError: the folder holds something, cannot be replaced, or is or holds that of the page; the learner does not
+            compete; a task's name is too long to be a key; SQLAlchemy is not installed.
         WriteError: the folder cannot be made.
     """
     place(folder)
     if learner is not None and learner not in given.learners:
         raise UserError(unknown("learner that competes", learner, given.learners))
+    page = real(out)
+    if real(folder) in (page, *page.parents):
+        raise UserError(f"{folder} is the folder of the page as well, or holds it: choose another one with --keep")
     check_new(folder, "--keep")
-    if out is not None and out.resolve() == folder.resolve():
-        raise UserError(f"{folder} is the folder of the page as well: choose another one with --keep")
     for group in table.tasks:
         checked_key(_key(table, group))
     with writing(folder, "choose another folder with --keep"), owned(folder):
@@ -91,9 +93,10 @@ def keep(table: Table, found: Contest, name: str, folder: Path, show: Show | Non
         show: is told what is being done, and how many rows of how many are.
 
     Raises:
-        UserError: the learner cannot learn the rows.
+        UserError: the learner cannot learn the rows; the folder holds something.
         WriteError: the file system refuses; nothing is left there.
     """
+    check_new(folder, "--keep")  # again: a contest takes long
     candidate, began = found.setup.candidates[name], time.monotonic()
     learner = with_settings(candidate.learner, found.chosen[name])
     total = sum(len(group.rows) for group in table.tasks)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table as TerminalTable
 
-from metaleader.assess.answer import Answer, in_words
+from metaleader.assess.answer import Answer, Comparison, in_words
 from metaleader.assess.contest import Contest
 from metaleader.assess.figures import all_figures, by_task, error_name, size_names
 from metaleader.assess.keeping import Kept
@@ -168,8 +168,7 @@ def as_json(
             for i, (name, candidate) in enumerate(found.setup.candidates.items())
         },
         "comparisons": {
-            kind: [dataclasses.asdict(comparison) for comparison in getattr(answer, kind)]
-            for kind in ("pays", "wins", "meta")
+            kind: [_comparison(comparison) for comparison in getattr(answer, kind)] for kind in ("pays", "wins", "meta")
         },
         "made": made,
     }
@@ -184,6 +183,11 @@ def kept_words(found: Contest, answer: Answer, kept: Kept | None) -> list[str]:
     return [
         f"With --keep DIR, the same command leaves {title}, with the settings found, in a folder in which it lives."
     ]
+
+
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    ratio = dataclasses.asdict(comparison.ratio)
+    return {**dataclasses.asdict(comparison), "ratio": {name: _finite(value) for name, value in ratio.items()}}
 
 
 def _finite(value: float) -> float | None:

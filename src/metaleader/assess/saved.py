@@ -60,10 +60,17 @@ def saved(means: Resampled, names: Sequence[str], sizes: Sequence[int], winner: 
     own, other = means.means[winner, : len(sizes)], means.means[rival, len(sizes) - 1]
     if len(sizes) < 2 or not math.isfinite(other):
         return None
-    share = means.drawn / means.drawn.sum(axis=1, keepdims=True)
-    curves = (share @ means.blocks[winner, :, : len(sizes)]) * own
-    errors = (share @ means.blocks[rival, :, len(sizes) - 1]) * other
-    spared = sizes[-1] - np.array([needed(curve, error, sizes) for curve, error in zip(curves, errors, strict=True)])
+    spared = sizes[-1] - np.array(
+        [
+            needed(curve, error, sizes)
+            for share in means.shares()
+            for curve, error in zip(
+                (share @ means.blocks[winner, :, : len(sizes)]) * own,
+                (share @ means.blocks[rival, :, len(sizes) - 1]) * other,
+                strict=True,
+            )
+        ]
+    )
     low, high = np.quantile(np.maximum(spared, 0.0), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     at = needed(own, float(other), sizes)
     return Saved(names[winner], names[rival], sizes[0], sizes[-1], at, float(low), float(high))

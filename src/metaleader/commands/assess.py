@@ -100,12 +100,12 @@ def _perform(options: AssessOptions, arguments: list[str]) -> int:
             release_memory()  # of reading
         print(f"{description}\n")
         given = assess.setup(tasks, options.sizes, options.trials, options.seeds, options.learner)
-        if table is not None and options.keep is not None:
-            assess.check(table, given, options.keep, options.out, options.keep_learner)
-        elif options.keep_learner is not None:
+        if options.keep is None and options.keep_learner is not None:
             raise UserError("--keep-learner says which learner to keep: say where with --keep")
         workers = slots(options.workers)
         with results_in(options.out, f"assess-{options.file.stem}", resume=False, among_others=True) as out:
+            if table is not None and options.keep is not None:
+                assess.check(table, given, options.keep, out, options.keep_learner)
             return _assess(given, workers, table, description, options, out, arguments)
 
 
@@ -171,11 +171,12 @@ def _assess(
         found = assess.contest(given, LocalWorkers(workers, 1, assess.perform), show)
         answer = assess.answer(found)
         judged = time.monotonic() - began
-        kept, unkept = None, None
+        kept: assess.Kept | None = None
+        unkept: Exception | None = None
         if table is not None and options.keep is not None:
             try:
                 kept = assess.keep(table, found, options.keep_learner or answer.winner, options.keep, show)
-            except UserError as error:  # the page is still worth having
+            except Exception as error:  # whatever it is: the page is still worth having
                 unkept = error
     from metaleader.assess.page import kept_words, terminal_table, write  # which load what draws figures
 
@@ -199,5 +200,10 @@ def _assess(
         if failed := next((p.failed for p in played if p.failed), ""):
             say(f"{name}: {failed}; its errors are left out")
     if unkept is not None:
-        raise UserError(f"the page is there, but no learner was kept: {unkept}") from unkept
+        raise UserError(f"the page is there, but no learner was kept: {_reason(unkept)}") from unkept
     return 0
+
+
+def _reason(error: Exception) -> str:
+    """Why something failed; with the kind of the error where that is not one of the user."""
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

@@ -70,8 +70,8 @@ class KeepOptions:
     """A new folder, for the learner."""
     learner: str | None = None
     """Which of the learners that ran. None: there is one."""
-    seed: int = 0
-    """Of which of its runs."""
+    seed: int | None = None
+    """Of which of its runs. None: 0, or whichever the folder of a single run has."""
     data_dir: Path | None = None
     """Folder with data sets, searched first."""
 

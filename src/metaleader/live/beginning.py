@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from metaleader.buffer import TaskKey
 from metaleader.errors import UserError, writing
-from metaleader.files import contents, sync_folder
+from metaleader.files import check_replaceable, contents, real, sync_folder
 from metaleader.learners import Learner
 from metaleader.live.agent import Live
 from metaleader.live.snapshot import Unsaveable
@@ -45,12 +45,13 @@ def check_new(folder: Path, option: str) -> None:
         option: by which the user named it, for messages.
 
     Raises:
-        UserError: it is a file, or holds something.
+        UserError: it is a file, holds something, or cannot be replaced by the one that is made beside it.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: choose a new folder with {option}")
     if contents(folder):
         raise UserError(f"{folder} exists already, and is not empty: choose a new folder with {option}")
+    check_replaceable(real(folder), f"choose a new folder with {option}")
 
 
 def begun_with(
@@ -81,6 +82,7 @@ def begun_with(
         UserError: learning ended by an error.
         WriteError: the file system refuses; nothing is left there.
     """
+    folder = real(folder)
     partial, stored = folder.with_name(f".{secrets.token_hex(8)}.tmp"), 0
     try:
         with Live.create(partial, problem, learner, seed=seed, table=table, pace=Pace(refresh=3600.0)) as live:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metaleader.errors import UserError, writing
-from metaleader.files import contents, make_folder, sync_folder
+from metaleader.files import check_replaceable, contents, make_folder, real, sync_folder
 from metaleader.live import snapshot
 from metaleader.live.keeping import place
 from metaleader.live.shelf import KEPT, ROOM, Files
@@ -60,13 +60,14 @@ def copy(source: str | Path, target: str | Path) -> None:
 
 
 def check_new(folder: Path) -> None:
-    """Make sure that there is nothing in a folder.
+    """Make sure that a copy can be made in a folder: that there is nothing in it, and that it can be replaced.
 
     Raises:
-        UserError: there is.
+        UserError: it cannot.
     """
     if contents(folder):
         raise UserError(f"{folder} exists already: choose a new folder for the copy")
+    check_replaceable(real(folder), "choose a new folder for the copy")
 
 
 def into_folder(kept: Kept, to: Path) -> None:
@@ -76,6 +77,8 @@ def into_folder(kept: Kept, to: Path) -> None:
         WriteError: the file system refuses.
     """
     from metaleader.live.place import LOG, SNAPSHOTS
+
+    to = real(to)
 
     def write(check: Callable[[], None]) -> None:
         partial = to.with_name(f".{secrets.token_hex(8)}.tmp")

@@ -75,16 +75,16 @@ class RunParts(NamedTuple):
     protocol: OnlineProtocol
 
 
-def run_folder(folder: str | Path, learner: str | None = None, seed: int = 0) -> Path:
+def run_folder(folder: str | Path, learner: str | None = None, seed: int | None = None) -> Path:
     """The folder of one run.
 
     Args:
         folder: that of the run, or the one that `metaleader run` gave to all runs.
         learner: name; None: there is one.
-        seed: of the run.
+        seed: of the run; None: 0, or whichever a run's own folder has.
 
     Raises:
-        UserError: there is no such run.
+        UserError: there is no such run, or the folder is that of another one.
 
     Examples:
         >>> import tempfile, metaleader as ml
@@ -98,7 +98,9 @@ def run_folder(folder: str | Path, learner: str | None = None, seed: int = 0) ->
     """
     folder = Path(folder)
     if RunFolder(folder).begun:
+        _check_asked_for(RunFolder(folder), learner, seed)
         return folder
+    seed = seed or 0
     learners = sorted(path.parent.parent.name for path in folder.glob(f"*/seed-{seed}/config.json"))
     if not learners:
         raise UserError(f"{folder} holds no run of seed {seed}: name the folder that `metaleader run` wrote")
@@ -108,6 +110,17 @@ def run_folder(folder: str | Path, learner: str | None = None, seed: int = 0) ->
     if name not in learners:
         raise UserError(unknown("learner", name, learners))
     return folder / name / f"seed-{seed}"
+
+
+def _check_asked_for(run: RunFolder, learner: str | None, seed: int | None) -> None:
+    """Make sure that a run is the one of a learner and a seed, as far as they are given."""
+    about = run.description
+    for option, asked, own in (("--learner", learner, about.learner), ("--seed", seed, about.seed)):
+        if asked not in (None, own):
+            raise UserError(
+                f"{run.path} is the run of learner {about.learner}, seed {about.seed}, got {option} {asked}: leave "
+                f"{option} out, or name the folder of the run that is meant"
+            )
 
 
 def from_run(
