@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 import hypothesis.strategies as st
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 
@@ -210,3 +212,16 @@ def test_what_cannot_be_kept_is_refused_before_the_contest(
     ):
         refused(*options, message=message)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_code_tells_targets_of_several_labels(several: bool) -> None:
+    rows = [{"task": f"t{i % 4}", "x": float(i % 7), "tags": [["a"], ["b"], ["a", "b"]][i % 3]} for i in range(40)]
+    labels = [{"a": int("a" in row["tags"]), "b": int("b" in row["tags"])} for row in rows]  # type: ignore[operator]
+    data = pd.DataFrame(rows)
+    if several:
+        data = data.drop(columns="tags").join(pd.DataFrame(labels))
+    target = ["a", "b"] if several else "tags"
+    table = ml.streams.from_table(data, group="task", target=target, held_out="none")
+    (told,) = re.findall(r"live\.adapt\((.*?)\)\.predict", keeping.code(table, Path("kept")))
+    assert table.encoder.targets(ast.literal_eval(told)).shape == (1, 2)

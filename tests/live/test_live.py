@@ -465,7 +465,12 @@ def test_one_that_follows_says_what_is_stored_though_nobody_asks_it_to_predict(t
 
 
 def test_states_of_any_number_type_come_back_as_they_were() -> None:
-    kept = [np.arange(3, dtype=">f4"), np.ones((2, 0), ml_dtypes.bfloat16), np.float64(2.5), np.array([True])]
+    kept: list[Any] = [
+        np.arange(3, dtype=">f4"),
+        np.ones((2, 0), ml_dtypes.bfloat16),
+        np.float64(2.5),
+        np.array([True]),
+    ]
     half = np.array([0.5, -3.0], ml_dtypes.bfloat16)
     state = snapshot.flattened(kept, jax.tree.structure(kept))
     found = snapshot.unpacked(snapshot.packed(snapshot.Snapshot(3, state, {"half": half}, {})), "it")

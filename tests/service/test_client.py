@@ -1,6 +1,7 @@
 """The client: the same verbs and types as `Live`, tries again what counts once, and says what the service says."""
 
 import datetime
+import decimal
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,9 @@ from starlette.testclient import TestClient
 import metaleader as ml
 from metaleader.live import Live
 from metaleader.service.app import application
+from metaleader.service.client import _rows
 from metaleader.service.tokens import Tokens
+from metaleader.streams import frames
 
 Handler = Callable[[httpx2.Request], httpx2.Response]
 
@@ -157,7 +160,7 @@ def test_rows_are_sent_as_plain_data(no_sleep: list[float]) -> None:
     for frame in (
         pl.DataFrame({"shop": ["a"], "n": [1], "at": [day], "size": [float("nan")]}),
         pd.DataFrame({"shop": ["a"], "n": [1], "at": [str(day)], "size": [np.nan]}),
-        [{"shop": "a", "n": np.int64(1), "at": day, "size": float("inf")}],
+        [{"shop": "a", "n": np.int64(1), "at": day, "size": np.nan}],
     ):
         acknowledged = httpx2.Response(200, json={"new": 1, "sequence": 1})
         predicted = httpx2.Response(200, json={"predictions": [None], "dtype": "float64"})
@@ -194,3 +197,35 @@ def test_a_service_that_cannot_be_reached_is_named(no_sleep: list[float]) -> Non
         pytest.raises(ml.UserError, match=r"http://127.0.0.1:9 cannot be reached: .* \(tried 2 times\)"),
     ):
         client.tasks()
+
+
+@pytest.mark.parametrize("library", [pd, pl])
+def test_cells_are_sent_as_the_learner_reads_them(library: Any) -> None:
+    data = {
+        "price": [decimal.Decimal("1.25"), None],
+        "lasts": [datetime.timedelta(hours=36), None],
+        "at": [datetime.datetime(2024, 1, 2, 3, 4, 5, 6), None],
+        "day": [datetime.date(2024, 1, 2), None],
+        "size": [0.5, float("nan")],
+    }
+    told = {"price": "numeric", "lasts": "numeric", "at": "date", "day": "date", "size": "numeric"}
+    frame = library.DataFrame(data)
+    sent = json.loads(json.dumps(_rows(frame), allow_nan=False))
+    expected, read = (frames.values_of(rows, told, "size") for rows in (frame, sent))
+    for name in told:
+        np.testing.assert_array_equal(read[name], expected[name])
+        assert np.isnan(read[name]).tolist() == [False, True]
+
+
+def test_cells_of_numpy_are_sent_and_others_refused() -> None:
+    at, nothing = np.datetime64("2024-01-02T12:00", "ns"), np.datetime64("NaT", "ns")
+    rows = [{"at": at, "lasts": np.timedelta64(36, "h"), "tags": ["a"]}, {"at": nothing, "lasts": None, "tags": []}]
+    sent = _rows(rows)
+    assert sent[1] == {"at": None, "lasts": None, "tags": []}
+    assert (sent[0]["lasts"], sent[0]["tags"]) == (1.5, ["a"])
+    told = {"at": "date"}
+    expected, read = (frames.values_of(each, told, "at")["at"] for each in (rows, sent))
+    np.testing.assert_array_equal(read, expected)
+    for value, message in ((float("inf"), "finite"), (decimal.Decimal("-Infinity"), "finite"), (b"a", "type bytes")):
+        with pytest.raises(ml.UserError, match=f"column 'a'.*{message}"):
+            _rows([{"a": value}])

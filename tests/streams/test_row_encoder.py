@@ -15,8 +15,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from metaleader import UserError
-from metaleader.streams import RowEncoder, Table, from_table
-from metaleader.streams.columns import Column
+from metaleader.streams import RowEncoder, Table, frames, from_table
+from metaleader.streams.columns import Column, survey
 from metaleader.streams.encoding import CATEGORIES, fitted
 from metaleader.streams.objects import MISSING
 
@@ -231,3 +231,15 @@ def test_what_is_no_encoder_is_refused() -> None:
         RowEncoder.from_json({**told, "version": 2})
     with pytest.raises(UserError, match="preprocessing is damaged"):
         RowEncoder.from_json({"version": 1, "inputs": told["inputs"]})
+
+
+def test_dates_that_are_empty_are_missing_and_other_forms_refused() -> None:
+    for nothing in ("", "NaT", np.datetime64("NaT"), None):
+        found = frames.values_of([{"d": nothing}, {"d": "1970-01-02"}], {"d": "date"}, "d")["d"]
+        np.testing.assert_array_equal(found, [np.nan, 1.0])
+    for odd in ("today", "now", "20240131", "2024", "2024-01"):
+        with pytest.raises(UserError, match="cannot be a date: row 0"):
+            frames.values_of([{"d": odd}], {"d": "date"}, "d")
+    read = frames.frame(pd.DataFrame({"d": ["", "1970-01-02", "NaT"]}))
+    known = survey([read], {"d": "date"})["d"]
+    assert (known.kind, known.missing, known.low, known.high) == ("date", 2, 1.0, 1.0)

@@ -118,7 +118,8 @@ def code(table: Table, folder: Path) -> str:
     last, row = table.tasks[-1], {column.name: _example(column) for column in table.columns}
     target = table.target
     value: Any = float(f"{target.mean:.6g}") if target.kind == "regression" else target.distinct[0]
-    told = {**row, target.columns[0]: value}
+    is_of_lists = target.kind == "multi-label" and len(target.columns) == 1
+    told = {**row, **dict.fromkeys(target.columns, [value] if is_of_lists else value)}
     key = json.dumps(_key(table, last), ensure_ascii=False)
     return "\n".join(
         [

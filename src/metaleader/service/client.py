@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import json
 import math
 import random
@@ -17,6 +19,7 @@ from metaleader.errors import UserError, imported
 from metaleader.live import Acknowledged, Forgotten, Mean, Predictor, Standing
 from metaleader.problem.arrays import real_array
 from metaleader.problem.batch import Examples
+from metaleader.streams.objects import DAY, MICROSECOND
 
 OVERLOADED = (429, 503)  # refused before anything was done
 LONGEST = 60.0  # seconds between two tries
@@ -202,16 +205,38 @@ def _rows(rows: Any) -> list[dict[str, Any]]:
         rows = nw.from_native(rows, eager_only=True).rows(named=True)
     if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
         raise UserError(f"datapoints are x and y, or rows: a data frame or a list of dicts; got {type(rows).__name__}")
-    return [{str(name): _cell(value) for name, value in row.items()} for row in rows]
+    return [{str(name): _cell(str(name), value) for name, value in row.items()} for row in rows]
 
 
-def _cell(value: Any) -> Any:
+def _cell(name: str, value: Any) -> Any:
+    """A value of a column as plain data, which the service reads as `Live` would read the value itself.
+
+    Raises:
+        UserError: it is infinite, or of a type that a table does not hold.
+    """
+    if isinstance(value, (list, tuple, set, frozenset, np.ndarray)):  # of labels
+        return [_cell(name, label) for label in value]
+    if isinstance(value, np.datetime64):
+        return None if np.isnat(value) else str(value.astype("datetime64[us]"))
+    if isinstance(value, np.timedelta64):
+        return None if np.isnat(value) else float(value / np.timedelta64(1, "us")) / DAY
     value = value.item() if isinstance(value, np.generic) else value
-    if value is None or isinstance(value, (str, bool, int)):
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):  # of pandas
+        return None
+    if isinstance(value, (str, bool, int)):
         return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value.isoformat() if hasattr(value, "isoformat") and str(value) != "NaT" else None
+    if isinstance(value, datetime.timedelta):
+        return value / MICROSECOND / DAY
+    if isinstance(value, (datetime.date, datetime.datetime)):
+        return value.isoformat()
+    if not isinstance(value, (float, decimal.Decimal)):
+        raise UserError(
+            f"column {name!r} holds {value!r:.100}, of type {type(value).__name__}, expected a number, a word, a date, "
+            "or a list of labels: convert it, or leave the column out"
+        )
+    if math.isinf(value):
+        raise UserError(f"column {name!r} must hold finite numbers, got {value}: replace it, or mark it as missing")
+    return None if math.isnan(value) else float(value)
 
 
 def _plain(tree: Any, what: str) -> Any:

@@ -145,6 +145,8 @@ class _Seen:
         self.bases.add(base)
         if base == "numbers":
             absent = np.isnan(_numbers(series, absent, base, offset))
+        elif self.told == "date":
+            absent = np.isnan(_days(series, absent, base, offset))
         self.missing += int(absent.sum())
         as_words = self.told in ("categorical", "text")
         if as_words or (self.told is None and base != "numbers" and series.dtype not in (nw.Date, nw.Datetime)):

@@ -98,19 +98,24 @@ def numbers(name: str, given: Sequence[Any], absent: np.ndarray, offset: int = 0
 
 
 def days(name: str, given: Sequence[Any], absent: np.ndarray, offset: int = 0) -> np.ndarray:
-    """Dates and times in days since 1970, UTC; NaN where they are missing.
+    """Dates and times in days since 1970, UTC; NaN where they are missing, as "" and NaT are as well.
 
     Raises:
-        UserError: one is no date.
+        UserError: one is no date, or written in another form than 2024-12-31, with a time perhaps.
     """
     found = np.full(len(absent), np.nan)
     for row in np.flatnonzero(~absent).tolist():
         value = given[row]
+        if _is_no_time(value):
+            continue
         try:
             if _kind_of(value) == "numbers":
                 raise ValueError("a number")
             if isinstance(value, str) and ZONE.search(value):
                 value = datetime.datetime.fromisoformat(value)
+            # NumPy reads "today" as well, and years of 8 digits.
+            if isinstance(value, str) and not WRITTEN_DATE.fullmatch(value):
+                raise ValueError("another form")
             if isinstance(value, datetime.datetime) and value.tzinfo is not None:
                 value = value.astimezone(datetime.UTC).replace(tzinfo=None)
             found[row] = np.datetime64(value, "us").astype(np.int64) / DAY
@@ -172,6 +177,12 @@ def _is_missing(value: Any) -> bool:
     if value is None or type(value).__name__ in ("NAType", "NaTType"):  # of pandas
         return True
     return isinstance(value, (float, np.floating)) and bool(np.isnan(value))
+
+
+def _is_no_time(value: Any) -> bool:
+    if isinstance(value, np.datetime64):
+        return bool(np.isnat(value))
+    return isinstance(value, str) and value in ("", "NaT")
 
 
 def _kind_of(value: Any) -> str:
