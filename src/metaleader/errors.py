@@ -81,6 +81,16 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     return f"unknown {kind} {name!r}: {meant}{there_are}"
 
 
+def check_word(kind: str, value: Any, known: Iterable[str]) -> None:
+    """Make sure that an option is one of the words that are known.
+
+    Raises:
+        UserError: it is not; says which are.
+    """
+    if value not in (known := tuple(known)):
+        raise UserError(unknown(kind, str(value), known))
+
+
 def listed(names: Sequence[str], many: int = MANY) -> str:
     """Names in one line, the first of them where there are many."""
     return ", ".join(at_most(names, many))

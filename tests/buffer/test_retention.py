@@ -188,10 +188,29 @@ def test_ftml_with_room_for_everything_is_ftml() -> None:
     ],
 )
 def test_impossible_memories_are_refused(settings: dict[str, Any], message: str) -> None:
+    retention = Retention("last", budget=6)
+    for name, value in settings.items():  # past the type checks of the tests, which refuse it first in the constructor
+        object.__setattr__(retention, name, value)
     with pytest.raises(ValueError, match=message):
-        Retention(**settings)
+        retention.__post_init__()
 
 
 def test_a_budget_of_bytes_below_one_datapoint_is_refused() -> None:
     with pytest.raises(ValueError, match="budget must be at least one datapoint, 8 bytes, got 7"):
         Retention("last", 7, "bytes").empty(numbered(0, 0, 1), jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"policy": "resevoir", "budget": 6}, "unknown policy 'resevoir': did you mean reservoir"),
+        ({"policy": "last", "budget": 6, "unit": "datapoint"}, "unknown unit 'datapoint': did you mean datapoints"),
+        ({"policy": "last", "budget": 1.5e3}, r"budget must be a whole number, got 1500\.0"),
+    ],
+)
+def test_words_that_are_misspelt_and_parts_of_datapoints_are_refused(settings: dict[str, Any], message: str) -> None:
+    retention = Retention("last", budget=6)
+    for name, value in settings.items():  # past the type checks of the tests, which refuse it first in the constructor
+        object.__setattr__(retention, name, value)
+    with pytest.raises(ValueError, match=message):
+        retention.__post_init__()

@@ -314,3 +314,8 @@ def test_a_key_that_rounds_without_one_are_known_by_is_refused() -> None:
     tasks = [replace(task, key=key) for task, key in zip(lines(2), (None, "round 1"), strict=True)]
     with pytest.raises(ValueError, match="a task's key must not be 'round 1'"):
         list(play(CURVES, tasks, FTML()))
+
+
+def test_sizes_may_be_a_list() -> None:
+    sizes: Any = [5, 20]
+    assert OnlineProtocol(arrive_at=sizes).arrive_at == sizes

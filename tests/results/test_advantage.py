@@ -11,6 +11,7 @@ from made_up import made
 from metaleader.results import advantage
 from metaleader.results.advantage import LAST_THIRD, WHOLE, over_rounds, overtakes
 from metaleader.results.claims import EFFICIENCY, FEW, FINAL
+from metaleader.results.figures import thinned
 from metaleader.results.metrics import proficiency
 
 NEVER, FIRST, SECOND, LAST = [0.1, 0.1, 0.1], [0.6, 0.6, 0.6], [0.1, 0.6, 0.6], [0.1, 0.1, 0.6]
@@ -129,3 +130,18 @@ def test_the_running_mean_is_over_the_rounds_up_to_each() -> None:
     np.testing.assert_allclose(advantage.running(FEW, [pair])[0, [0, 1, 6, 9]], [0, 0.5, 3, 6])
     pair = made(scores, report_sizes=(40,)), pair[1]
     np.testing.assert_allclose(advantage.running(FEW, [pair])[0, [2, 3]], [0.5, 4 / 3])
+
+
+def test_seeds_may_have_different_numbers_of_rounds() -> None:
+    paired = [(made([SECOND] * 3), made([FIRST] * 3)), (made([SECOND] * 2), made([FIRST] * 2))]
+    running = advantage.running(FINAL, paired)
+    assert running.shape == (2, 3)
+    assert np.isnan(running[1]).tolist() == [False, False, True]
+    found = advantage.compute(paired)
+    assert found is not None
+    assert found.total == 1
+
+
+def test_size_0_is_shown_beside_some_of_the_others() -> None:
+    assert thinned([0, 2, 4, 8, 16, 32, 64], 5) == [0, 2, 8, 16, 64]
+    assert thinned([0, 10], 5) == [0, 10]

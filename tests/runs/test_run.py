@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -217,6 +218,12 @@ def test_settings_are_described_as_plain_json() -> None:
             for value in (preset.stream, preset.model, preset.loss, preset.protocol, *preset.learners.values()):
                 assert json.loads(json.dumps(described(value), allow_nan=False))
     assert described(float("inf")) == "inf"
+    assert [described(value) for value in (np.int64(4), np.float32(0.5), Path("a/b"), {2, 1})] == [
+        4,
+        0.5,
+        "a/b",
+        [1, 2],
+    ]
 
 
 def test_a_run_says_which_commit_made_it(tmp_path: Path) -> None:

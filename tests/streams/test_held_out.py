@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metaleader import ColouredDigits, ColouredMnist, RainbowDigits, RainbowMnist, UserError
+from metaleader import ColouredDigits, ColouredMnist, FiveWayCifar100, Pose, RainbowDigits, RainbowMnist, UserError
 from metaleader.streams import sources as data
 from metaleader.streams.digits import Digits, embedded, mnist
 
@@ -84,3 +84,11 @@ def test_coloured_digits_are_five_digits_on_one_colour() -> None:
 def test_more_than_there_is_is_refused(build: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         build()
+
+
+@pytest.mark.parametrize("of", [ColouredDigits, ColouredMnist, FiveWayCifar100, Pose, RainbowDigits, RainbowMnist])
+def test_what_is_held_out_must_be_known(of: Any) -> None:
+    stream = of()
+    object.__setattr__(stream, "held_out", "val")  # past the type checks of the tests
+    with pytest.raises(UserError, match=r"unknown held_out 'val': .*There are test, validation"):
+        stream.__post_init__()

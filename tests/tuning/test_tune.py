@@ -22,6 +22,7 @@ from metaleader.runs.folder import RunFolder
 from metaleader.runs.run import RunInterrupted
 from metaleader.streams.sources import sha256
 from metaleader.tuning import figure as tuning_figure
+from metaleader.tuning import page
 from metaleader.tuning.plan import Pruning, Tuning, prepare
 from metaleader.tuning.search import tune
 from metaleader.tuning.spaces import Range, spaces
@@ -231,9 +232,9 @@ def test_the_command_ends_in_a_table_a_page_and_a_figure(tmp_path: Path, capsys:
     scores = [trial["score"] for trial in tuned["learners"]["toe"]["trials"]]
     assert tuned["learners"]["toe"]["best"]["score"] == min(scores)  # an error: lower is better
     assert [account(out / "toe" / f"trial-{i:03d}")[0] for i in range(2)] == pytest.approx(scores)
-    page, first = (out / "tune.md").read_text(), tuned["learners"]["toe"]["trials"][0]["made"]
-    assert all(text in page for text in (" ".join(["metaleader", *command]), first["machine"]["system"]))
-    assert first["commit"] is None or first["commit"] in page
+    written, first = (out / "tune.md").read_text(), tuned["learners"]["toe"]["trials"][0]["made"]
+    assert all(text in written for text in (" ".join(["metaleader", *command]), first["machine"]["system"]))
+    assert first["commit"] is None or first["commit"] in written
     assert all(significant(score) in said.out for score in (scores[0], min(scores)))
     assert {path.name for path in (out / "figures").iterdir()} == {"tune.png", "tune.svg"}
     assert call(*command) == 2
@@ -334,3 +335,9 @@ def test_an_error_far_above_the_best_does_not_set_the_scale_of_the_figure() -> N
     crosses = next(line for line in panel.lines if line.get_marker() == "x")
     assert np.asarray(crosses.get_xdata()).tolist() == [0.1]
     assert "more than 10 times the best" in caption
+
+
+def test_a_best_without_a_score_at_a_rung_is_compared_with_nothing() -> None:
+    lost = {"score": None, "outcome": "pruned at round 9", "rungs": {"9": 0.5}}
+    assert page._against(lost, {"score": 0.7, "rungs": {"9": None}}) == "0.500 (-) at round 9"
+    assert page._against(lost, {"score": 0.7, "rungs": {}}) == "0.500 (-) at round 9"

@@ -538,3 +538,11 @@ def test_every_update_procedure_is_a_value_and_states_its_cost(name: str) -> Non
     calling, differentiating = COSTS[name]
     assert update.gradient_evaluations(7) == 7 * calling
     assert update.meta_gradient_evaluations(7) == 7 * differentiating
+
+
+def test_ridge_takes_labels_that_are_true_or_false() -> None:
+    problem, x = on_features(2), np.eye(4, dtype=np.float32)
+    update = Ridge()
+    meta = update.init(problem.init(jax.random.key(0)))
+    told, numbers = (update(problem, meta, Batch.of(x, y)) for y in (np.arange(4) > 1, np.array([0, 0, 1, 1])))
+    jax.tree.map(np.testing.assert_array_equal, told, numbers)

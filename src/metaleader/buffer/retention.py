@@ -8,16 +8,19 @@ seen, so a run that was resumed chooses as one that was not.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from jaxtyping import Array, Int
 
 from metaleader.buffer import store
 from metaleader.buffer.store import Arrival, TaskBuffer, TaskKey
+from metaleader.errors import check_word
 from metaleader.problem.batch import Batch
 
 Kept: TypeAlias = Int[np.ndarray, " kept"]
+Policy: TypeAlias = Literal["all", "reservoir", "balanced", "mixed", "last"]
+Unit: TypeAlias = Literal["datapoints", "bytes", "tasks"]
 
 
 @dataclass(frozen=True)
@@ -53,14 +56,18 @@ class Retention:
         west [2 2 2]
     """
 
-    policy: Literal["all", "reservoir", "balanced", "mixed", "last"] = "all"
+    policy: Policy = "all"
     """Which datapoints are kept."""
     budget: int | None = None
     """How much is kept at most, in units; for every policy but `all`."""
-    unit: Literal["datapoints", "bytes", "tasks"] = "datapoints"
+    unit: Unit = "datapoints"
     """What the budget counts: datapoints, bytes of their inputs and targets, or (for `last`) tasks."""
 
     def __post_init__(self) -> None:
+        check_word("policy", self.policy, get_args(Policy))
+        check_word("unit", self.unit, get_args(Unit))
+        if self.budget is not None and not isinstance(self.budget, (int, np.integer)):
+            raise ValueError(f"budget must be a whole number, got {self.budget!r}")
         if self.policy == "all" and self.budget is not None:
             raise ValueError(
                 f"policy must be reservoir, balanced, mixed or last for a budget of {self.budget}, got all (which has "

@@ -9,6 +9,7 @@ import math
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 import jax
@@ -175,6 +176,12 @@ def described(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {each.name: described(getattr(value, each.name)) for each in dataclasses.fields(value)}
         return {"type": type(value).__name__, **_code(type(value)), **fields}
+    if isinstance(value, np.generic):
+        return described(value.item())
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, (set, frozenset)):
+        return sorted((described(item) for item in value), key=str)
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, (str, int, float, type(None))):

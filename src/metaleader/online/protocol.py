@@ -66,7 +66,7 @@ class OnlineProtocol:
             raise ValueError(f"chunk must be at least 1, got {self.chunk}")
         if not isinstance(self.threshold, (int, float)) or not math.isfinite(self.threshold):
             raise ValueError(f"threshold must be a finite number, a score of proficiency, got {self.threshold}")
-        if self.arrive_at != tuple(sorted({size for size in self.arrive_at if size > 0})):
+        if tuple(self.arrive_at) != tuple(sorted({size for size in self.arrive_at if size > 0})):
             raise ValueError(f"arrive_at must hold rising sizes of D_t, from 1; got {self.arrive_at}")
         taken = f"sizes in arrive_at = {self.arrive_at}" if self.arrive_at else f"multiples of chunk = {self.chunk}"
         if self.evaluate_from is not None and self.evaluate_from < 1:

@@ -126,7 +126,7 @@ def running(measure: Measure, paired: Sequence[Pair]) -> Float[np.ndarray, "seed
         middle = np.where(comparable, gained.mean(axis=1), 0.0)
         sums, counts = (np.convolve(row, np.ones(WINDOW))[: len(row)] for row in (middle, comparable.astype(float)))
         rows.append(np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0))
-    return np.array(rows)
+    return _padded(rows, np.nan)
 
 
 def overtakes(advantage: Float[np.ndarray, "seeds rounds"]) -> int | None:
@@ -172,7 +172,7 @@ class Compute:
 def compute(paired: Sequence[Pair]) -> Compute | None:
     """What the learners of the pairs spent on learning, round by round; None where one of them spent nothing at all."""
     adapting = not all(run.records[-1].learning_evaluations for pair in paired for run in pair)
-    spent = [np.mean([_spent(pair[i], adapting) for pair in paired], axis=0) for i in range(2)]
+    spent = [_padded([_spent(pair[i], adapting) for pair in paired], 0.0).mean(axis=0) for i in range(2)]
     both = (spent[0] > 0) & (spent[1] > 0)
     if not both.any():
         return None
@@ -180,6 +180,12 @@ def compute(paired: Sequence[Pair]) -> Compute | None:
     first, second = (sum(_spent(pair[i], True).sum() for pair in paired) for i in range(2))
     idle = int(((spent[0] > 0) != (spent[1] > 0)).sum())
     return Compute(float(ratios.min()), float(ratios.max()), total, idle, adapting, float(first / second))
+
+
+def _padded(rows: Sequence[Float[np.ndarray, " _"]], value: float) -> Float[np.ndarray, "seeds rounds"]:
+    """One array of all rows; shorter ones, of seeds with fewer rounds, end with that value."""
+    longest = max(map(len, rows), default=0)
+    return np.array([np.pad(row, (0, longest - len(row)), constant_values=value) for row in rows])
 
 
 def _spent(run: Run, adapting: bool) -> Float[np.ndarray, " rounds"]:

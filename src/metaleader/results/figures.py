@@ -287,9 +287,11 @@ def _plain_ticks(panel: Axes, at: Sequence[int]) -> None:
 
 
 def thinned(at: Sequence[int], most: int) -> list[int]:
-    """Some of the sizes, evenly spread on a logarithmic axis, the first and the last among them."""
+    """Some of the sizes, evenly spread on a logarithmic axis, the first and the last among them; 0 stands beside it."""
     if len(at) <= most:
         return list(at)
+    if at[0] == 0:
+        return [0, *thinned(at[1:], most - 1)]
     wanted = np.geomspace(at[0], at[-1], most)
     return sorted({min(at, key=lambda size: abs(np.log(size / target))) for target in wanted})
 

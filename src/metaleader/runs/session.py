@@ -78,7 +78,7 @@ def run(
     devices.keep_compiled()
     protocol = protocol or OnlineProtocol()
     named = dict(learners) if isinstance(learners, Mapping) else {type(learners).__name__.lower(): learners}
-    numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    numbers = list(range(seeds)) if isinstance(seeds, int) else [int(seed) for seed in seeds]
     if not numbers or not named:
         raise UserError(f"at least one seed and one learner must run, got {seeds} and {', '.join(named) or 'none'}")
     streams = {seed: _tasks(stream, seed, rounds) for seed in numbers}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from jaxtyping import UInt8
 
-from metaleader.errors import check_between
+from metaleader.errors import check_between, check_word
 from metaleader.problem.batch import Batch
 from metaleader.streams import sources as data
 from metaleader.streams.digits import HeldOut
@@ -54,6 +55,7 @@ class FiveWayCifar100:
     class, which are then not learned from."""
 
     def __post_init__(self) -> None:
+        check_word("held_out", self.held_out, get_args(HeldOut))
         most = 500 - VALIDATION if self.held_out == "validation" else 500
         for name, limit in (("rounds", MOST_ROUNDS), ("examples_per_class", most), ("test_per_class", 100)):
             check_between(name, getattr(self, name), 1, limit)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from jaxtyping import UInt8
 
-from metaleader.errors import UserError, check_between
+from metaleader.errors import UserError, check_between, check_word
 from metaleader.problem.batch import Batch
 from metaleader.streams.digits import Digits, Grey, HeldOut, embedded, mnist
 from metaleader.streams.rainbow import COLOURS, Transformation
@@ -97,6 +98,7 @@ class ColouredDigits:
 
 
 def _check(settings: ColouredMnist | ColouredDigits, most_examples: int, most_held_out: int) -> None:
+    check_word("held_out", settings.held_out, get_args(HeldOut))
     limits = (("rounds", 10_000), ("examples_per_task", most_examples), ("test_examples", most_held_out))
     for name, most in limits:
         value = getattr(settings, name)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
-from metaleader.errors import UserError
+from metaleader.errors import UserError, check_word
 from metaleader.problem.batch import Batch
 from metaleader.streams import rendering
 from metaleader.streams import sources as data
@@ -48,6 +49,7 @@ class Pose:
 
     def __post_init__(self) -> None:
         of = self.rendering
+        check_word("held_out", self.held_out, get_args(HeldOut))
         limits = (("rounds", of.tasks), ("examples_per_task", of.images), ("test_examples", of.held_out))
         for name, most in limits:
             if not 1 <= getattr(self, name) <= most:

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from jaxtyping import UInt8
 
-from metaleader.errors import UserError, check_between, unknown
+from metaleader.errors import UserError, check_between, check_word, unknown
 from metaleader.problem.batch import Batch
 from metaleader.streams.digits import (
     DIGITS_HELD_OUT,
@@ -109,6 +109,7 @@ class RainbowMnist:
 
     def __post_init__(self) -> None:
         _check_order(self.order)
+        check_word("held_out", self.held_out, get_args(HeldOut))
         if self.source not in get_args(Source):
             raise UserError(unknown("source", self.source, get_args(Source)))
         check_between("rounds", self.rounds, 1, len(TRANSFORMATIONS))
@@ -165,6 +166,7 @@ class RainbowDigits:
 
     def __post_init__(self) -> None:
         _check_order(self.order)
+        check_word("held_out", self.held_out, get_args(HeldOut))
         check_between("rounds", self.rounds, 1, len(TRANSFORMATIONS))
         check_between("test_examples", self.test_examples, 1, DIGITS_HELD_OUT)
         pools = 2 if self.held_out == "validation" else 1

@@ -199,7 +199,8 @@ def _against(trial: Mapping[str, Any], best: Mapping[str, Any]) -> str:
     rung, score = list(trial["rungs"].items())[-1] if trial["rungs"] else ("", None)
     if score is None or not trial["outcome"].startswith("pruned"):
         return str(trial["outcome"]).partition(":")[0]
-    return f"{significant(score)} ({significant(best['rungs'][rung])}) at round {rung}"
+    bests = best["rungs"].get(rung)  # none, where it was not finite or not judged that early
+    return f"{significant(score)} ({'-' if bests is None else significant(bests)}) at round {rung}"
 
 
 def ranks_note(tuned: Mapping[str, Any]) -> str:

@@ -143,7 +143,7 @@ def _targets(targets: Any, prior: Float[Array, "d o"]) -> tuple[Float[Array, "n 
             f"Ridge takes one label an example, for two outputs or more, got targets of shape {targets.shape[1:]} for "
             f"{outputs}: give numbers as floats"
         )
-    return jax.nn.one_hot(targets, outputs, dtype=prior.dtype) - 1 / outputs, True
+    return jax.nn.one_hot(targets.astype(jnp.int32), outputs, dtype=prior.dtype) - 1 / outputs, True
 
 
 def _solved(
