@@ -93,15 +93,16 @@ def _locked(path: Path) -> TextIO | None:
 
 def owner(folder: Path) -> str | None:
     """Which process owns a folder now; None: none does, though one that was killed may have left its file."""
+    path = folder / OWNER
     try:
-        with (folder / OWNER).open() as file:
+        with path.open() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except OSError:
-                return file.read() or "another process"
-            return None
+                return _owner(path)
     except OSError:
-        return None
+        pass
+    return None
 
 
 def _owner(path: Path) -> str:

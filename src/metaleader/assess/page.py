@@ -186,8 +186,8 @@ def kept_words(found: Contest, answer: Answer, kept: Kept | None) -> list[str]:
 
 
 def _comparison(comparison: Comparison) -> dict[str, Any]:
-    ratio = dataclasses.asdict(comparison.ratio)
-    return {**dataclasses.asdict(comparison), "ratio": {name: _finite(value) for name, value in ratio.items()}}
+    told = dataclasses.asdict(comparison)
+    return {**told, "ratio": {name: _finite(value) for name, value in told["ratio"].items()}}
 
 
 def _finite(value: float) -> float | None:

@@ -64,10 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _say(str(error))
         _end(1)
     except KeyboardInterrupt:
-        resumes = (
-            "; add --resume to go on from the last checkpoint" if arguments[:1] and arguments[0] in RESUMABLE else ""
-        )
-        _say(f"stopped at once{resumes}")
+        resumes = bool(arguments) and arguments[0] in RESUMABLE
+        _say("stopped at once" + "; add --resume to go on from the last checkpoint" * resumes)
         _end(130)
 
 

@@ -45,29 +45,24 @@ def headings(runs: Sequence[Run]) -> list[str]:
 
 def rows(runs: Sequence[Run]) -> list[list[str]]:
     """A row of text for every other learner."""
-    paired = rivals(runs)
     return [
-        [
-            style(other).name,
-            *(
-                _when(first) + _gaps(measure, first, paired[other]) + _of(measure, paired[other])
-                for measure, first in found.items()
-            ),
-        ]
-        for other, found in rounds(runs).items()
+        [style(other).name, *(_told(measure, paired) for measure in MEASURES)] for other, paired in rivals(runs).items()
     ]
+
+
+def _told(measure: Measure, paired: Sequence[Pair]) -> str:
+    """From which round FTML is ahead, how many rounds after it are not judged, and on how many tasks that is."""
+    mean = advantage.running(measure, paired)
+    first = advantage.overtakes(mean)
+    unknown = 0 if first is None else int(np.isnan(mean.mean(axis=0)[first:]).sum())
+    gaps = f", but for {unknown} rounds that are not judged" if unknown else ""
+    return _when(first) + gaps + _of(measure, paired)
 
 
 def _of(measure: Measure, *paired: Sequence[Pair]) -> str:
     """On how many tasks an advantage is, where that is not on all; the fewest, of several rivals."""
     n, tasks = min(advantage.compared(measure, each, WHOLE) for each in paired)
     return f" (n = {n} of {tasks})" if n < tasks else ""
-
-
-def _gaps(measure: Measure, first: int | None, paired: Sequence[Pair]) -> str:
-    """How many of the rounds from the first on have no advantage, as scores that it takes are not finite."""
-    unknown = np.isnan(advantage.running(measure, paired).mean(axis=0)[first:]) if first is not None else ()
-    return f", but for {n} rounds that are not judged" if (n := int(np.sum(unknown))) else ""
 
 
 def _when(first: int | None) -> str:

@@ -45,6 +45,11 @@ def made(runs: Sequence[Run]) -> dict[str, str]:
     }
 
 
+def blocks(made: Mapping[str, str]) -> list[str]:
+    """The same in Markdown."""
+    return [f"{name}:\n\n```\n{text}\n```" for name, text in made.items()]
+
+
 def counted(commits: Iterable[str | None], what: str) -> str:
     """A line for every commit, and where they are several, of how many `what` it is."""
     counts = Counter(commit or "not recorded" for commit in commits)

@@ -216,7 +216,7 @@ def _markdown(
             *(f"![{name}](figures/{name}.png)\n\n{markdown(caption)}" for name, _, caption in pictures),
             *_overtaken_markdown(runs),
             "## How this was made",
-            *(f"{name}:\n\n```\n{text}\n```" for name, text in provenance.made(runs).items()),
+            *provenance.blocks(provenance.made(runs)),
             markdown_table(provenance.HEADINGS, provenance.rows(runs, out)),
         ]
     )

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from metaleader.errors import UserError, at_most, check_between, listed, unknown
+from metaleader.errors import UserError, at_most, check_between, check_word, listed, unknown
 from metaleader.models import MLP, ConvNet
 from metaleader.problem import CrossEntropy, ModelLike, Problem, Score, accuracy, squared_error
 from metaleader.problem.losses import Loss
@@ -189,10 +189,8 @@ def from_folder(
         near = sorted(p.name for p in path.parent.iterdir() if p.is_dir()) if path.parent.is_dir() else []
         raise UserError(f"{path}: {unknown('folder', path.name, near)}")
     check_between("smallest", smallest, 2, 1_000_000_000)
-    if tasks not in get_args(FolderOrder):
-        raise UserError(unknown("order of tasks", tasks, get_args(FolderOrder)))
-    if colour not in get_args(Colour):
-        raise UserError(unknown("colour", colour, get_args(Colour)))
+    check_word("order of tasks", tasks, get_args(FolderOrder))
+    check_word("colour", colour, get_args(Colour))
     split = split_of(held_out, None)
     inside = sorted((p for p in path.iterdir() if not p.name.startswith(".")), key=_by_number)
     folders, arrays = [p for p in inside if p.is_dir()], [p for p in inside if p.suffix.lower() == ".npz"]

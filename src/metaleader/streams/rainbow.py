@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from jaxtyping import UInt8
 
-from metaleader.errors import UserError, check_between, check_word, unknown
+from metaleader.errors import check_between, check_word
 from metaleader.problem.batch import Batch
 from metaleader.streams.digits import (
     DIGITS_HELD_OUT,
@@ -108,10 +108,9 @@ class RainbowMnist:
     """The images: `mnist`, handwritten digits, or `fashion-mnist`, clothes."""
 
     def __post_init__(self) -> None:
-        _check_order(self.order)
+        check_word("order", self.order, get_args(Order))
         check_word("held_out", self.held_out, get_args(HeldOut))
-        if self.source not in get_args(Source):
-            raise UserError(unknown("source", self.source, get_args(Source)))
+        check_word("source", self.source, get_args(Source))
         check_between("rounds", self.rounds, 1, len(TRANSFORMATIONS))
         held_out = MNIST_VALIDATION if self.held_out == "validation" else 0
         check_between("examples_per_task", self.examples_per_task, 1, (60_000 - held_out) // len(TRANSFORMATIONS))
@@ -165,7 +164,7 @@ class RainbowDigits:
     """Which images are held out: those for testing, or, to choose settings by, a part of those to learn from."""
 
     def __post_init__(self) -> None:
-        _check_order(self.order)
+        check_word("order", self.order, get_args(Order))
         check_word("held_out", self.held_out, get_args(HeldOut))
         check_between("rounds", self.rounds, 1, len(TRANSFORMATIONS))
         check_between("test_examples", self.test_examples, 1, DIGITS_HELD_OUT)
@@ -226,8 +225,3 @@ def _shrunk(images: Grey) -> Grey:
     top, left = (height - height // 2) // 2, (width - width // 2) // 2
     margins = ((0, 0), (top, height - height // 2 - top), (left, width - width // 2 - left))
     return np.pad(np.rint(means).astype(np.uint8), margins)
-
-
-def _check_order(order: str) -> None:
-    if order not in get_args(Order):
-        raise UserError(unknown("order", order, get_args(Order)))

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from metaleader.errors import UserError, check_between, unknown
+from metaleader.errors import UserError, check_between, check_word
 from metaleader.streams import columns as kinds
 from metaleader.streams import files, frames, leaks
 from metaleader.streams.columns import Column
@@ -314,12 +314,11 @@ def _check(
             raise UserError(
                 f"columns tells the kind of {taken!r}, which is no input: remove it (kind= is the target's)"
             )
-    if kind is not None and kind not in get_args(TargetKind):
-        raise UserError(unknown("kind of target", kind, get_args(TargetKind)))
-    if tasks is not None and tasks not in get_args(TaskOrder):
-        raise UserError(unknown("order of tasks", tasks, get_args(TaskOrder)))
-    if arrive not in get_args(Arrival):
-        raise UserError(unknown("arrival", arrive, get_args(Arrival)))
+    if kind is not None:
+        check_word("kind of target", kind, get_args(TargetKind))
+    if tasks is not None:
+        check_word("order of tasks", tasks, get_args(TaskOrder))
+    check_word("arrival", arrive, get_args(Arrival))
     if arrive == "by time" and order is None:
         raise UserError("arrive='by time' needs order=, a column of times or numbers: give it, or leave arrive out")
     if arrive == "by time" and tasks == "seed":

@@ -47,7 +47,7 @@ def write(tuned: Mapping[str, Any], out: Path) -> Path:
             "## Tried by hand",
             by_hand,
             "## How this was made",
-            *(f"{name}:\n\n```\n{text}\n```" for name, text in made(tuned).items()),
+            *provenance.blocks(made(tuned)),
             "`tune.json` has the commit, the machine and the checksums of the records of every trial that noted them.",
         ]
         page = out / "tune.md"

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float64
 
 from metaleader.buffer import TaskKey
-from metaleader.errors import UserError, check_positive, imported, unknown
+from metaleader.errors import check_positive, check_word, imported
 from metaleader.learners.external import examples
 from metaleader.learners.external.examples import Totals
 from metaleader.problem.batch import Batch
@@ -60,8 +60,7 @@ class RiverModel:
 
     def __post_init__(self) -> None:
         check_positive(self, "step_size")
-        if self.name not in get_args(RiverName):
-            raise UserError(unknown("model of river", self.name, get_args(RiverName)))
+        check_word("model of river", self.name, get_args(RiverName))
 
     def init(self, problem: Problem, key: Array, example: Batch) -> Streamed:  # noqa: ARG002
         """A new model.

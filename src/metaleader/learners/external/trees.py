@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float64, Int64
 
 from metaleader.buffer import TaskKey
-from metaleader.errors import UserError, check_not_negative, check_positive, imported, unknown
+from metaleader.errors import check_not_negative, check_positive, check_word, imported
 from metaleader.learners.external import examples
 from metaleader.learners.external.examples import Rows, Totals
 from metaleader.problem.batch import Batch
@@ -112,8 +112,7 @@ class PooledTrees:
         check_not_negative(self, "l2")
         if self.leaves < 2:
             raise ValueError(f"leaves must be at least 2, got {self.leaves}")
-        if self.library not in get_args(Library):
-            raise UserError(unknown("library of trees", self.library, get_args(Library)))
+        check_word("library of trees", self.library, get_args(Library))
 
     def init(self, problem: Problem, key: Array, example: Batch) -> Grown:  # noqa: ARG002
         """No datapoint yet.
