@@ -518,7 +518,7 @@ def test_heads_follow_the_first_arrival_of_tasks_that_interleave_and_return(kind
 
 
 def test_one_task_with_one_head_is_gradient_descent_on_all_of_its_data() -> None:
-    learner = MultiHeadTOE(steps=2, batch_tasks=1, batch_size=8, tasks=1, optimizer=Momentum(0.1, momentum=0.0))
+    learner = MultiHeadTOE(steps=2, batch_tasks=2, batch_size=8, tasks=1, optimizer=Momentum(0.1, momentum=0.0))
     start = learner.init(CURVES, jax.random.key(0), points(1))
     batch = points(8, 3)
     shared, heads = start.params
@@ -533,7 +533,14 @@ def test_a_stream_with_more_tasks_than_heads_is_refused() -> None:
     with pytest.raises(
         ValueError, match="task 1 has no head: it is task number 2 and tasks is 1; set tasks to the most"
     ):
-        observe(MultiHeadTOE(steps=1, batch_tasks=1, tasks=1), rounds=2)
+        observe(MultiHeadTOE(steps=1, tasks=1), rounds=2)
+
+
+def test_minibatches_of_the_current_task_alone_are_not_training_on_everything() -> None:
+    with pytest.raises(
+        ValueError, match="batch_tasks must be at least 2, got 1: the current task is in every minibatch"
+    ):
+        MultiHeadTOE(batch_tasks=1)
 
 
 def test_momentum_with_drops_is_what_its_formula_says() -> None:

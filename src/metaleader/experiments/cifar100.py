@@ -37,7 +37,7 @@ _LAPTOP = Preset(
             optimizer=Momentum(0.169, average=0.98),
             update=HeadFirst(head_steps=14, head_step_size=0.0675, steps=13, step_size=0.489, decay=0.0),
         ),
-        MultiHeadTOE(batch_tasks=1, batch_size=41, optimizer=Momentum(0.136, average=0.98)),
+        MultiHeadTOE(batch_tasks=2, batch_size=11, optimizer=Momentum(0.192, average=0.99)),
         Scratch(batch_size=99, optimizer=Momentum(0.324, average=0.98)),
         last_layer=FTML(
             GradientDescent(steps=1, step_size=0.566, adapt_only=("head",), first_order=True),
@@ -70,7 +70,7 @@ _PAPER = Preset(
     ),
 )
 
-# Steps on the head alone may be longer.
+# Steps on the head alone may be longer; TOE draws the current task and at least one other.
 SEARCH = MappingProxyType(
     {
         **search_space(
@@ -84,6 +84,7 @@ SEARCH = MappingProxyType(
             variants=("ftml-last-layer",),
         ),
         "ftml-last-layer.update.step-size": "0.05:3.0",
+        "toe.batch-tasks": "2:8",
     }
 )
 

@@ -88,6 +88,9 @@ class MultiHeadTOE(MultiHead):
     The current task, whose head is new and would see next to nothing of a long stream otherwise, is one of the tasks of
     every minibatch. `adapt` gives (a, h_t) of the task.
 
+    Raises:
+        ValueError: see `MultiHead`; or minibatches are of the current task alone, and earlier ones would not be drawn.
+
     Examples:
         >>> import numpy as np, metaleader as ml
         >>> problem = ml.Problem(ml.MLP(depth=0), ml.squared_error, ml.mean_squared_error)
@@ -97,6 +100,14 @@ class MultiHeadTOE(MultiHead):
         >>> [record.loss < 0.05 for record in ml.play(problem, opposite, learner)]  # one head could not do both
         [True, True]
     """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.batch_tasks < 2:
+            raise ValueError(
+                f"batch_tasks must be at least 2, got {self.batch_tasks}: the current task is in every minibatch, and "
+                "earlier ones would never be drawn again; for training on the current task alone, see Scratch"
+            )
 
     def observe(self, problem: Problem, state: Learned, task: TaskKey, batch: Batch) -> tuple[Learned, int]:
         """Add the datapoints to the buffer, then train on examples of all tasks.
