@@ -1,5 +1,6 @@
 """The online loop: order, evaluation, leakage, divergence, messages."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from sklearn.metrics import r2_score
 
 from accounts import without_times
 from metaleader import (
@@ -23,6 +25,8 @@ from metaleader import (
     Task,
     accuracy,
     begin,
+    from_sklearn,
+    mean_squared_error,
     play,
     resume,
     squared_error,
@@ -189,6 +193,19 @@ def test_a_learner_that_diverges_is_recorded_and_stopped() -> None:
     assert records[-1].loss is None
     assert records[-1].score is None
     assert records[-1].round < 6
+
+
+def test_an_undefined_score_is_no_divergence() -> None:
+    """R2 of a single example."""
+    r2 = from_sklearn(r2_score, "R2")
+    problem = replace(CURVES, scores=(r2, mean_squared_error))
+    stream = [replace(task, test=points(n)) for task, n in zip(lines(3), (8, 1, 8), strict=True)]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "R.* score is not well-defined")
+        records = list(play(problem, stream, TOE(steps=1), OnlineProtocol(chunk=20)))
+    assert [record.undefined for record in records] == [False, True, False]
+    assert not any(record.diverged for record in records)
+    assert records[1].loss == pytest.approx(records[1].other_scores["squared error"])
 
 
 @pytest.mark.parametrize("kind", ["stream", "iterable", "iterator"])

@@ -219,7 +219,8 @@ def _play(given: Setup, job: Job, forget: Callable[[], None] = lambda: None) -> 
                     due *= 2
                     forget()
                 last = record
-                score = math.inf if last.score is None else last.score if lower_is_better else 1 - last.score
+                none = math.nan if last.undefined else math.inf
+                score = none if last.score is None else last.score if lower_is_better else 1 - last.score
                 errors.setdefault(last.task, {})[last.datapoints] = score
             judged, state_bytes = state.records, size_of(state.learner)
     except Exception as error:  # one learner's failure is its own result

@@ -365,7 +365,7 @@ def _judged(
 
     loss, scores, cost = devices.on_first(judge)
     score, *_ = scores.values()
-    finite = math.isfinite(loss) and math.isfinite(score)
+    finite = math.isfinite(loss) and not math.isinf(score)
     state = replace(
         state,
         records=state.records + 1,
@@ -379,7 +379,7 @@ def _judged(
         task=task.name,
         datapoints=len(data),
         loss=loss if finite else None,
-        score=score if finite else None,
+        score=score if finite and math.isfinite(score) else None,
         diverged=not finite,
         gradient_evaluations=state.learning_evaluations + state.adapting_evaluations,
         train_seconds=round(state.train_seconds, 4),

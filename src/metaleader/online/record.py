@@ -21,7 +21,8 @@ class Record:
         datapoints: `|D_t|`, with what a task that came back had before.
         loss: L(D_t_test, U(w_t)), None where it is not finite.
         score: the problem's first score on D_t_test, None where it or the loss is not finite.
-        diverged: whether the loss or the score was not finite.
+        diverged: whether the loss was not finite, or the score infinite. A score that is NaN where the loss is finite
+            is undefined, as the AUC of examples of one class is, and says nothing of the learner.
         gradient_evaluations: per-example gradients so far in the run, in learning and adapting; a
             Hessian-vector product counts as two.
         train_seconds: wall time so far in `observe`, compiling included.
@@ -48,6 +49,11 @@ class Record:
     evaluation_seconds: float
     learning_evaluations: int
     other_scores: Mapping[str, float | None] = field(default_factory=dict)
+
+    @property
+    def undefined(self) -> bool:
+        """Whether there is no score although the loss is finite."""
+        return self.score is None and not self.diverged
 
     def as_line(self) -> str:
         """A line of JSON."""

@@ -144,7 +144,7 @@ def sizes(runs: Sequence[Run]) -> list[int]:
 
 
 def scores(runs: Sequence[Run], at: Sequence[int]) -> Float[np.ndarray, "runs rounds sizes"]:
-    """The score of every run, round and size; NaN where it was not evaluated or not finite."""
+    """The score of every run, round and size; NaN where it was not evaluated, undefined or not finite."""
     array = np.full((len(runs), _rounds(runs), len(at)), np.nan)
     for i, run in enumerate(runs):
         for record in run.records:
@@ -168,7 +168,7 @@ def final_scores(runs: Sequence[Run]) -> Float[np.ndarray, "runs rounds"]:
 
 
 def final_others(runs: Sequence[Run], name: str) -> Float[np.ndarray, "runs rounds"]:
-    """Another score, by name, at the end of every round; NaN where it was not recorded or not finite."""
+    """Another score, by name, at the end of every round; NaN where it was not recorded, undefined or not finite."""
     array = np.full((len(runs), _rounds(runs)), np.nan)
     for i, run in enumerate(runs):
         for record in run.records:
@@ -186,7 +186,8 @@ def proficiency(runs: Sequence[Run], other: ScoreDescription | None = None) -> F
     not play, the last size is the run's largest. NaN for a round that has not been played to its end, or in which the
     learner was not judged.
 
-    With `other`, another score than the first, that one and its threshold count.
+    With `other`, another score than the first, that one and its threshold count. Sizes at which it is undefined (see
+    `Record`) count as not judged.
     """
     array = np.full((len(runs), _rounds(runs), 2), np.nan)
     for i, run in enumerate(runs):
@@ -196,9 +197,13 @@ def proficiency(runs: Sequence[Run], other: ScoreDescription | None = None) -> F
             array[i, run.played : run.completed] = max(sizes([run]), default=0), np.inf
         for judged in _by_round(run):
             values = [record.score if other is None else record.other_scores.get(other.name) for record in judged]
-            array[i, judged[0].round - 1] = _needed(
-                [record.datapoints for record in judged], values, threshold, by.higher_is_better
-            )
+            known = [
+                (record.datapoints, value)
+                for record, value in zip(judged, values, strict=True)
+                if value is not None or record.diverged
+            ]
+            if known:
+                array[i, judged[0].round - 1] = _needed(known, threshold, by.higher_is_better)
     return array
 
 
@@ -212,11 +217,9 @@ def _by_round(run: Run) -> list[list[Record]]:
     return list(rounds.values())
 
 
-def _needed(
-    sizes: Sequence[int], values: Sequence[float | None], threshold: float, higher: bool
-) -> tuple[float, float]:
+def _needed(known: Sequence[tuple[int, float | None]], threshold: float, higher: bool) -> tuple[float, float]:
     before = 0
-    for size, value in zip(sizes, values, strict=True):
+    for size, value in known:
         if value is not None and reaches(value, threshold, higher):
             return before, size
         before = size
@@ -229,25 +232,40 @@ def datapoints_to_proficiency(runs: Sequence[Run]) -> Float[np.ndarray, "runs ro
 
 
 def judged(runs: Sequence[Run]) -> Bool[np.ndarray, "runs rounds"]:
-    """In which rounds each learner was judged; one without held-out data may be too short for any size."""
+    """In which rounds each learner has a score at the end, or diverged.
+
+    Of a task without held-out data there may be too little for any size, and a score may be undefined (see `Record`).
+    """
     array = np.zeros((len(runs), _rounds(runs)), bool)
     for i, run in enumerate(runs):
-        array[i, [record.round - 1 for record in run.records]] = True
+        for record in run.records:  # the last record of a round overwrites those before
+            array[i, record.round - 1] = not record.undefined
+    return array
+
+
+def _others_judged(runs: Sequence[Run], name: str) -> Bool[np.ndarray, "runs rounds"]:
+    """The same of another score."""
+    array = np.zeros((len(runs), _rounds(runs)), bool)
+    for i, run in enumerate(runs):
+        for record in run.records:
+            array[i, record.round - 1] = record.diverged or record.other_scores.get(name) is not None
     return array
 
 
 def judged_by_all(runs: Sequence[Run], at: Sequence[int]) -> Bool[np.ndarray, "runs rounds sizes"]:
     """Which rounds every run of the same seed judged at a size, as far as it has played them.
 
-    Tasks with fewer datapoints than a size, or whose round ended at proficiency, are not judged there; a mean at that
-    size compares learners on the same tasks if it counts only those that all of them judged.
+    Tasks with fewer datapoints than a size, or whose round ended at proficiency, are not judged there, and a score may
+    be undefined there (see `Record`); a mean at that size compares learners on the same tasks if it counts only those
+    that all of them judged.
     """
     rounds = _rounds(runs)
     own, played = np.zeros((len(runs), rounds, len(at)), bool), np.zeros((len(runs), rounds), bool)
     for i, run in enumerate(runs):
         for judged in _by_round(run):
             played[i, judged[0].round - 1] = True
-            own[i, judged[0].round - 1] = [any(record.datapoints == size for record in judged) for size in at]
+            with_score = {record.datapoints for record in judged if not record.undefined}
+            own[i, judged[0].round - 1] = [size in with_score for size in at]
     by_all = np.zeros_like(own)
     for seed in {run.about.seed for run in runs}:
         same = [i for i, run in enumerate(runs) if run.about.seed == seed]
@@ -289,6 +307,9 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
         "threshold": runs[0].threshold,
         "tasks": max(int(last_third(runs)[group].sum()) for group in groups.values()),
         "tasks_at": {str(size): int(np.max(tasks, axis=0)[i]) for i, size in enumerate(at)},
+        "undefined": max(
+            sum(record.undefined for i in group for record in runs[i].records) for group in groups.values()
+        ),
         "learners": {
             name: _of_learner([runs[i] for i in group], at, comparable[group], others) for name, group in groups.items()
         },
@@ -337,7 +358,7 @@ def _of_learner(
         },
         "final_score": over_rounds(final_scores(runs), ends_judged),
         "final_others": {
-            name: over_rounds(final_others(runs, name), ends_judged)
+            name: over_rounds(final_others(runs, name), counted & _others_judged(runs, name))
             for name in dict.fromkeys(
                 name for run in runs for record in run.records[:1] for name in record.other_scores
             )

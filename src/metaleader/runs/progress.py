@@ -54,7 +54,8 @@ def live(plan: Plan, quiet: bool = False) -> Iterator[Callback]:
                 display.start_task(bar)
             display.update(bar, total=rounds, completed=state.round)
             if record is not None:
-                score = "not finite" if record.score is None else significant(record.score)
+                none = "undefined" if record.undefined else "not finite"
+                score = none if record.score is None else significant(record.score)
                 of = "" if rounds is None else f"/{rounds}"
                 said = f"round {record.round:>3}{of}  {record.datapoints:>4} datapoints  {score_name} {score}"
                 display.update(bar, state=said)

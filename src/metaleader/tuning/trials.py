@@ -113,11 +113,14 @@ def _made(runs: Sequence[Run]) -> dict[str, Any]:
 def score_after(runs: Sequence[Run], rounds: int) -> float:
     """What a trial is judged by once `rounds` rounds are complete.
 
-    The mean score over all sizes judged in the last third of these rounds, then over the runs; NaN unless every one of
-    these evaluations has a score.
+    The mean score over all sizes judged in the last third of these rounds, then over the runs; NaN if one of these
+    evaluations was not finite. Those whose score is undefined (see `Record`) do not count.
     """
     first = metrics.last_third_from(rounds)
-    counted = [[record.score for record in each.records if first <= record.round <= rounds] for each in runs]
+    counted = [
+        [record.score for record in each.records if first <= record.round <= rounds and not record.undefined]
+        for each in runs
+    ]
     return float(np.mean([np.array(of_run, float).mean() if of_run else math.nan for of_run in counted]))
 
 
