@@ -264,6 +264,20 @@ def test_a_report_has_a_section_for_each_experiment_and_a_line_for_each_setting(
     assert drawn, sorted((tmp_path / "figures").iterdir())
 
 
+def test_of_a_sweep_the_table_of_overtaking_is_of_the_settings_that_figures_show(tmp_path: Path) -> None:
+    """The setting that is named last is the worse one."""
+    for i, score in enumerate((0.9, 0.1)):
+        run = made([[score] * 3] * 3, rounds=3, setting=(f"ftml.meta-steps={2 + i}",))
+        folder(tmp_path / f"ftml{i}", run)
+    folder(tmp_path / "toe", made([[0.5] * 3] * 3, rounds=3, learner="toe"))
+    page, _ = report.write_report([tmp_path], tmp_path)
+    assert (
+        "| TOE (train on everything) | from the first round | from the first round |"
+        in page.with_suffix(".md").read_text()
+    )
+    assert page.read_text().count("<td>from the first round</td>") == 2
+
+
 @pytest.mark.parametrize(("seeds", "higher"), [(3, False), pytest.param(1, True, marks=pytest.mark.slow)])
 def test_a_report_is_whole_and_needs_no_other_file(tmp_path: Path, seeds: int, higher: bool) -> None:
     random = np.random.default_rng(0)

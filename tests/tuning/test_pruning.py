@@ -266,6 +266,9 @@ def test_choices_are_read_as_settings_and_tried(whole: tuple[dict[str, Any], Pat
     settings = [trial["settings"]["guess.steps"] for trial in tune(steps)["learners"]["guess"]["trials"]]
     assert settings[0] == "3"
     assert set(settings[1:]) <= {"5", "8"}
+    around = planned(tmp_path / "around", "guess.steps=5|8", learners=("guess",), trials=1, around=1)
+    changed = tune(around)["learners"]["guess"]["trials"][-1]
+    assert (changed["around"], changed["outcome"], changed["settings"]["guess.steps"]) == (True, "finished", "3")
 
 
 @dataclass(frozen=True)

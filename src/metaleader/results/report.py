@@ -136,6 +136,10 @@ def _drawn(runs: Sequence[Run], summary: dict[str, Any]) -> dict[str, list[Run]]
     return {line: [run for run in runs if run.line == line and run.records] for _, line in best.values()}
 
 
+def _in_figures(runs: Sequence[Run], summary: dict[str, Any]) -> list[Run]:
+    return [run for each in _drawn(runs, summary).values() for run in each]
+
+
 def _illustration(by_learner: figures.Runs) -> dict[str, tuple[Figure, str]]:
     """The picture of what was learned, if the experiment has one."""
     shown = {name: [run.illustration for run in each] for name, each in by_learner.items()}
@@ -214,7 +218,7 @@ def _markdown(
             markdown(_note(summary)),
             *(f"**{markdown(f'{name}: {failure}')}**" for name, failure in _failures(summary)),
             *(f"![{name}](figures/{name}.png)\n\n{markdown(caption)}" for name, _, caption in pictures),
-            *_overtaken_markdown(runs),
+            *_overtaken_markdown(_in_figures(runs, summary)),
             "## How this was made",
             *provenance.blocks(provenance.made(runs)),
             markdown_table(provenance.HEADINGS, provenance.rows(runs, out)),
@@ -237,7 +241,7 @@ def _section(
         title=escape(provenance.title(runs[0])),
         note=escape(_note(summary)),
         table=text_table(headings, rows),
-        overtaking=overtaken_html(runs),
+        overtaking=overtaken_html(_in_figures(runs, summary)),
         failures="".join(
             f"<p class=warning>{escape(name)}: {escape(failure)}</p>" for name, failure in _failures(summary)
         ),

@@ -14,7 +14,7 @@ from metaleader.experiments import Experiment, Preset
 from metaleader.experiments.parsing import as_arguments, by_name, check_used, values_of
 from metaleader.experiments.plans import Selection
 from metaleader.experiments.settings import has_setting, replaced
-from metaleader.tuning.spaces import Space, spaces
+from metaleader.tuning.spaces import Space, spaces, stated
 from metaleader.tuning.studies import Rungs
 
 FIRST_SEED = 1000  # results take 0, 1, ...
@@ -144,8 +144,10 @@ def trial_of(tuning: Tuning, learner: str, number: int, setting: Mapping[str, An
 
 
 def searched(tuning: Tuning, learner: str, setting: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of settings that a trial's stand for, by name."""
-    return {option: tuning.spaces[learner][option].meant(value) for option, value in setting.items()}
+    """The values of settings that a trial has otherwise than the preset, which may have none of the choices, by name."""
+    space = tuning.spaces[learner]
+    preset = stated(space, tuning.plan.preset)
+    return {option: space[option].meant(value) for option, value in setting.items() if value != preset[option]}
 
 
 def folder_of(out: Path, learner: str, number: int) -> Path:
