@@ -28,6 +28,7 @@ from metaleader import (
     OnlineMetaGradient,
     OnlineProtocol,
     Problem,
+    Proximal,
     Recency,
     Retention,
     Scratch,
@@ -562,6 +563,7 @@ def test_recency_is_not_uniform() -> None:
     "build",
     [
         lambda: FTML(meta_steps=0),
+        lambda: FTML(Proximal(), adapt_steps=0),
         lambda: TOE(batch_size=0),
         lambda: FTL(steps=-1),
         lambda: Adam(float("nan")),

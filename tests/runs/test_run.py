@@ -1,6 +1,7 @@
 """Run folders: stops of every kind, and going on to the same records bit for bit."""
 
 import dataclasses
+import inspect
 import json
 import os
 import signal
@@ -24,7 +25,7 @@ from metaleader.online.description import described
 from metaleader.runs import folder, source
 from metaleader.runs.folder import RunFolder
 from metaleader.runs.run import Plan, RunInterrupted, run
-from problems import points
+from problems import CURVES, points
 
 
 def selection(out: Path, **settings: Any) -> Selection:
@@ -169,9 +170,17 @@ def test_what_determines_the_records_is_compared_by_content(tmp_path: Path) -> N
             other(resume=True)
     (tmp_path / "toe" / "seed-0" / "outcome.json").unlink()  # a run that can go on compares its first task, too
     before = (tmp_path / "toe" / "seed-0" / "records.jsonl").read_bytes()
-    made(task=1)(resume=True)
+    with pytest.warns(RuntimeWarning, match="seed-0: failed: .*another first task"):
+        made(task=1)(resume=True)
     assert "another first task" in (tmp_path / "toe" / "seed-0" / "outcome.json").read_text()
     assert (tmp_path / "toe" / "seed-0" / "records.jsonl").read_bytes() == before
+
+
+def test_learners_without_names_are_refused() -> None:
+    learners: Any = [TOE(steps=1)]
+    run: Any = inspect.unwrap(metaleader.run)  # past the type checks of the tests
+    with pytest.raises(UserError, match="learners are one learner, or several by name"):
+        run(CURVES, [Task(points(4), points(4))], learners, progress=False)
 
 
 def test_what_a_stream_cannot_read_fails_its_own_run_alone(tmp_path: Path) -> None:

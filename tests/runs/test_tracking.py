@@ -269,6 +269,7 @@ def test_trackio_reads_what_was_logged(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_trackers_are_named_once() -> None:
     kept = Kept()
-    assert list(trackers(["csv", kept, "csv"])) == ["csv", "Kept"]
+    assert list(trackers(["csv", kept, "csv", kept])) == ["csv", "Kept"]
+    assert list(trackers([kept, Kept(), Kept()])) == ["Kept", "Kept 2", "Kept 3"]
     assert trackers(kept) == {"Kept": kept}
     assert trackers(()) == {}

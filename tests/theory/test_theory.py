@@ -1,6 +1,7 @@
 """The theory: constants that hold and are no larger than need be, exact leaders, Theorem 1, and what it refuses."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -302,6 +303,12 @@ def test_impossible_streams_are_refused(settings: Any, message: str) -> None:
         object.__setattr__(stream, name, value)
     with pytest.raises(UserError, match=message):
         stream.__post_init__()
+
+
+def test_a_page_is_written_where_nothing_could_be_computed(tmp_path: Path) -> None:
+    """Outside the theory, games can fail: they are left out of the figures."""
+    page = th.write(th.Findings(), th.TheoryOptions(outside_theory=True), tmp_path, "metaleader theory", seconds=1.0)
+    assert page.read_text().count("](figures/") == 4
 
 
 def test_constants_are_values() -> None:

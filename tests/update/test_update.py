@@ -23,11 +23,13 @@ from metaleader import (
     MetaSGD,
     Model,
     OptimizerSteps,
+    PoseNet,
     Problem,
     Proximal,
     Reptile,
     Ridge,
     UpdateProcedure,
+    UserError,
     accuracy,
     mean_squared_error,
     meta_gradient,
@@ -546,3 +548,25 @@ def test_ridge_takes_labels_that_are_true_or_false() -> None:
     meta = update.init(problem.init(jax.random.key(0)))
     told, numbers = (update(problem, meta, Batch.of(x, y)) for y in (np.arange(4) > 1, np.array([0, 0, 1, 1])))
     jax.tree.map(np.testing.assert_array_equal, told, numbers)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "message"),
+    [
+        (Proximal(), "solver", "unknown solver 'newtn': did you mean newton"),
+        (GradientDescent(), "derivative", "unknown derivative 'newtn'"),
+        (ConvNet(), "norm", "unknown norm 'newtn'"),
+        (PoseNet(), "norm", "unknown norm 'newtn'"),
+    ],
+)
+def test_a_word_that_is_not_known_is_refused(settings: Any, name: str, message: str) -> None:
+    object.__setattr__(settings, name, "newtn")  # past the type checks of the tests
+    with pytest.raises(UserError, match=message):
+        settings.__post_init__()
+
+
+def test_a_word_in_place_of_names_is_not_taken_letter_by_letter() -> None:
+    update = GradientDescent()
+    object.__setattr__(update, "adapt_only", "head")
+    with pytest.raises(ValueError, match=r"names of parameters are a tuple, as \('head',\), got 'head'"):
+        update(CURVES, CURVES.init(jax.random.key(0)), points(4))

@@ -37,7 +37,7 @@ class FTML(PredictsByModel):
     retained data.
 
     Raises:
-        ValueError: a size is not positive.
+        ValueError: a size is not positive; or the update procedure cannot take `adapt_steps` steps.
 
     Examples:
         >>> import numpy as np, metaleader as ml
@@ -84,6 +84,7 @@ class FTML(PredictsByModel):
             check_not_negative(self, "adapt_steps")
             if not hasattr(self.update, "steps"):
                 raise ValueError(f"adapt_steps needs an update procedure with steps, got {self.update}")
+            self._adapting()  # refuses steps that the procedure refuses
         if self.past_only:
             base.check_keeps_past(self.retention)
 
@@ -115,16 +116,23 @@ class FTML(PredictsByModel):
 
     def adapt(self, problem: Problem, state: Learned, task: TaskKey, batch: Batch) -> tuple[Params, int]:  # noqa: ARG002
         """U(w_t) on all data of the task so far, with `adapt_steps` steps."""
-        steps = self.adapt_steps
-        update = self.update if steps is None else replace(self.update, steps=steps)  # type: ignore[type-var] # checked
-        return base.adapted(problem, update, state.leader, state.buffer, state.key, batch)
+        return base.adapted(problem, self._adapting(), state.leader, state.buffer, state.key, batch)
+
+    def _adapting(self) -> UpdateProcedure:
+        """U with `adapt_steps`."""
+        if self.adapt_steps is None:
+            return self.update
+        return replace(self.update, steps=self.adapt_steps)  # type: ignore[type-var] # checked
 
     def spending(self, gradients: int) -> FTML:
         """The same learner with as many meta-steps, at least one, as take about so many per-example gradients."""
         return replace(self, meta_steps=max(round(gradients / self.meta_gradient_evaluations()), 1))
 
     def meta_gradient_evaluations(self) -> int:
-        """Per-example gradients in one meta-gradient, a Hessian-vector product counting as two."""
+        """Per-example gradients in one meta-gradient, a Hessian-vector product counting as two.
+
+        Of tasks that have all examples asked for; where one has fewer, this counts more than were of use.
+        """
         a_task = self.update.gradient_evaluations(self.train_size)
         a_task += self.update.meta_gradient_evaluations(self.train_size) + self.validation_size
         return self.meta_batch * a_task

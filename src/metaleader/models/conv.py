@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import jax
 from jaxtyping import Array, Float, Shaped
 
+from metaleader.errors import check_word
 from metaleader.models import layers
 from metaleader.problem.batch import AnyArray, Batch
 from metaleader.problem.model import Params
@@ -21,7 +22,7 @@ class ConvNet:
     Parameters are `{"conv": [{"kernel", "scale", "offset"}, ...], "head": {"kernel", "bias"}}`.
 
     Raises:
-        ValueError: `depth` or `filters` or `classes` is not positive.
+        ValueError: a size is not positive, or there is no such `norm`.
 
     Examples:
         >>> import jax, metaleader as ml
@@ -51,6 +52,7 @@ class ConvNet:
     def __post_init__(self) -> None:
         if min(self.depth, self.filters, self.classes, self.stride, *self.image) < 1:
             raise ValueError(f"every size of a ConvNet must be at least 1, got {self}")
+        check_word("norm", self.norm, get_args(layers.Norm))
 
     @partial(jax.jit, static_argnums=0)  # one program instead of one a layer
     def init(self, key: Array) -> Params:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
+from metaleader.errors import check_word
 from metaleader.models import layers
 from metaleader.problem.batch import AnyArray, Batch
 from metaleader.problem.model import Params
@@ -38,7 +39,7 @@ class PoseNet:
     "scale", "offset"}, ...], "head": {"kernel", "bias"}}`.
 
     Raises:
-        ValueError: a size is not positive.
+        ValueError: a size is not positive, or there is no such `norm`.
 
     Examples:
         >>> import jax, metaleader as ml
@@ -64,6 +65,7 @@ class PoseNet:
     def __post_init__(self) -> None:
         if min(self.depth, self.filters, self.width, self.outputs, *self.image) < 1:
             raise ValueError(f"every size of a PoseNet must be at least 1, got {self}")
+        check_word("norm", self.norm, get_args(layers.Norm))
 
     @partial(jax.jit, static_argnums=0)  # one program instead of one a layer
     def init(self, key: Array) -> Params:

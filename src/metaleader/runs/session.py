@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -73,10 +74,15 @@ def run(
     Raises:
         ValueError: a task does not fit the problem; or the stream can be iterated over once only, and several runs
             need it.
-        UserError: `out` exists and `resume` is not given, or was made with other settings.
+        UserError: `out` exists and `resume` is not given, or was made with other settings; or learners have no names.
+
+    Warns:
+        RuntimeWarning: a run in `out` failed; the others went on.
     """
     devices.keep_compiled()
     protocol = protocol or OnlineProtocol()
+    if not isinstance(learners, Mapping) and not hasattr(learners, "observe"):
+        raise UserError(f"learners are one learner, or several by name as {{'ftml': ml.FTML()}}; got {learners!r:.200}")
     named = dict(learners) if isinstance(learners, Mapping) else {type(learners).__name__.lower(): learners}
     numbers = list(range(seeds)) if isinstance(seeds, int) else [int(seed) for seed in seeds]
     if not numbers or not named:
@@ -97,7 +103,10 @@ def run(
         if out is None:
             return Results(tuple(_in_memory(plan, learner, seed, show) for learner, seed in plan.runs))
         with owned_for_results(plan.out):
-            runs.run(plan, resume, show)
+            outcomes = runs.run(plan, resume, show)
+        for folder, outcome in outcomes.items():
+            if outcome.startswith("failed"):
+                warnings.warn(f"{folder}: {outcome} (see traceback.txt there)", RuntimeWarning, stacklevel=2)
     return Results(tuple(metrics.load([plan.folder(learner, seed).path for learner, seed in plan.runs])))
 
 

@@ -192,7 +192,7 @@ Track: TypeAlias = str | Tracker | Sequence[str | Tracker]  # by name, or of one
 
 
 def trackers(track: Track) -> dict[str, Tracker]:
-    """The trackers by name; those of one's own by the name of their class.
+    """The trackers by name; those of one's own by the name of their class, a second one as `NAME 2`.
 
     Raises:
         UserError: a name is not known, or its package is not installed.
@@ -203,8 +203,10 @@ def trackers(track: Track) -> dict[str, Tracker]:
             raise UserError(unknown("tracker", each, TRACKERS))
         if isinstance(each, str):
             found[each] = TRACKERS[each]()
-        else:
-            found[type(each).__name__] = each
+        elif not any(each is other for other in found.values()):
+            name = type(each).__name__
+            same = sum(other == name or other.startswith(f"{name} ") for other in found)
+            found[f"{name} {same + 1}" if same else name] = each
     return found
 
 

@@ -80,7 +80,7 @@ def write(found: Findings, options: TheoryOptions, out: Path, command: str, seco
             trap=_regrets([check for check in found.regrets if check.trap]),
             regrets=_regrets([check for check in found.regrets if not check.trap]),
             table=_markdown(found),
-            gap=f"{max(float(c.gap.max()) for kept in found.curves.values() for c in kept):.1g}",
+            gap=f"{max((float(c.gap.max()) for kept in found.curves.values() for c in kept), default=0.0):.1g}",
             rounds=options.rounds,
             trap_rounds=f"{TRAP_ROUNDS:,}",
             trap_radius=f"{TRAP_RADIUS:g}",

@@ -32,7 +32,7 @@ SHOWN = ("regression, iid", "regression, adversarial", "logistic, iid")
 
 
 def figures(found: Findings) -> dict[str, tuple[Figure, str]]:
-    """Every figure by name, each with a caption."""
+    """Every figure by name, each with a caption; those of what could not be computed are empty."""
     with drawing():
         return {
             "eigenvalues": (
@@ -63,7 +63,7 @@ def figures(found: Findings) -> dict[str, tuple[Figure, str]]:
 
 def _eigenvalues(found: Findings) -> Figure:
     figure = Figure(figsize=(9.4, 3.8), layout="constrained")
-    for panel, (kind, sweep) in zip(figure.subplots(1, 2), found.sweep.items(), strict=True):
+    for panel, (kind, sweep) in zip(figure.subplots(1, 2), found.sweep.items(), strict=False):
         factors = np.array([each["factor"] for each in sweep])
         low, high = sweep[0]["mu"] / 8, 9 * sweep[0]["beta"] / 8
         panel.fill_between([factors[0], 1], low, high, color="0.88", lw=0, label="Theorem 1: $\\mu/8$ to $9\\beta/8$")
@@ -98,20 +98,15 @@ def _regret(found: Findings) -> Figure:
         for name, curves in _learners(found, label).items():
             mean = np.mean([curve.regret for curve in curves], axis=0)
             _line(panel, name, curves[0].rounds, mean)
-        ours = found.curves[label, "FTML"]
+        ours = found.curves.get((label, "FTML"), [])
         for key, dashes, name in (
             ("gradients", "--", "bound of FTML, gradients seen"),
             ("constants", ":", "bound of FTML, constants"),
             ("paper", "-.", "bound of FTML, the paper's"),
         ):
-            panel.plot(
-                ours[0].rounds,
-                np.mean([c.bounds[key] for c in ours], axis=0),
-                color="black",
-                ls=dashes,
-                lw=1.3,
-                label=name,
-            )
+            if ours:
+                bound = np.mean([c.bounds[key] for c in ours], axis=0)
+                panel.plot(ours[0].rounds, bound, color="black", ls=dashes, lw=1.3, label=name)
         panel.set_ylim(bottom=1e-3)
     panels[0][0].set_ylabel("regret (loss)")
     _legend(figure, panels)
@@ -123,7 +118,8 @@ def _mistakes(found: Findings) -> Figure:
     (label,) = {check.stream for check in found.regrets if check.trap} or {""}
     names = [check.learner for check in found.regrets if check.trap]
     figure = Figure(figsize=(11.4, 6.8), layout="constrained")
-    panels = np.ravel(figure.subplots(2, -(-len(names) // 2), sharex=True, sharey=True, squeeze=False))
+    columns = max(1, -(-len(names) // 2))
+    panels = np.ravel(figure.subplots(2, columns, sharex=True, sharey=True, squeeze=False))
     for panel, name in zip(panels, names, strict=False):
         right = found.curves[label, name][0]
         panel.set(title=NAMES.get(name, name), xscale="log", yscale="log", xlabel="rounds T", ylabel="regret (loss)")

@@ -144,7 +144,7 @@ def trial_of(tuning: Tuning, learner: str, number: int, setting: Mapping[str, An
 
 
 def searched(tuning: Tuning, learner: str, setting: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of settings that a trial has otherwise than the preset, which may have none of the choices, by name."""
+    """The values of settings, by name, that a trial has otherwise than the preset, which may have no choice."""
     space = tuning.spaces[learner]
     preset = stated(space, tuning.plan.preset)
     return {option: space[option].meant(value) for option, value in setting.items() if value != preset[option]}

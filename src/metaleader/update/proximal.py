@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.sparse.linalg import cg
 
-from metaleader.errors import check_positive
+from metaleader.errors import check_positive, check_word
 from metaleader.problem.batch import Batch
 from metaleader.problem.model import Objective, Params
 from metaleader.problem.problem import Problem
 from metaleader.update.procedure import MetaParams
 from metaleader.update.steps import hessian_vector_product
+
+Solver = Literal["gradient", "newton"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Proximal:
     where the loss is not convex, choose lambda above the largest negative curvature.
 
     Raises:
-        ValueError: a setting is not positive and finite, or `tolerance` is negative.
+        ValueError: a setting is not positive and finite, `tolerance` is negative, or there is no such solver.
 
     Examples:
         >>> import jax.numpy as jnp, metaleader as ml
@@ -47,7 +49,7 @@ class Proximal:
     """The step size of gradient steps."""
     strength: float = 1.0
     """lambda: how strongly U(w) is held at w."""
-    solver: Literal["gradient", "newton"] = "gradient"
+    solver: Solver = "gradient"
     """`gradient`: v <- v - step_size (grad L(D, v) + lambda (v - w)). `newton`: the full Newton step, by conjugate
     gradients on H + lambda I."""
     cg_steps: int = 5
@@ -57,6 +59,7 @@ class Proximal:
 
     def __post_init__(self) -> None:
         check_positive(self, "steps", "step_size", "strength", "cg_steps")
+        check_word("solver", self.solver, get_args(Solver))
         if not 0 <= self.tolerance < float("inf"):
             raise ValueError(f"tolerance must be at least 0 and finite, got {self.tolerance}")
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from metaleader.errors import check_word
 from metaleader.problem.batch import Batch
 from metaleader.problem.model import Objective, Params
 
+Derivative = Literal["forward-over-reverse", "plain"]
 Gradient: TypeAlias = Callable[[Params, Batch], Params]
 # The most bytes of intermediate results to keep for a task, all steps together. Beyond a core's share of the cache,
 # computing them again is faster (measured on CPUs). Tasks that share a computation keep as much each.
@@ -25,7 +27,7 @@ class Steps:
     """The settings of any procedure that takes `steps` inner gradients, each at the parameters reached.
 
     Raises:
-        ValueError: `steps` is negative.
+        ValueError: `steps` is negative, or there is no such derivative.
     """
 
     steps: int = 5
@@ -33,7 +35,7 @@ class Steps:
     _: KW_ONLY
     first_order: bool = False
     """Treat the inner gradients as constants (first-order MAML)."""
-    derivative: Literal["forward-over-reverse", "plain"] = "forward-over-reverse"
+    derivative: Derivative = "forward-over-reverse"
     """How to differentiate through the steps. `plain` leaves it to reverse mode, which stores what every
     inner gradient computed; `forward-over-reverse` takes a Hessian-vector product (Kemaev et al., 2025) and stores
     arrays of the size of the parameters alone; where all parameters move and the gradients' intermediate results
@@ -44,6 +46,7 @@ class Steps:
     def __post_init__(self) -> None:
         if self.steps < 0:
             raise ValueError(f"steps must be at least 0, got {self.steps}")
+        check_word("derivative", self.derivative, get_args(Derivative))
 
     def inner_gradient(self, objective: Objective, params: Params) -> Gradient:
         """`grad L(D, v)` as a function of `v` and `D`, with the derivative asked for.
@@ -103,12 +106,14 @@ def _bytes(arrays: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(arrays))
 
 
-def mask(params: Params, only: tuple[str, ...]) -> Any:
+def mask(params: Params, only: Sequence[str]) -> Any:
     """A pytree of bools, true for the leaves below a key or attribute named in `adapt_only` (all, if none is named).
 
     Raises:
-        ValueError: a name is borne by no parameter.
+        ValueError: a name is borne by no parameter; or there is a word in place of a tuple of names.
     """
+    if isinstance(only, str):
+        raise ValueError(f"names of parameters are a tuple, as ({only!r},), got {only!r}")
     paths = [{_name(key) for key in path} for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
     known = set[str]().union(*paths)
     if unknown := set(only) - known:
