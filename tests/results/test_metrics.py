@@ -1,6 +1,7 @@
 """Statistics against hand-made cases and an independent account on random records."""
 
 import hashlib
+import io
 import json
 import math
 import statistics
@@ -343,3 +344,13 @@ def test_the_schema_of_the_summary(tmp_path: Path) -> None:
         "seeds", "rounds", "score_at", "datapoints_to_proficiency", "final_score", "gradient_evaluations", "seconds",
     } <= numbers.keys()  # fmt: skip
     assert set(numbers["score_at"]) == {"10", "20", "40"}
+
+
+def test_where_only_the_time_before_the_first_datapoint_was_judged_there_is_no_axis_of_datapoints() -> None:
+    runs = {name: [made([[0.2], [0.4], [0.6]], sizes=(0,), learner=name)] for name in ("ftml", "toe")}
+    assert list(figures.all_figures(runs)) == ["score-after-few-and-all"]
+    later = {**runs, "toe": [made([[0.2, 0.5]] * 3, sizes=(0, 10), learner="toe")]}
+    drawn = figures.all_figures(later)
+    assert len(drawn) == 4
+    for figure, _ in drawn.values():
+        figure.savefig(io.BytesIO())

@@ -49,10 +49,10 @@ def test_flips_are_those_of_brute_force(listed: list[float], against: float) -> 
 
 
 def test_the_least_p_value_of_flips_is_what_the_number_of_seeds_allows() -> None:
-    assert [sign_flip(np.arange(1.0, n + 1)) for n in (3, 6, 10)] == [0.25, 0.03125, 2 / 1024]
+    assert [sign_flip(np.arange(1.0, n + 1)) for n in (3, 6, 10, 21)] == [0.25, 0.03125, 2 / 1024, 2 / 2**21]
     assert sign_flip(np.array([])) is None
-    with pytest.raises(ValueError, match="at most 20 values, got 21"):
-        sign_flip(np.ones(21))
+    assert sign_flip(np.ones(41)) is None
+    assert t_test(np.ones(41)) == 2 / 2**40
 
 
 def test_seeds_that_agree_to_the_last_digit_have_the_p_value_of_their_signs() -> None:

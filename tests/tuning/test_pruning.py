@@ -24,6 +24,7 @@ from metaleader.experiments.parsing import as_arguments, parse_with_settings, wi
 from metaleader.experiments.plans import Selection
 from metaleader.runs.run import RunInterrupted, run
 from metaleader.runs.workers import LocalWorkers
+from metaleader.tuning import figure as tuning_figure
 from metaleader.tuning import page as tuning_page
 from metaleader.tuning.found import neighbours, next_change, ranks, single_changes
 from metaleader.tuning.plan import Pruning, Tuning, prepare
@@ -490,3 +491,12 @@ def test_steps_that_are_said_hold_even_if_they_are_those_of_the_preset() -> None
         arguments = [*said, "--ftml.meta-batch", str(4 * before.meta_batch)]
         found: Any = parse_with_settings(RunOptions, experiment, arguments, "metaleader run")[1].learners["ftml"]
         assert (found.meta_steps == before.meta_steps) is bool(said)
+
+
+def test_errors_below_zero_are_shown() -> None:
+    """Log losses of densities, say: no error is many times the best."""
+    trials = [{"trial": i, "score": score} for i, score in enumerate((-3.0, -1.0, None, 2.0))]
+    found = {"trials": trials, "best": trials[0]}
+    assert [trial["score"] for trial in tuning_figure._on_one_scale(found, False)] == [-3.0, -1.0, 2.0]
+    positive = {"trials": [{"score": 1.0}, {"score": 1e6}], "best": {"score": 1.0}}
+    assert len(tuning_figure._on_one_scale(positive, False)) == 1

@@ -101,44 +101,54 @@ def place(learner: str) -> int:
 
 
 def all_figures(runs: Runs) -> dict[str, tuple[Figure, str]]:
-    """Every figure by name, each with a caption; none without runs."""
+    """Every figure by name, each with a caption; none without runs, and one where no size but 0 was judged."""
     if not runs:
         return {}
-    at = shown_sizes(runs)
+    with drawing():
+        return {**(_against_datapoints(runs) if max(metrics.sizes(_every(runs)), default=0) else {}), **_at_sizes(runs)}
+
+
+def _against_datapoints(runs: Runs) -> dict[str, tuple[Figure, str]]:
+    """The figures with an axis of datapoints, which is logarithmic."""
     threshold, score = _threshold(runs), _score(runs)
     several = any(len(each) > 1 for each in runs.values())
-    with drawing():
-        return {
-            "learning-curves": (
-                learning_curves(runs),
-                f"Learning curves: held-out {score} against the datapoints of the task seen so far, one line a task"
-                f"{' of the first seed' if several else ''}, dark for early rounds and bright for late ones. "
-                "A learner that learns to learn has its bright lines better, and better sooner, than its dark ones. "
-                f"Dashed: proficiency, {threshold:g}.",
-            ),
-            "score-against-datapoints": (
-                score_against_datapoints(runs),
-                f"Held-out {score} against the datapoints of a task, mean over the last third of the rounds, of the "
-                "tasks that all learners were judged on at a size. With several seeds, thin lines are seeds and bands "
-                "95 % t intervals over seeds, each size by itself. Sizes that fewer than half of these tasks have are "
-                "left out.",
-            ),
-            "datapoints-to-proficiency": (
-                efficiency(runs),
-                f"Learning efficiency: datapoints until held-out {score} was first judged at least as good as "
-                f"{threshold:g}. Points are tasks, lines running medians over {WINDOW} rounds, bands go down to the "
-                "running median of the last sizes judged before: what a task needs lies between. Hollow points are "
-                "tasks that had not got there by their last datapoint, where they stand: they need more. On the top "
-                "line, the median task had not got there.",
-            ),
-            "score-after-few-and-all": (
-                score_at_sizes(runs),
-                f"Held-out {score} after {' and after '.join(map(str, at))} datapoints of each task. Points are tasks, "
-                f"lines running means over {WINDOW} rounds, of the tasks that all learners were judged on there, n of "
-                "them where that is not all; with several seeds, lines are means over seeds and bands "
-                "95 % t intervals of the running means, each round by itself.",
-            ),
-        }
+    return {
+        "learning-curves": (
+            learning_curves(runs),
+            f"Learning curves: held-out {score} against the datapoints of the task seen so far, one line a task"
+            f"{' of the first seed' if several else ''}, dark for early rounds and bright for late ones. "
+            "A learner that learns to learn has its bright lines better, and better sooner, than its dark ones. "
+            f"Dashed: proficiency, {threshold:g}.",
+        ),
+        "score-against-datapoints": (
+            score_against_datapoints(runs),
+            f"Held-out {score} against the datapoints of a task, mean over the last third of the rounds, of the "
+            "tasks that all learners were judged on at a size. With several seeds, thin lines are seeds and bands "
+            "95 % t intervals over seeds, each size by itself. Sizes that fewer than half of these tasks have are "
+            "left out.",
+        ),
+        "datapoints-to-proficiency": (
+            efficiency(runs),
+            f"Learning efficiency: datapoints until held-out {score} was first judged at least as good as "
+            f"{threshold:g}. Points are tasks, lines running medians over {WINDOW} rounds, bands go down to the "
+            "running median of the last sizes judged before: what a task needs lies between. Hollow points are "
+            "tasks that had not got there by their last datapoint, where they stand: they need more. On the top "
+            "line, the median task had not got there.",
+        ),
+    }
+
+
+def _at_sizes(runs: Runs) -> dict[str, tuple[Figure, str]]:
+    at, score = shown_sizes(runs), _score(runs)
+    return {
+        "score-after-few-and-all": (
+            score_at_sizes(runs),
+            f"Held-out {score} after {' and after '.join(map(str, at))} datapoints of each task. Points are tasks, "
+            f"lines running means over {WINDOW} rounds, of the tasks that all learners were judged on there, n of "
+            "them where that is not all; with several seeds, lines are means over seeds and bands "
+            "95 % t intervals of the running means, each round by itself.",
+        ),
+    }
 
 
 def learning_curves(runs: Runs) -> Figure:
@@ -147,7 +157,7 @@ def learning_curves(runs: Runs) -> Figure:
     panels = figure.subplots(1, len(runs), sharey=True, squeeze=False)[0]
     colours = ScalarMappable(Normalize(1, max(2, *(run.planned for each in runs.values() for run in each))), "viridis")
     for panel, (learner, each) in zip(panels, runs.items(), strict=True):
-        at = metrics.sizes(each[:1])
+        at = [size for size in metrics.sizes(each[:1]) if size]  # 0 is not on a logarithmic axis
         for t, curve in enumerate(metrics.scores(each[:1], at)[0], start=1):
             seen = np.isfinite(curve)
             marker = "." if seen.sum() == 1 else None
@@ -155,7 +165,7 @@ def learning_curves(runs: Runs) -> Figure:
                 np.array(at)[seen], curve[seen], color=colours.to_rgba(np.array(t)), lw=0.9, alpha=0.85, marker=marker
             )
         panel.axhline(_threshold(runs), color="black", ls="--", lw=1)
-        panel.set(title=literal(style(learner).short), xscale="log")
+        panel.set(title=literal(style(learner).short))
         _plain_ticks(panel, at)
     figure.supxlabel("datapoints of the task", fontsize="medium")
     panels[0].set_ylabel(f"held-out {literal(_score(runs))}")
@@ -187,9 +197,8 @@ def score_against_datapoints(runs: Runs) -> Figure:
         )
         panel.fill_between(at, low, high, color=look.colour, alpha=0.15, lw=0)
     panel.axhline(_threshold(runs), color="black", ls="--", lw=1, zorder=0)
-    panel.set(xlabel="datapoints of the task", ylabel=f"held-out {literal(_score(runs))}", xscale="log")
-    if at:
-        _plain_ticks(panel, at)
+    panel.set(xlabel="datapoints of the task", ylabel=f"held-out {literal(_score(runs))}")
+    _plain_ticks(panel, at)
     _error_axis(runs, panel, means[:, :, None])
     figure.legend(loc="outside upper center", ncols=2)
     return figure
@@ -281,6 +290,10 @@ def running(values: Float[np.ndarray, "runs rounds"], statistic: Any) -> Float[n
 
 
 def _plain_ticks(panel: Axes, at: Sequence[int]) -> None:
+    """A logarithmic axis of these sizes, if there are any."""
+    if not at:
+        return
+    panel.set_xscale("log")
     ticks = thinned(at, 5)
     panel.set_xticks(ticks, list(map(str, ticks)))
     panel.minorticks_off()

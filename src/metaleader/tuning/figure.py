@@ -64,9 +64,11 @@ def search(tuned: Mapping[str, Any]) -> tuple[Figure, str]:
 
 
 def _on_one_scale(found: Mapping[str, Any], higher_is_better: bool) -> list[Mapping[str, Any]]:
-    """The trials of a learner whose scores can be shown beside the best."""
+    """The trials of a learner whose scores can be shown beside the best; all, where the best error is not positive."""
     scored = [trial for trial in found["trials"] if trial["score"] is not None]
-    return [trial for trial in scored if higher_is_better or trial["score"] <= OFF * found["best"]["score"]]
+    if higher_is_better or not scored or found["best"]["score"] <= 0:
+        return scored
+    return [trial for trial in scored if trial["score"] <= OFF * found["best"]["score"]]
 
 
 def _searched(
