@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
@@ -194,6 +195,29 @@ def test_bad_rows_are_refused(name: str) -> None:
     rows, message = BAD_ROWS[name]
     with pytest.raises(UserError, match=message):
         table().encoder.encode(rows)
+
+
+def test_a_category_is_known_however_a_file_or_a_data_frame_spells_it(tmp_path: Path) -> None:
+    """Learned from a CSV file, asked by JSON or a data frame; and the other way round."""
+    path = tmp_path / "t.csv"
+    rows = [f"{user},{i % 2 == 0},{'1.0' if i % 3 else '2.0'},{i % 7},{i % 5 < 2}" for user in "ab" for i in range(30)]
+    path.write_text("user,flag,code,x,like\n" + "\n".join(rows).replace("True", "true").replace("False", "false"))
+    kinds = {"flag": "categorical", "code": "categorical"}
+    of_file = from_table(path, group="user", target="like", columns=kinds)
+    data = pd.DataFrame({"flag": [True, False], "code": [1, 2], "x": [0.5, 0.5]})
+    written = [{"flag": flag, "code": code, "x": 0.5} for flag, code in (("true", "1.0"), ("false", "2.0"))]
+    told = [{"flag": True, "code": 1, "x": 0.5}, {"flag": False, "code": 2.0, "x": 0.5}]
+    forms = (data, written, told)
+    users = pd.DataFrame({"user": list("ab") * 30, "x": range(60)})
+    users = users.assign(flag=users.x % 4 < 2, code=1 + users.x % 3 // 2, like=users.x % 5 < 2, x=users.x % 7)
+    for encoder in (of_file.encoder, from_table(users, group="user", target="like", columns=kinds).encoder):
+        encoded = [encoder.encode(rows) for rows in forms]
+        for other in encoded[1:]:
+            np.testing.assert_array_equal(encoded[0], other)
+        assert (encoded[0].sum(axis=0) != 0).all()  # every category was found
+        answers = [encoder.told(y).tolist() for y in ([True, False], ["true", "false"], np.array([True, False]))]
+        assert answers[0] == answers[1] == answers[2]
+        assert len(set(answers[0])) == 2
 
 
 BAD_TARGETS: dict[str, tuple[Any, Any, str]] = {

@@ -17,6 +17,7 @@ Base: TypeAlias = Literal["none", "numbers", "words", "dates"]
 MISSING = "(missing)"  # what a category is called where there is none
 DAY = 86_400e6  # in microseconds
 MICROSECOND = datetime.timedelta(microseconds=1)
+WHOLE = re.compile(r"\A(-?(?:0|[1-9]\d*))\.0+\Z")  # a whole number as text, written with a point
 ZONE = re.compile(r":\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$")  # ends a time that is not one of UTC without a word
 WRITTEN_DATE = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d+)?)?)?")
 
@@ -150,6 +151,26 @@ def label_sets(name: str, given: Sequence[Any], absent: np.ndarray) -> np.ndarra
 def labels(values: np.ndarray) -> np.ndarray:
     """Names for values, strings of shape `(n,)`; whole numbers are written without a point."""
     return np.array([_label(value) for value in values.tolist()], object)
+
+
+def spelled(words: np.ndarray, known: Sequence[str]) -> np.ndarray:
+    """The words, those that are not known as the known word that tells the same truth value or number, if there is one.
+
+    A file of text may say `true` and `1.0` where a data frame, or JSON, holds True and 1.
+    """
+    exactly = set(known)
+    if not (unknown := set(words.tolist()) - exactly):
+        return words
+    alike = {_told(word): word for word in known}
+    others = {word: alike.get(_told(word), word) for word in unknown}
+    return np.array([*(others.get(word, word) for word in words.tolist()), None], object)[:-1]
+
+
+def _told(word: str) -> str:
+    """What a word tells: a truth value or a whole number in one spelling, or itself (01 is no number but a code)."""
+    if word.lower() in ("true", "false"):
+        return word.lower()
+    return WHOLE.sub(r"\1", word)
 
 
 def no_date(name: str, row: int, value: Any) -> UserError:

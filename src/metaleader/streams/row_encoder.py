@@ -14,6 +14,7 @@ from metaleader.errors import UserError
 from metaleader.problem.batch import Batch
 from metaleader.streams import frames
 from metaleader.streams.encoding import Category, Encoding, Number
+from metaleader.streams.objects import spelled
 from metaleader.streams.target import Target
 
 VERSION = 1  # of what `as_json` gives
@@ -67,6 +68,8 @@ class RowEncoder:
     def encode(self, rows: Any) -> Float32[np.ndarray, "n features"]:
         """The inputs of rows. A category that was never met counts as a rare one, or as none.
 
+        Truth values and whole numbers may be spelled in other ways than in the table: true is True, and 1.0 is 1.
+
         Args:
             rows: a data frame that narwhals reads; a mapping of columns, name to values; or a list of mappings, one a
                 row, or one alone. Other columns than those of the inputs may be there, and may be missing.
@@ -75,7 +78,9 @@ class RowEncoder:
             UserError: there is no row; a column is missing, a value cannot be of the kind that its column has in the
                 table, or is infinite, or too large.
         """
-        return self.inputs(frames.values_of(rows, self.inputs.columns, next(iter(self.inputs.columns))))
+        values = dict(frames.values_of(rows, self.inputs.columns, next(iter(self.inputs.columns))))
+        values |= {each.name: spelled(values[each.name], each.values) for each in self.inputs.categories}
+        return self.inputs(values)
 
     def targets(self, rows: Any) -> Shaped[np.ndarray, "n ..."]:
         """The targets of rows as a learner sees them: see `Target`.

@@ -13,7 +13,7 @@ from jaxtyping import Shaped
 from metaleader.errors import UserError, listed
 from metaleader.problem.batch import AnyArray
 from metaleader.streams.columns import MANY, Column, present
-from metaleader.streams.objects import MISSING, labels
+from metaleader.streams.objects import MISSING, labels, spelled
 
 TargetKind: TypeAlias = Literal["regression", "binary", "multi-class", "multi-label"]
 CLASSES = 10  # so many different whole numbers are classes at most, unless told
@@ -62,7 +62,7 @@ class Target:
         """
         if len(self.columns) > 1:
             return np.nan_to_num(np.column_stack([values[name] for name in self.columns])).astype(np.float32)
-        column = values[self.columns[0]]
+        column = self._known(values[self.columns[0]])
         if self.kind == "regression":
             return ((column[:, None] - self.mean) / self.scale).astype(np.float32)
         if self.kind == "multi-label":
@@ -89,13 +89,18 @@ class Target:
                     "the first tasks: repair it"
                 )
             return
-        met = set().union(*(values[name].tolist() for name in self.columns))
+        met = set().union(*(self._known(values[name]).tolist() for name in self.columns))
         known: set[object] = set(self.distinct)
         if self.kind == "multi-label" and len(self.columns) == 1:
             met = set().union(*met)
         if odd := labels(np.array([*sorted(met - known), None], object)[:-1]).tolist():
             there_are = "0 and 1" if len(self.columns) > 1 else listed(self.classes)
             raise UserError(f"{self.name!r} has no class {listed(odd)}: its classes are {there_are}")
+
+    def _known(self, column: np.ndarray) -> np.ndarray:
+        """Words as the classes are written."""
+        words = bool(self.distinct) and isinstance(self.distinct[0], str) and self.kind != "multi-label"
+        return spelled(column, self.classes) if words else column
 
     def unscaled(self, outputs: AnyArray) -> np.ndarray:
         """Outputs of a model, `(n, 1)`, as predictions `(n, 1)` in the unit of the target, `mean + scale * output`.
