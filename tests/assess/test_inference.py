@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from metaleader.assess import inference
+from metaleader.assess.answer import percent
 from metaleader.assess.inference import Resampled, resampled
 from metaleader.assess.saved import saved
 
@@ -89,6 +90,22 @@ def test_no_error_at_all_is_a_small_one() -> None:
     assert ratio.gain == pytest.approx(0.999)
     nobody_errs = resampled(np.zeros((2, 10, 1)), False).compare([(0, 1, 0)])
     assert [ratio.gain for ratio in nobody_errs] == [0.0]
+
+
+def test_errors_on_one_task_alone_have_no_interval_and_leave_the_others_theirs() -> None:
+    """Of 20 tasks, a draw misses the one that counts in a third of cases."""
+    random = np.random.default_rng(3)
+    table = np.concatenate([np.zeros((1, 20, 1)), random.uniform(0.5, 1.5, (2, 20, 1))])
+    others = resampled(table[1:], False).compare([(0, 1, 0)])
+    table[0, 7] = 0.4
+    rare, *rest = resampled(table, False).compare([(0, 1, 0), (1, 2, 0)])
+    assert (rare.low, rare.high, rare.shown) == (-np.inf, 1.0, False)
+    assert 0.9 < rare.gain < 1
+    assert rest == others
+    assert percent(rare).endswith("less error (on so few tasks that no interval can be told)")
+    table[0, :8] = 0.4  # a draw without any of eight is one in 27,000
+    (known,) = resampled(table, False).compare([(0, 1, 0)])
+    assert 0 < known.low < known.gain < known.high < 1
 
 
 def test_the_same_errors_give_the_same_intervals() -> None:

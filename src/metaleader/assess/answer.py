@@ -190,10 +190,10 @@ def percent(ratio: Ratio) -> str:
     """`12 % less error (95 % interval 3 to 20 %)`."""
     less = ratio.gain >= 0
     low, high = (ratio.low, ratio.high) if less else (-ratio.high, -ratio.low)
-    return (
-        f"{_in_hundred(abs(ratio.gain))} % {'less' if less else 'more'} error (95 % interval {_in_hundred(low)} to "
-        f"{_in_hundred(high)} %)"
-    )
+    interval = f"95 % interval {_in_hundred(low)} to {_in_hundred(high)} %"
+    if not math.isfinite(ratio.low):
+        interval = "on so few tasks that no interval can be told"
+    return f"{_in_hundred(abs(ratio.gain))} % {'less' if less else 'more'} error ({interval})"
 
 
 def _in_hundred(share: float) -> str:

@@ -80,7 +80,8 @@ class Resampled:
 
         With the means m of a draw, the difference of logarithms `log m_j - log m_i` has, over its K blocks with
         means b, the standard error `sqrt(mean((b_j / m_j - b_i / m_i)^2) / K)`. A learner that failed is compared with
-        none: its gain is NaN.
+        none: its gain is NaN. Where a learner errs on so few tasks that a draw often holds none of them, the interval
+        is from minus to plus infinity, and takes no part in the critical value.
         """
         if not pairs:
             return []
@@ -89,13 +90,18 @@ class Resampled:
             gap = self.logs[second, at] - self.logs[first, at]
         i, j = self.blocks[first, :, at], self.blocks[second, :, at]  # (pairs, tasks)
         error = np.sqrt(np.mean(np.square(j - i), axis=1) / self.number)
-        uncertain = np.isfinite(gap) & (error > EXACT)
+        # Draws of blocks of which one of the two learners errs on none have no ratio.
+        none = (1 - (self.blocks > 0).mean(axis=1)) ** self.number  # (learners, sizes)
+        open_ended = np.isfinite(gap) & (np.maximum(none[first, at], none[second, at]) > (1 - LEVEL) / 2)
+        uncertain = np.isfinite(gap) & (error > EXACT) & ~open_ended
         i, j = i[uncertain], j[uncertain]
         largest = np.concatenate([self._largest(share, i, j) for share in self.shares()])
         critical = float(np.quantile(largest, LEVEL))
+        half = np.zeros_like(error)
+        half[uncertain], half[open_ended] = critical * error[uncertain], np.inf
         return [
-            Ratio(_gain(g), _gain(g - critical * e), _gain(g + critical * e)) if math.isfinite(g) else _UNKNOWN
-            for g, e in zip(gap.tolist(), np.where(uncertain, error, 0).tolist(), strict=True)
+            Ratio(_gain(g), _gain(g - h), _gain(g + h)) if math.isfinite(g) else _UNKNOWN
+            for g, h in zip(gap.tolist(), half.tolist(), strict=True)
         ]
 
     def _largest(
@@ -106,17 +112,21 @@ class Resampled:
     ) -> Float64[np.ndarray, " draws"]:
         """Of each draw, the largest deviation of a pair, by the standard error within the draw."""
         mean_i, mean_j = share @ i.T, share @ j.T  # (draws, pairs)
-        moments = share @ (i * i).T / mean_i**2 + share @ (j * j).T / mean_j**2
-        moments -= 2 * share @ (i * j).T / (mean_i * mean_j)
-        within = np.sqrt(np.maximum(moments, 0) / self.number)
-        deviations = np.abs(np.log(mean_j / mean_i))
-        return np.max(deviations / np.maximum(within, EXACT), axis=1, initial=0.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            moments = share @ (i * i).T / mean_i**2 + share @ (j * j).T / mean_j**2
+            moments -= 2 * share @ (i * j).T / (mean_i * mean_j)
+            within = np.sqrt(np.maximum(moments, 0) / self.number)
+            deviations = np.abs(np.log(mean_j / mean_i)) / np.maximum(within, EXACT)
+        deviations = np.where((mean_i > 0) & (mean_j > 0), deviations, np.inf)
+        return np.max(deviations, axis=1, initial=0.0)
 
 
 _UNKNOWN = Ratio(math.nan, -math.inf, math.inf)
 
 
 def _gain(gap: float) -> float:
+    if gap == -math.inf:
+        return gap
     return -math.expm1(min(-gap, 700.0))  # which is an error of 1e304 times as much
 
 
