@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -103,3 +104,40 @@ def test_who_waits_for_the_learner_follows_meanwhile(folder: Path, monkeypatch: 
             return True
 
         until(has)
+
+
+def test_who_waits_in_vain_gives_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beside, "LOOK", 0.05)
+    with (
+        Live.open(folder, pace=PACE),
+        pytest.raises(ml.UserError, match="is in use by"),
+        learning_beside(str(folder), PACE, 0.2),
+    ):
+        time.sleep(120)  # as a service that answers; it is interrupted
+
+
+def test_a_rebuild_does_not_keep_the_service_from_ending(tmp_path: Path) -> None:
+    """The log takes seconds to learn; what was learned before stays."""
+    learner = ml.TOE(steps=2000)
+    with Live.create(tmp_path / "slow", PROBLEM, learner, pace=PACE) as live:
+        for i in range(40):
+            live.learn("north", *points(i, 3))
+        live.wait()
+        x, _ = points(50)
+        before = live.predict("north", x)
+    said = list[Exception]()
+    with learning_beside(str(tmp_path / "slow"), PACE, 0.0) as live:
+
+        def rebuild() -> None:
+            try:
+                live.rebuild()
+            except ml.UserError as error:
+                said.append(error)
+
+        asking = threading.Thread(target=rebuild)
+        asking.start()
+        time.sleep(0.2)
+    asking.join()
+    assert len(said) == 1, "the rebuild was complete"
+    with Live.open(tmp_path / "slow", pace=PACE) as live:
+        np.testing.assert_array_equal(live.predict("north", x), before)

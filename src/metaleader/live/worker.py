@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 LOOK = 0.1  # seconds between two looks for what other processes stored
 KEEPING = 20.0  # times as long as a snapshot took, at least, until the next
-LONGEST = 1.0  # seconds of a rest, at most: what was slow since it was compiled is fast from then on
+FIRST = 0.1  # seconds that the first event counts as taking, at most: most of it is compiling
 RETRY = 1.0  # seconds until a database that did not answer is asked again
 
 _log = logging.getLogger(__name__)
@@ -89,6 +89,7 @@ class Worker:
         self._requests: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._closing = self._ended = False
         self._failure: BaseException | None = None
+        self._took = deque([FIRST], maxlen=2)  # seconds of the events learned last
         self._thread = threading.Thread(target=self._run, name="metaleader-live", daemon=True)
 
     # For other threads
@@ -285,7 +286,10 @@ class Worker:
         if isinstance(event, Forgetting):
             self._try(self.finish_forgetting)
         if self._pace.share < 1:
-            rest = min((time.monotonic() - began) * (1 / self._pace.share - 1), LONGEST)
+            took = time.monotonic() - began
+            # One that is slow for once, since a program was compiled for it, counts as one of those before.
+            rest = min(took, max(self._took)) * (1 / self._pace.share - 1)
+            self._took.append(took)
             with self._change:
                 self._change.wait_for(lambda: self._closing or self._requests, rest)
 

@@ -6,8 +6,10 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 
@@ -30,11 +32,17 @@ _log = logging.getLogger(__name__)
 
 
 class Beside:
-    """Starts the process that learns, asks it, and starts it again if it ends by itself."""
+    """Starts the process that learns, asks it, and starts it again if it ends by itself.
+
+    Attributes:
+        refused: why it could not have the learner, after it had waited for that; then this process is interrupted.
+    """
 
     def __init__(self, place: str, pace: Pace, wait: float) -> None:
         self._given = place, pace, wait
         self._asking, self._over = threading.Lock(), threading.Event()
+        self.refused: UserError | None = None
+        self._again = False  # whether it was started again
         self._start()
         self._thread = threading.Thread(target=self._watch, name="metaleader-beside", daemon=True)
 
@@ -72,14 +80,20 @@ class Beside:
             self._receive()
 
     def close(self) -> None:
-        """Let it end: it writes a snapshot before, unless it still waits for the learner, perhaps for ever."""
+        """Let it end: it writes a snapshot before, unless it still waits for the learner, perhaps for ever.
+
+        What it is asked to do meanwhile, it gives up.
+        """
         self._over.set()
         if self._thread.ident is not None:
             self._thread.join()
         if not self._has and not self._connection.poll():
             self._process.kill()
-        self._connection.close()
+        # To close it would be no end to the other side while a thread here reads from it.
+        with socket.socket(fileno=os.dup(self._connection.fileno())) as end, suppress(OSError):
+            end.shutdown(socket.SHUT_WR)
         self._process.join()
+        self._connection.close()
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -117,13 +131,31 @@ class Beside:
         while not self._over.wait(LOOK):
             if self._process.exitcode is None:
                 continue
+            if self._waited_in_vain():
+                return
             _log.error("the process that learns ended with exit code %s: starting it again", self._process.exitcode)
             if self._over.wait(pause):
                 return
             pause = min(2 * pause, LONGEST)
             with self._asking:
                 self._connection.close()
+                self._again = True
                 self._start()
+
+    def _waited_in_vain(self) -> bool:
+        """Whether it never had the learner; then the service is to end, as others do that may not learn."""
+        with self._asking:
+            if self._again or self._has or not self._connection.poll():
+                return False
+            try:
+                self._take_up()
+            except Ended:
+                return False
+            except UserError as error:
+                self.refused = error
+                os.kill(os.getpid(), signal.SIGINT)
+                return True
+        return False
 
 
 @contextmanager
@@ -136,7 +168,7 @@ def learning_beside(place: str, pace: Pace, wait: float) -> Iterator[Live]:
         wait: as in `Live.open`; meanwhile, the process that has the learner is followed.
 
     Raises:
-        UserError: as `Live.open`.
+        UserError: as `Live.open`; after `wait` seconds, the block is left by an interrupt for it.
     """
     beside = Beside(place, pace, wait)
     try:
@@ -145,6 +177,8 @@ def learning_beside(place: str, pace: Pace, wait: float) -> Iterator[Live]:
             yield live
     finally:
         beside.close()
+        if beside.refused is not None:
+            raise beside.refused
 
 
 def followable(place: str) -> bool:
@@ -175,19 +209,26 @@ def _learn(place: str, pace: Pace, wait: float, connection: Connection) -> None:
         return
     jax.devices()  # XLA takes as many threads as there are processors, by which sums may differ in their last bits
     leave_a_processor()
-    with live, suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has closed its end: the end
+    with (
+        ThreadPoolExecutor(1) as asked,
+        live,  # closed first, which ends what is asked
+        suppress(EOFError, BrokenPipeError, ConnectionResetError),  # the parent has closed its end: the end
+    ):
         connection.send(None)
         while True:
-            if connection.poll(LOOK):
+            if connection.poll(LOOK):  # also while it does what it was asked: nothing comes then but the end
                 verb = connection.recv()
-                connection.send(_outcome({"save": live.save, "rebuild": live.rebuild}[verb]))
+                asked.submit(_answer, connection, {"save": live.save, "rebuild": live.rebuild}[verb])
             elif live.status().failed:  # its log has told why
                 raise SystemExit(3)
 
 
-def _outcome(do: Callable[[], None]) -> UserError | None:
+def _answer(connection: Connection, do: Callable[[], None]) -> None:
+    """Do what is asked, and tell that it is done, or why not."""
+    outcome: UserError | None = None
     try:
         do()
     except UserError as error:
-        return error
-    return None
+        outcome = error
+    with suppress(OSError):
+        connection.send(outcome)
