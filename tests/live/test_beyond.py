@@ -15,7 +15,7 @@ from sqlalchemy import text
 import metaleader as ml
 from metaleader import UserError
 from metaleader.errors import WriteError
-from metaleader.live import Live, Pace, check, snapshot
+from metaleader.live import Live, Pace, check, copy, snapshot, tables
 from metaleader.live.follower import Follower
 from metaleader.live.postgres import Schema, shown
 from metaleader.live.shared import Lease, Lost
@@ -336,6 +336,22 @@ def test_learners_of_several_names_share_a_database(server: str) -> None:
             assert live.tasks() == {f"t{i}": 1}
             with pytest.raises(UserError, match=f"learner={['shops', 'users'][i]} is learned by"):
                 Live.open(url)
+
+
+def test_what_the_target_of_a_copy_refuses_is_not_said_of_the_source(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Live.create(tmp_path / "here", PROBLEM, LEARNER) as live:
+        told(live, range(2))
+
+    def refused(connection: Any, plain: bool) -> Iterator[Any]:
+        for table, some in tables.rows(connection, plain):
+            yield table, [{**row, "sequence": None} if "sequence" in row else row for row in some]
+
+    monkeypatch.setattr("metaleader.live.place.rows", refused)
+    with pytest.raises(UserError) as said:
+        copy(tmp_path / "here", url)
+    assert str(tmp_path) not in str(said.value)
 
 
 def test_a_large_snapshot_is_of_several_rows(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import resource
 import sqlite3
 import threading
@@ -14,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from living import LEARNER, PROBLEM, points
 
 from metaleader import UserError
 from metaleader.errors import WriteError
+from metaleader.live import Live, check
 from metaleader.live.events import Forgetting, Group
 from metaleader.live.log import Home
 from metaleader.live.postgres import Schema
@@ -217,6 +220,19 @@ def test_what_is_no_log_or_of_another_version_is_refused(tmp_path: Path) -> None
     path.write_bytes(os.urandom(4096))
     with pytest.raises(UserError, match="is damaged"):
         Store.open(File(path))
+
+
+def test_a_damaged_name_of_a_task_is_said(tmp_path: Path) -> None:
+    with Live.create(tmp_path, PROBLEM, LEARNER) as live:
+        live.learn("north", *points(2))
+    for name in ('"nor', "null", '["north"]'):
+        connection = sqlite3.connect(tmp_path / "log.sqlite")
+        connection.execute("UPDATE datapoints SET task = ? WHERE sequence = 1", [name])
+        connection.commit()
+        connection.close()
+        for look in (check, Live.open):
+            with pytest.raises(UserError, match=f"holds {re.escape(repr(name))} where the name of a task should be"):
+                look(tmp_path)
 
 
 def test_a_transaction_is_synced_before_it_is_acknowledged(tmp_path: Path) -> None:

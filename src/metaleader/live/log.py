@@ -19,7 +19,7 @@ from metaleader.live.events import Event, Forgetting, Group, Known, Stored
 from metaleader.live.index import Index
 from metaleader.live.postgres import Schema
 from metaleader.live.sqlite import File
-from metaleader.live.tables import ABOUT, CLEANED, DATAPOINTS, END, FORGOTTEN, LOGGED
+from metaleader.live.tables import ABOUT, CLEANED, DATAPOINTS, END, FORGOTTEN, LOGGED, key
 
 AT_ONCE = 256  # rows read by one statement
 
@@ -111,8 +111,8 @@ class Log:
         events: list[Event] = []
         for _, group in groupby(rows, key=lambda row: row.first):
             together = list(group)
-            events.append(Group(together[-1].sequence, json.loads(together[0].task), [row.data for row in together]))
-        events += [Forgetting(row.sequence, row.task and json.loads(row.task)) for row in forgotten]
+            events.append(Group(together[-1].sequence, key(together[0].task), [row.data for row in together]))
+        events += [Forgetting(row.sequence, row.task and key(row.task)) for row in forgotten]
         return sorted(events, key=lambda event: event.sequence)
 
     def unfinished(self, until: int) -> bool:
@@ -155,7 +155,7 @@ class Log:
         rows = sa.select(DATAPOINTS).order_by(DATAPOINTS.c.sequence)
         with self.refusals(writes=False), self.home.reading.connect() as connection:
             for row in connection.execute(rows).yield_per(AT_ONCE):
-                task = json.loads(row.task)
+                task = key(row.task)
                 counts = row.sequence > self._index.since(task)
                 yield Stored(row.sequence, row.first, row.size, task, row.id, row.data, row.digest, counts)
 
@@ -174,7 +174,7 @@ class Log:
                     self._index = self._read(connection)
                 else:
                     new = connection.execute(_COUNTED_SINCE, {"after": after}).all()
-                    told = {json.loads(task): (count, last) for task, count, last in new}
+                    told = {key(task): (count, last) for task, count, last in new}
                     known = {
                         task: Known(self._index.known(task).datapoints + n, last) for task, (n, last) in told.items()
                     }
@@ -189,13 +189,13 @@ class Log:
         """What the whole log says of tasks."""
         column = DATAPOINTS.c
         waits = sa.select(FORGOTTEN.c.sequence, FORGOTTEN.c.task).where(FORGOTTEN.c.stage == LOGGED)
-        index = Index(deleting={row.sequence: json.loads(row.task) for row in connection.execute(waits)})
+        index = Index(deleting={row.sequence: key(row.task) for row in connection.execute(waits)})
         gone = set(index.deleting.values())
         rows = list(connection.execute(_COUNTED.where(column.task.not_in(set(map(self._text, gone))))))
         for task in gone:
             own = (column.task == self._text(task)) & (column.sequence > index.since(task))
             rows += connection.execute(_COUNTED.where(own))
-        known = {json.loads(task): Known(count, last) for task, count, last in rows}
+        known = {key(task): Known(count, last) for task, count, last in rows}
         index.add(known, connection.execute(END).scalar_one())
         return index
 

@@ -179,13 +179,15 @@ class Database:
         """As `Place.filled`."""
         home = Schema(self.url)
 
+        def read() -> Iterator[tuple[sa.Table, list[dict[str, Any]]]]:
+            with kept.store.refusals(writes=False), kept.store.home.reading.connect() as reading:
+                yield from rows(reading, home.ascii)
+
         def fill(connection: sa.Connection, check: Callable[[], None]) -> None:
-            source = kept.store.home.reading
             for sequence, content in copying.snapshots(kept):
                 put(connection, sequence, content)
-            with kept.store.refusals(writes=False), source.connect() as reading:
-                for table, some in rows(reading, home.ascii):
-                    connection.execute(table.insert(), some)
+            for table, some in read():
+                connection.execute(table.insert(), some)
             check()
 
         copying.undisturbed(kept, lambda check: Store.filled(home, partial(fill, check=check)).close())

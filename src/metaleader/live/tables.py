@@ -8,6 +8,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from metaleader.buffer import TaskKey
+from metaleader.errors import UserError
+
 VERSION = 1  # of the tables and of what is in them
 
 _LARGE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # there, a key of this type is the row's own number
@@ -77,6 +80,23 @@ SHARED = (OWNER, SNAPSHOTS, CHUNKS)
 AT_ONCE = 256  # rows copied together
 
 
+def key(text: str) -> TaskKey:
+    """The key of a task, which a log stores as JSON.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, (str, int)):
+        raise UserError(
+            f"the log is damaged: it holds {text!r:.100} where the name of a task should be; restore a back-up"
+        )
+    return found
+
+
 def rows(connection: sa.Connection, ascii: bool) -> Iterator[tuple[sa.Table, list[dict[str, Any]]]]:  # noqa: A002
     """The rows of a log, in portions, each with its table; keys of tasks as the log that is to have them stores them.
 
@@ -89,5 +109,5 @@ def rows(connection: sa.Connection, ascii: bool) -> Iterator[tuple[sa.Table, lis
             own = [row._asdict() for row in some]
             for row in own:
                 if row.get("task") is not None:
-                    row["task"] = json.dumps(json.loads(row["task"]), ensure_ascii=ascii)
+                    row["task"] = json.dumps(key(row["task"]), ensure_ascii=ascii)
             yield table, own
