@@ -225,3 +225,14 @@ def test_code_tells_targets_of_several_labels(several: bool) -> None:
     table = ml.streams.from_table(data, group="task", target=target, held_out="none")
     (told,) = re.findall(r"live\.adapt\((.*?)\)\.predict", keeping.code(table, Path("kept")))
     assert table.encoder.targets(ast.literal_eval(told)).shape == (1, 2)
+
+
+@pytest.mark.usefixtures("blank_figures")
+def test_ctrl_c_while_a_learner_is_kept_loses_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(keeping, "begun_with", interrupted)
+    assert call(*command(people(tmp_path), tmp_path / "kept", "--out", str(tmp_path / "out"))) == 130
+    assert (tmp_path / "out" / "report.html").exists()
+    assert not (tmp_path / "kept").exists()

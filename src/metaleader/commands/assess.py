@@ -172,11 +172,11 @@ def _assess(
         answer = assess.answer(found)
         judged = time.monotonic() - began
         kept: assess.Kept | None = None
-        unkept: Exception | None = None
+        unkept: BaseException | None = None
         if table is not None and options.keep is not None:
             try:
                 kept = assess.keep(table, found, options.keep_learner or answer.winner, options.keep, show)
-            except Exception as error:  # whatever it is: the page is still worth having
+            except (Exception, KeyboardInterrupt) as error:  # whatever it is: the page is still worth having
                 unkept = error
     from metaleader.assess.page import kept_words, terminal_table, write  # which load what draws figures
 
@@ -199,11 +199,13 @@ def _assess(
     for name, played in found.played.items():
         if failed := next((p.failed for p in played if p.failed), ""):
             say(f"{name}: {failed}; its errors are left out")
+    if isinstance(unkept, KeyboardInterrupt):
+        raise unkept
     if unkept is not None:
         raise UserError(f"the page is there, but no learner was kept: {_reason(unkept)}") from unkept
     return 0
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """Why something failed; with the kind of the error where that is not one of the user."""
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
