@@ -212,7 +212,11 @@ def test_targets_of_arrays(tmp_path: Path) -> None:
         ({"x": {1: np.array(["a"] * 10)}}, r"1\.npz: x must hold numbers, got <U1"),
         ({"y": {1: np.zeros((10, 2), int)}}, r"1\.npz: y must hold one class an example, got shape \(10, 2\)"),
         ({"y": {1: np.zeros(10, complex)}}, r"1\.npz: y must hold"),
-        ({"y": {1: np.zeros(10)}}, "y of 1 holds decimal numbers, that of other tasks classes"),
+        ({"y": {1: np.zeros(10)}}, "y of 1 holds decimal numbers, others classes: write the same everywhere"),
+        (
+            {"x_test": {1: np.zeros((4, 2))}, "y_test": {1: np.zeros(4)}},
+            "y_test of 1 holds decimal numbers, others classes",
+        ),
         ({"y": {1: np.array([{}] * 10)}}, r"1\.npz holds Python objects \(pickled\), which may run code"),
     ],
 )

@@ -265,18 +265,23 @@ def _classes(sources: Sequence[Source]) -> tuple[tuple[str, ...], list[str]]:
     Raises:
         UserError: some tasks have classes and others numbers; or there is one class.
     """
-    of_classes = {source.targets.dtype.kind != "f" for source in sources}
-    if len(of_classes) > 1:
-        odd = next(source.name for source in sources if source.targets.dtype.kind == "f")
-        raise UserError(f"y of {odd} holds decimal numbers, that of other tasks classes: write the same in every file")
-    if not of_classes.pop():
+    parts = {
+        f"{name} of {source.name}": targets
+        for source in sources
+        for name, targets in (("y", source.targets), ("y_test", source.test_targets))
+        if targets is not None
+    }
+    decimal = [name for name, targets in parts.items() if targets.dtype.kind == "f"]
+    if decimal and len(decimal) < len(parts):
+        raise UserError(f"{decimal[0]} holds decimal numbers, others classes: write the same everywhere")
+    if decimal:
         return (), []
     in_tasks = Counter(
         name
         for source in sources
         for name in {str(label) for part in (source.targets, source.test_targets) if part is not None for label in part}
     )
-    numbers = all(source.targets.dtype.kind in "iu" for source in sources)
+    numbers = all(targets.dtype.kind in "iu" for targets in parts.values())
     names = sorted(in_tasks, key=lambda name: (int(name), "") if numbers else (0, name))
     if len(names) < 2:
         raise UserError(f"all examples are of one class, {names[0]!r}: there is nothing to predict")
