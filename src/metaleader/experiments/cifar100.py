@@ -16,7 +16,7 @@ from metaleader.update import GradientDescent, HeadFirst
 _PROTOCOL = OnlineProtocol(chunk=50, evaluate_at=(50, 100, 150, 250, 400, 600, 900, 1300, 2000), threshold=0.6)
 
 # A fifth of the classes, so that a run takes minutes. Every number of a learner was found by a search of 20 trials for
-# each: docs/tuning/cifar100.
+# each: docs/tuning/cifar100, that of TOE docs/tuning/cifar100-toe.
 _LAPTOP = Preset(
     stream=FiveWayCifar100(rounds=16),
     model=ConvNet(depth=4, image=(32, 32, 3), classes=5, norm="task"),
@@ -37,7 +37,7 @@ _LAPTOP = Preset(
             optimizer=Momentum(0.169, average=0.98),
             update=HeadFirst(head_steps=14, head_step_size=0.0675, steps=13, step_size=0.489, decay=0.0),
         ),
-        MultiHeadTOE(batch_tasks=2, batch_size=11, optimizer=Momentum(0.192, average=0.99)),
+        MultiHeadTOE(batch_tasks=2, batch_size=15, optimizer=Momentum(0.298, average=0.99)),
         Scratch(batch_size=99, optimizer=Momentum(0.324, average=0.98)),
         last_layer=FTML(
             GradientDescent(steps=1, step_size=0.566, adapt_only=("head",), first_order=True),
