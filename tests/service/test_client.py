@@ -155,6 +155,18 @@ def test_what_must_not_be_done_twice_is_not_asked_again_when_its_answer_is_lost(
             client.rebuild()
 
 
+def test_who_waited_in_vain_does_not_wait_again(no_sleep: list[float]) -> None:
+    late = httpx2.Response(504, json={"error": {"message": "not all is learned after 5 seconds: wait longer"}})
+    transport, asked = answering(httpx2.Response(502), late)
+    with (
+        ml.Client(HERE, transport=transport) as client,
+        pytest.raises(ml.UserError, match="not all is learned after 5 seconds"),
+    ):
+        client.wait(5)
+    assert len(asked) == 2
+    assert len(no_sleep) == 1
+
+
 def test_rows_are_sent_as_plain_data(no_sleep: list[float]) -> None:
     day, rows = datetime.date(2024, 1, 2), [{"shop": "a", "n": 1, "at": "2024-01-02", "size": None}]
     for frame in (

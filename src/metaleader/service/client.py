@@ -150,7 +150,7 @@ class Client:
             method: of HTTP.
             path: with its query.
             body: plain data.
-            long: whether it may take longer than `timeout`.
+            long: whether it may take longer than `timeout`; what is then not done in time is not tried again.
             once: whether it must not be done twice: it is then not sent again if its answer is lost.
 
         Raises:
@@ -172,7 +172,8 @@ class Client:
                 if response.is_success:
                     return response.json() if response.content else None
                 why = _message(response)
-                if response.status_code not in OVERLOADED and (once or response.status_code not in (502, 504)):
+                again = () if once else (502,) if long else (502, 504)
+                if response.status_code not in (*OVERLOADED, *again):
                     raise UserError(why)
                 pause = max(pause, _seconds(response.headers.get("Retry-After", "")))
             if tried < self._retries:
