@@ -108,6 +108,17 @@ def test_errors_on_one_task_alone_have_no_interval_and_leave_the_others_theirs()
     assert 0 < known.low < known.gain < known.high < 1
 
 
+def test_errors_on_few_tasks_at_many_sizes_leave_every_interval_finite() -> None:
+    random = np.random.default_rng(4)
+    table = np.concatenate([random.uniform(0.2, 0.8, (1, 30, 8)), random.uniform(0.5, 1.5, (1, 30, 8))])
+    for size in range(1, 8):  # each learner errs on five tasks of its own
+        for learner in range(2):
+            table[learner, random.permutation(30)[5:], size] = 0
+    ratios = resampled(table, False).compare([(0, 1, size) for size in range(8)])
+    assert np.isfinite([[ratio.low, ratio.high] for ratio in ratios]).all()
+    assert ratios[0].shown
+
+
 def test_the_same_errors_give_the_same_intervals() -> None:
     table = errors(np.random.default_rng(1))
     assert resampled(table, True).compare(EVERY) == resampled(table.copy(), True).compare(EVERY)

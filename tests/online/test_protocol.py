@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.metrics import r2_score
@@ -206,6 +207,19 @@ def test_an_undefined_score_is_no_divergence() -> None:
     assert [record.undefined for record in records] == [False, True, False]
     assert not any(record.diverged for record in records)
     assert records[1].loss == pytest.approx(records[1].other_scores["squared error"])
+
+
+def test_predictions_that_are_not_finite_are_divergence_whatever_the_loss() -> None:
+    def bounded(outputs: Any, targets: Any) -> Any:
+        return jnp.where(jnp.isfinite(outputs[:, 0]), jnp.tanh(squared_error(outputs, targets)), 1.0)
+
+    model = Model(lambda key: jnp.zeros(()), lambda w, x, _: w + 1 / x)
+    problem = Problem(model, bounded, from_sklearn(r2_score, "R2"))
+    (task,) = lines(1)
+    task = replace(task, test=Batch.of(np.zeros((3, 1), np.float32), np.ones((3, 1), np.float32)))
+    with pytest.warns(RuntimeWarning, match="the learner diverged"):
+        (record,) = play(problem, [task], TOE(steps=1), OnlineProtocol(chunk=20))
+    assert (record.loss, record.score, record.diverged, record.undefined) == (None, None, True, False)
 
 
 @pytest.mark.parametrize("kind", ["stream", "iterable", "iterator"])

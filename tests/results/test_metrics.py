@@ -116,17 +116,35 @@ def test_a_learner_that_diverged_has_no_mean_score_and_its_missing_rounds_count_
     assert numbers["datapoints_to_proficiency"] == {"above": 20, "median": None, "reached": 2, "tasks": 4}
 
 
+def undefined(run: metrics.Run) -> metrics.Run:
+    """The same, where what has no score is undefined."""
+    return replace(run, records=tuple(replace(record, diverged=False, loss=1.0) for record in run.records))
+
+
 def test_where_a_score_is_undefined_a_task_does_not_count() -> None:
     """Round 5 has no score after 10 datapoints nor at its end, round 6 none after 20."""
-    run = made([[0.5, 0.5, 0.9]] * 4 + [[None, 0.7, None], [0.2, None, 0.8]], rounds=6)
-    records = tuple(replace(record, diverged=False, loss=1.0) for record in run.records)
-    found = metrics.summary([replace(run, records=records)])
+    run = undefined(made([[0.5, 0.5, 0.9]] * 4 + [[None, 0.7, None], [0.2, None, 0.8]], rounds=6))
+    found = metrics.summary([run])
     numbers = found["learners"]["ftml"]
-    assert (found["undefined"], found["tasks_at"]) == (3, {"10": 1, "20": 1, "40": 1})
+    assert (found["tasks_without_end"], found["tasks_at"]) == (1, {"10": 1, "20": 1, "40": 1})
     assert [numbers["score_at"][size][0] for size in ("10", "20", "40")] == [0.2, 0.7, 0.8]
     assert numbers["final_score"][0] == 0.8
-    np.testing.assert_allclose(metrics.proficiency([replace(run, records=records)])[0, 4:], [[0, 20], [10, 40]])
-    assert "undefined in 3 evaluations of a learner" in str(report.terminal_table(found).caption)
+    np.testing.assert_allclose(metrics.proficiency([run])[0, 4:], [[10, 20], [20, 40]])
+    assert "Final scores leave out 1 of 2 tasks" in str(report.terminal_table(found).caption)
+    never = undefined(made([[None, None, None]] * 3, rounds=3))
+    assert np.isnan(metrics.proficiency([never])).all()
+    assert np.isnan(advantage.with_itself(never)).all()
+    assert metrics.summary([never])["learners"]["ftml"]["final_score"] == [None, None, None]
+
+
+def test_a_score_that_one_learner_alone_lacks_is_left_out_for_all() -> None:
+    """Else a learner would do well to predict what has no score on hard tasks."""
+    easy, hard = [0.5, 0.9, 0.9], [0.1, 0.1, 0.1]
+    sound = made([easy] * 4 + [easy, hard], rounds=6)
+    evasive = undefined(made([easy] * 4 + [easy, [None, None, None]], rounds=6, learner="toe"))
+    numbers = metrics.summary([sound, evasive])["learners"]
+    assert [of["final_score"][0] for of in numbers.values()] == [0.9, 0.9]
+    assert [of["datapoints_to_proficiency"]["tasks"] for of in numbers.values()] == [1, 1]
 
 
 def test_a_partial_run_counts_the_rounds_it_completed() -> None:
@@ -149,9 +167,9 @@ def test_datapoints_to_the_threshold_of_another_score() -> None:
     about = replace(run.about, scores=(*scores, ScoreDescription("time", False)))
     summary = metrics.summary([replace(run, about=about, records=records)])
     numbers = summary["learners"]["ftml"]["datapoints_to_others"]
-    assert numbers == {"distance": {"threshold": 4.0, "above": 10, "median": 40, "reached": 1, "tasks": 1}}
+    assert numbers == {"distance": {"threshold": 4.0, "above": 20, "median": 40, "reached": 1, "tasks": 1}}
     headings, (row,) = report.table_rows(summary)
-    assert dict(zip(headings, row, strict=True))["distance to 4"] == "(10, 40], 1 of 1"
+    assert dict(zip(headings, row, strict=True))["distance to 4"] == "(20, 40], 1 of 1"
     assert "Chance: 0.5." in str(report.terminal_table(summary).caption)
     assert RunDescription.from_json(about.as_json(), "here").scores == about.scores
 

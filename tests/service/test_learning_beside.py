@@ -1,6 +1,7 @@
 """A service whose learner is a process of its own, which may be killed."""
 
 import math
+import multiprocessing
 import os
 import signal
 import threading
@@ -108,12 +109,27 @@ def test_who_waits_for_the_learner_follows_meanwhile(folder: Path, monkeypatch: 
 
 def test_who_waits_in_vain_gives_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(beside, "LOOK", 0.05)
-    with (
-        Live.open(folder, pace=PACE),
-        pytest.raises(ml.UserError, match="is in use by"),
-        learning_beside(str(folder), PACE, 0.2),
-    ):
-        time.sleep(120)  # as a service that answers; it is interrupted
+
+    def serve() -> None:
+        """As a service does, until it is interrupted; whoever asks first is told, too."""
+        with learning_beside(str(folder), PACE, 0.2) as live:
+            while True:
+                with pytest.raises(ml.UserError):
+                    live.save()
+                time.sleep(0.01)
+
+    with Live.open(folder, pace=PACE), pytest.raises(ml.UserError, match="is in use by"):
+        serve()
+
+
+def test_what_is_asked_and_fails_is_answered() -> None:
+    def fail() -> None:
+        raise MemoryError("no room")
+
+    ours, theirs = multiprocessing.Pipe()
+    beside._answer(theirs, fail)
+    assert isinstance(answer := ours.recv(), Ended)
+    assert str(answer) == "it was not done: no room; the log says more"
 
 
 def test_a_rebuild_does_not_keep_the_service_from_ending(tmp_path: Path) -> None:

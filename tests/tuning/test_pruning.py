@@ -18,6 +18,7 @@ from test_tune import EXPERIMENT, account, planned, untimed
 
 import tunable
 from command import call
+from made_up import made
 from metaleader import EXPERIMENTS, Experiment, UserError
 from metaleader.commands.run import RunOptions
 from metaleader.experiments.parsing import as_arguments, parse_with_settings, with_settings
@@ -27,11 +28,11 @@ from metaleader.runs.workers import LocalWorkers
 from metaleader.tuning import figure as tuning_figure
 from metaleader.tuning import page as tuning_page
 from metaleader.tuning.found import neighbours, next_change, ranks, single_changes
-from metaleader.tuning.plan import Pruning, Tuning, prepare
+from metaleader.tuning.plan import Pruning, Tuning, prepare, trial_of
 from metaleader.tuning.search import tune
 from metaleader.tuning.spaces import Choices, Range, Space, spaces
 from metaleader.tuning.studies import Ended, Rungs
-from metaleader.tuning.trials import TrialJob, perform
+from metaleader.tuning.trials import TrialJob, perform, score_after
 
 RUNGS = Pruning(first=1, reduction=3)  # of 6 rounds: after 1 and 3
 SEARCH = ("guess.helped=false|true", "guess.steps=1:20")
@@ -491,6 +492,25 @@ def test_steps_that_are_said_hold_even_if_they_are_those_of_the_preset() -> None
         arguments = [*said, "--ftml.meta-batch", str(4 * before.meta_batch)]
         found: Any = parse_with_settings(RunOptions, experiment, arguments, "metaleader run")[1].learners["ftml"]
         assert (found.meta_steps == before.meta_steps) is bool(said)
+
+
+def test_a_trial_with_the_steps_of_the_preset_has_them_of_its_own(tmp_path: Path) -> None:
+    """Else its steps would be as many as the gradients pay for with its other settings."""
+    digits = EXPERIMENTS["rainbow-digits"]
+    tuning = prepare(digits, "laptop", ["ftml"], 1, 1, ["ftml.meta-steps=1:50"], [], tmp_path)
+    own = digits.presets["laptop"].learners["ftml"].meta_steps  # type: ignore[attr-defined]
+    trial = trial_of(tuning, "ftml", 1, {"ftml.meta-batch": 8, "ftml.meta-steps": own})
+    assert trial.preset.learners["ftml"].meta_steps == own  # type: ignore[attr-defined]
+
+
+def test_where_no_score_is_defined_a_trial_is_not_compared() -> None:
+    run = made([[None], [0.5], [0.7]], sizes=(10,))
+    run = replace(run, records=tuple(replace(record, diverged=False, loss=1.0) for record in run.records))
+    other = replace(run, records=(replace(run.records[0], score=0.3), *run.records[1:]))
+    assert score_after([run], 1) is None
+    assert score_after([run, other], 1) == 0.3
+    assert score_after([run, other], 3) == 0.7
+    assert math.isnan(score_after([made([[None]], sizes=(10,))], 1) or 0.0)
 
 
 def test_errors_below_zero_are_shown() -> None:

@@ -36,6 +36,7 @@ from metaleader import (
     meta_objective,
     squared_error,
 )
+from metaleader.streams.rendering import Rendering
 from metaleader.update import mask
 from problems import CURVES, DIGITS, UPDATES, images, points, quadratic
 
@@ -557,6 +558,8 @@ def test_ridge_takes_labels_that_are_true_or_false() -> None:
         (GradientDescent(), "derivative", "unknown derivative 'newtn'"),
         (ConvNet(), "norm", "unknown norm 'newtn'"),
         (PoseNet(), "norm", "unknown norm 'newtn'"),
+        (Rendering(), "source", "unknown source 'newtn': There are cad, primitives"),
+        (Rendering(), "paint", "unknown paint 'newtn'"),
     ],
 )
 def test_a_word_that_is_not_known_is_refused(settings: Any, name: str, message: str) -> None:

@@ -26,6 +26,7 @@ DRAWS = 4000
 AT_ONCE = 2**21  # counts of blocks that are held at a time, which bounds the memory
 LEVEL = 0.95
 EXACT = 1e-9  # a relative error that is taken for rounding
+EMPTY = 0.01  # of the draws, at most, in which a learner may err on no task
 FEWEST = 8  # tasks, below which nothing is said of others
 FEWEST_IN_TIME = 24  # likewise, where time orders them: about as many blocks
 
@@ -80,8 +81,8 @@ class Resampled:
 
         With the means m of a draw, the difference of logarithms `log m_j - log m_i` has, over its K blocks with
         means b, the standard error `sqrt(mean((b_j / m_j - b_i / m_i)^2) / K)`. A learner that failed is compared with
-        none: its gain is NaN. Where a learner errs on so few tasks that a draw often holds none of them, the interval
-        is from minus to plus infinity, and takes no part in the critical value.
+        none: its gain is NaN. Where a learner errs on so few tasks that more than `EMPTY` of the draws hold none of
+        them, and so have no ratio, the interval has no lower end; such draws, where there are fewer, do not count.
         """
         if not pairs:
             return []
@@ -90,9 +91,8 @@ class Resampled:
             gap = self.logs[second, at] - self.logs[first, at]
         i, j = self.blocks[first, :, at], self.blocks[second, :, at]  # (pairs, tasks)
         error = np.sqrt(np.mean(np.square(j - i), axis=1) / self.number)
-        # Draws of blocks of which one of the two learners errs on none have no ratio.
-        none = (1 - (self.blocks > 0).mean(axis=1)) ** self.number  # (learners, sizes)
-        open_ended = np.isfinite(gap) & (np.maximum(none[first, at], none[second, at]) > (1 - LEVEL) / 2)
+        empty = (1 - (self.blocks > 0).mean(axis=1)) ** self.number  # share of draws without errors: (learners, sizes)
+        open_ended = np.isfinite(gap) & (np.maximum(empty[first, at], empty[second, at]) > EMPTY)
         uncertain = np.isfinite(gap) & (error > EXACT) & ~open_ended
         i, j = i[uncertain], j[uncertain]
         largest = np.concatenate([self._largest(share, i, j) for share in self.shares()])
@@ -117,8 +117,7 @@ class Resampled:
             moments -= 2 * share @ (i * j).T / (mean_i * mean_j)
             within = np.sqrt(np.maximum(moments, 0) / self.number)
             deviations = np.abs(np.log(mean_j / mean_i)) / np.maximum(within, EXACT)
-        deviations = np.where((mean_i > 0) & (mean_j > 0), deviations, np.inf)
-        return np.max(deviations, axis=1, initial=0.0)
+        return np.max(deviations, axis=1, initial=0.0, where=(mean_i > 0) & (mean_j > 0))
 
 
 _UNKNOWN = Ratio(math.nan, -math.inf, math.inf)

@@ -90,6 +90,7 @@ class Worker:
         self._closing = self._ended = False
         self._failure: BaseException | None = None
         self._took = deque([FIRST], maxlen=2)  # seconds of the events learned last
+        self._rests_until = 0.0
         self._thread = threading.Thread(target=self._run, name="metaleader-live", daemon=True)
 
     # For other threads
@@ -253,14 +254,14 @@ class Worker:
             if self._lease is not None:
                 self._lease.check()
             with self._change:
-                self._change.wait_for(lambda: self._closing or self._requests or self._behind, self._until_due())
+                self._change.wait_for(lambda: self._closing or self._requests or self._ready, self._until_due())
                 if self._closing:
                     return
                 request = self._requests.popleft() if self._requests else None
             try:
                 if request is not None:
                     self._perform(*request)
-                if self._behind:  # however many requests there are
+                if self._ready:  # however many requests there are
                     if (event := next(events, None)) is None:
                         events = self._course.store.events(self.progress.sequence)
                         event = next(events)
@@ -288,10 +289,8 @@ class Worker:
         if self._pace.share < 1:
             took = time.monotonic() - began
             # One that is slow for once, since a program was compiled for it, counts as one of those before.
-            rest = min(took, max(self._took)) * (1 / self._pace.share - 1)
+            self._rests_until = began + took + min(took, max(self._took)) * (1 / self._pace.share - 1)
             self._took.append(took)
-            with self._change:
-                self._change.wait_for(lambda: self._closing or self._requests, rest)
 
     def _perform(self, what: Callable[[], Any], future: Future[Any]) -> None:
         try:
@@ -319,6 +318,11 @@ class Worker:
         return self._course.store.last > self.progress.sequence
 
     @property
+    def _ready(self) -> bool:
+        """Whether there is something to learn, and time for it."""
+        return self._behind and time.monotonic() >= self._rests_until
+
+    @property
     def _stale(self) -> bool:
         return self.published.sequence < self.progress.sequence
 
@@ -326,6 +330,8 @@ class Worker:
         """Seconds until the next state is to be published, the next snapshot made, or the log looked at."""
         now = time.monotonic()
         due = [now + LOOK]
+        if self._behind and self._rests_until > now:
+            due.append(self._rests_until)
         if self._stale:
             due.append(self._published_at + self._pace.refresh)
         if self.progress.sequence > self._saved:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
+import numpy as np
 
 from metaleader import devices
 from metaleader.buffer import TaskKey
@@ -359,13 +360,16 @@ def _judged(
     """Adapt to D_t and judge on data that the learner has not seen."""
     began = time.perf_counter()
 
-    def judge() -> tuple[float, Mapping[str, float], int]:
+    def judge() -> tuple[float, Mapping[str, float], bool, int]:
         adapted, cost = learner.adapt(problem, state.learner, key, data)
-        return *problem.judge(learner.predict(problem, adapted, held_out.inputs), held_out), cost
+        outputs = learner.predict(problem, adapted, held_out.inputs)
+        sound = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(outputs))
+        return *problem.judge(outputs, held_out), sound, cost
 
-    loss, scores, cost = devices.on_first(judge)
+    loss, scores, sound, cost = devices.on_first(judge)
     score, *_ = scores.values()
-    finite = math.isfinite(loss) and not math.isinf(score)
+    # A score of sound predictions that is no number is undefined.
+    finite = math.isfinite(loss) and (math.isfinite(score) or (math.isnan(score) and sound))
     state = replace(
         state,
         records=state.records + 1,

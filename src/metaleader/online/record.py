@@ -21,8 +21,9 @@ class Record:
         datapoints: `|D_t|`, with what a task that came back had before.
         loss: L(D_t_test, U(w_t)), None where it is not finite.
         score: the problem's first score on D_t_test, None where it or the loss is not finite.
-        diverged: whether the loss was not finite, or the score infinite. A score that is NaN where the loss is finite
-            is undefined, as the AUC of examples of one class is, and says nothing of the learner.
+        diverged: whether the loss or the score was not finite; but for a score that is NaN where the loss and all
+            predictions are finite. It is undefined, as R2 of one example is: reports leave such a task out, for all
+            learners.
         gradient_evaluations: per-example gradients so far in the run, in learning and adapting; a
             Hessian-vector product counts as two.
         train_seconds: wall time so far in `observe`, compiling included.

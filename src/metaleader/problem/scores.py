@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from metaleader.errors import check_word
 from metaleader.problem.batch import AnyArray
 from metaleader.problem.losses import check_same_shape, squared_error
 
@@ -81,7 +82,11 @@ def from_sklearn(
             `probabilities` (of the second class where there are two; a number an example stands for the logit of class
             1), or for a ranking, as of AUC, `scores`: the logits (of two classes, their difference).
         options: of the metric.
+
+    Raises:
+        UserError: no such predictions are known.
     """
+    check_word("predictions", predictions, _PREDICTIONS)
     taken = _PREDICTIONS[predictions]
 
     def function(outputs: Any, targets: Any) -> float:

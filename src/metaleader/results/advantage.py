@@ -104,6 +104,8 @@ def with_itself(run: Run) -> Float[np.ndarray, " 2"]:
     needed, never = _restricted([run])[0], np.isinf(metrics.datapoints_to_proficiency([run])[0])
     needed = np.minimum(needed, needed[never, 0].min(initial=np.inf))
     needed = needed[~np.isnan(needed[:, 1])]
+    if not len(needed):
+        return np.full(2, np.nan)
     third = -(-len(needed) // 3)
     first, last = needed[:third].mean(axis=0), needed[-third:].mean(axis=0)
     return first - last[::-1]

@@ -184,10 +184,9 @@ def proficiency(runs: Sequence[Run], other: ScoreDescription | None = None) -> F
     was, or 0, and the first size at which its score was at least as good as the threshold (Algorithm 1). A task that
     never got there is censored: more than its last size, and at most infinity; in rounds that a diverged learner did
     not play, the last size is the run's largest. NaN for a round that has not been played to its end, or in which the
-    learner was not judged.
+    learner was not judged, or every score is undefined (see `Record`).
 
-    With `other`, another score than the first, that one and its threshold count. Sizes at which it is undefined (see
-    `Record`) count as not judged.
+    With `other`, another score than the first, that one and its threshold count.
     """
     array = np.full((len(runs), _rounds(runs), 2), np.nan)
     for i, run in enumerate(runs):
@@ -197,13 +196,9 @@ def proficiency(runs: Sequence[Run], other: ScoreDescription | None = None) -> F
             array[i, run.played : run.completed] = max(sizes([run]), default=0), np.inf
         for judged in _by_round(run):
             values = [record.score if other is None else record.other_scores.get(other.name) for record in judged]
-            known = [
-                (record.datapoints, value)
-                for record, value in zip(judged, values, strict=True)
-                if value is not None or record.diverged
-            ]
-            if known:
-                array[i, judged[0].round - 1] = _needed(known, threshold, by.higher_is_better)
+            if any(value is not None or record.diverged for value, record in zip(values, judged, strict=True)):
+                at = [record.datapoints for record in judged]
+                array[i, judged[0].round - 1] = _needed(at, values, threshold, by.higher_is_better)
     return array
 
 
@@ -217,9 +212,11 @@ def _by_round(run: Run) -> list[list[Record]]:
     return list(rounds.values())
 
 
-def _needed(known: Sequence[tuple[int, float | None]], threshold: float, higher: bool) -> tuple[float, float]:
+def _needed(
+    sizes: Sequence[int], values: Sequence[float | None], threshold: float, higher: bool
+) -> tuple[float, float]:
     before = 0
-    for size, value in known:
+    for size, value in zip(sizes, values, strict=True):
         if value is not None and reaches(value, threshold, higher):
             return before, size
         before = size
@@ -231,25 +228,34 @@ def datapoints_to_proficiency(runs: Sequence[Run]) -> Float[np.ndarray, "runs ro
     return proficiency(runs)[:, :, 1]
 
 
-def judged(runs: Sequence[Run]) -> Bool[np.ndarray, "runs rounds"]:
-    """In which rounds each learner has a score at the end, or diverged.
+def judged(runs: Sequence[Run], other: str | None = None) -> Bool[np.ndarray, "runs rounds"]:
+    """In which rounds each learner has a score at the end, the first or another by name, or diverged.
 
     Of a task without held-out data there may be too little for any size, and a score may be undefined (see `Record`).
     """
     array = np.zeros((len(runs), _rounds(runs)), bool)
     for i, run in enumerate(runs):
         for record in run.records:  # the last record of a round overwrites those before
-            array[i, record.round - 1] = not record.undefined
+            score = record.score if other is None else record.other_scores.get(other)
+            array[i, record.round - 1] = record.diverged or score is not None
     return array
 
 
-def _others_judged(runs: Sequence[Run], name: str) -> Bool[np.ndarray, "runs rounds"]:
-    """The same of another score."""
-    array = np.zeros((len(runs), _rounds(runs)), bool)
+def ended_by_all(runs: Sequence[Run], other: str | None = None) -> Bool[np.ndarray, "runs rounds"]:
+    """Which rounds are `judged` in every run of the same seed, as far as it has played them."""
+    played = np.zeros((len(runs), _rounds(runs)), bool)
     for i, run in enumerate(runs):
-        for record in run.records:
-            array[i, record.round - 1] = record.diverged or record.other_scores.get(name) is not None
-    return array
+        played[i, [judged[0].round - 1 for judged in _by_round(run)]] = True
+    return _of_seeds(runs, judged(runs, other) | ~played)
+
+
+def _of_seeds(runs: Sequence[Run], own: Bool[np.ndarray, "runs ..."]) -> Bool[np.ndarray, "runs ..."]:
+    """What holds in every run of the same seed."""
+    by_all = np.zeros_like(own)
+    for seed in {run.about.seed for run in runs}:
+        same = [i for i, run in enumerate(runs) if run.about.seed == seed]
+        by_all[same] = own[same].all(axis=0)
+    return by_all
 
 
 def judged_by_all(runs: Sequence[Run], at: Sequence[int]) -> Bool[np.ndarray, "runs rounds sizes"]:
@@ -266,11 +272,7 @@ def judged_by_all(runs: Sequence[Run], at: Sequence[int]) -> Bool[np.ndarray, "r
             played[i, judged[0].round - 1] = True
             with_score = {record.datapoints for record in judged if not record.undefined}
             own[i, judged[0].round - 1] = [size in with_score for size in at]
-    by_all = np.zeros_like(own)
-    for seed in {run.about.seed for run in runs}:
-        same = [i for i, run in enumerate(runs) if run.about.seed == seed]
-        by_all[same] = (own[same] | ~played[same][:, :, None]).all(axis=0)
-    return by_all
+    return _of_seeds(runs, own | ~played[:, :, None])
 
 
 def last_third(runs: Sequence[Run]) -> Bool[np.ndarray, "runs rounds"]:
@@ -290,14 +292,19 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
     The runs are of one experiment: see `Run.section`.
 
     Scores are averaged over rounds within a run, then over runs, with a t interval over runs (seeds). The mean at a
-    size is over the tasks that all learners judged there (see `judged_by_all`), `tasks_at` of them. A learner of which
-    a run diverged, or a score that counts was not finite, has no mean score: an average of the rest would flatter it.
+    size is over the tasks that all learners judged there (see `judged_by_all`), `tasks_at` of them; that at the end of
+    rounds is over those that all have a score of. A learner of which a run diverged, or a score that counts was not
+    finite, has no mean score: an average of the rest would flatter it.
     """
     at, names = sizes(runs), [run.line for run in runs]
     comparable = judged_by_all(runs, at) & last_third(runs)[:, :, None]
     groups = {name: [i for i, line in enumerate(names) if line == name] for name in dict.fromkeys(names)}
     tasks = [comparable[group].sum(axis=(0, 1)) for group in groups.values()]
     others = [score for score in runs[0].about.scores[1:] if score.threshold is not None]
+    recorded = (name for run in runs for record in run.records[:1] for name in record.other_scores)
+    named = dict.fromkeys([None, *recorded, *(score.name for score in others)])
+    ends = {name: ended_by_all(runs, name) & last_third(runs) for name in named}
+    without_end = last_third(runs) & ~ends[None]
     return {
         "title": runs[0].section,
         "experiment": runs[0].about.experiment,
@@ -307,11 +314,16 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
         "threshold": runs[0].threshold,
         "tasks": max(int(last_third(runs)[group].sum()) for group in groups.values()),
         "tasks_at": {str(size): int(np.max(tasks, axis=0)[i]) for i, size in enumerate(at)},
-        "undefined": max(
-            sum(record.undefined for i in group for record in runs[i].records) for group in groups.values()
-        ),
+        "tasks_without_end": max(int(without_end[group].sum()) for group in groups.values()),
         "learners": {
-            name: _of_learner([runs[i] for i in group], at, comparable[group], others) for name, group in groups.items()
+            name: _of_learner(
+                [runs[i] for i in group],
+                at,
+                comparable[group],
+                {other: mask[group] for other, mask in ends.items()},
+                others,
+            )
+            for name, group in groups.items()
         },
     }
 
@@ -332,10 +344,10 @@ def _of_learner(
     runs: Sequence[Run],
     at: Sequence[int],
     comparable: Bool[np.ndarray, "runs rounds sizes"],
+    ends: Mapping[str | None, Bool[np.ndarray, "runs rounds"]],
     others: Sequence[ScoreDescription],
 ) -> dict[str, Any]:
-    counted, diverged = last_third(runs), any(run.diverged for run in runs)
-    ends_judged = counted & judged(runs)
+    diverged = any(run.diverged for run in runs)
 
     def over_rounds(values: Float[np.ndarray, "runs own"], mask: Bool[np.ndarray, "runs all"]) -> Interval:
         if diverged:
@@ -343,28 +355,31 @@ def _of_learner(
         mask = mask[:, : values.shape[1]]
         return t_interval(np.array([row[of].mean() for row, of in zip(values, mask, strict=True) if of.any()]))
 
+    def rounds_of(values: Float[np.ndarray, "runs own 2"], mask: Bool[np.ndarray, "runs all"]) -> Any:
+        return values[mask[:, : values.shape[1]]]
+
     table, own = scores(runs, at), sizes(runs)
-    ends = [run.records[-1] for run in runs if run.records]
+    last = [run.records[-1] for run in runs if run.records]
     return {
         "seeds": len(runs),
         "rounds": min(run.completed for run in runs),
         "score_at": {
             str(size): over_rounds(table[:, :, i], comparable[:, :, i]) for i, size in enumerate(at) if size in own
         },
-        "datapoints_to_proficiency": _efficiency(proficiency(runs)[counted]),
+        "datapoints_to_proficiency": _efficiency(rounds_of(proficiency(runs), ends[None])),
         "datapoints_to_others": {
-            score.name: {"threshold": score.threshold, **_efficiency(proficiency(runs, score)[counted])}
+            score.name: {
+                "threshold": score.threshold,
+                **_efficiency(rounds_of(proficiency(runs, score), ends[score.name])),
+            }
             for score in others
         },
-        "final_score": over_rounds(final_scores(runs), ends_judged),
+        "final_score": over_rounds(final_scores(runs), ends[None]),
         "final_others": {
-            name: over_rounds(final_others(runs, name), counted & _others_judged(runs, name))
-            for name in dict.fromkeys(
-                name for run in runs for record in run.records[:1] for name in record.other_scores
-            )
+            name: over_rounds(final_others(runs, name), mask) for name, mask in ends.items() if name is not None
         },
-        "gradient_evaluations": int(np.mean([end.gradient_evaluations for end in ends])) if ends else 0,
-        "seconds": round(float(np.median([e.train_seconds + e.evaluation_seconds for e in ends])), 1) if ends else 0.0,
+        "gradient_evaluations": int(np.mean([end.gradient_evaluations for end in last])) if last else 0,
+        "seconds": round(float(np.median([e.train_seconds + e.evaluation_seconds for e in last])), 1) if last else 0.0,
         "diverged": diverged,
         "partial": any(not run.ended for run in runs),
         "failed": [run.outcome for run in runs if (run.outcome or "").startswith("failed")],

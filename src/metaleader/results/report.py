@@ -302,14 +302,14 @@ def _note(summary: dict[str, Any]) -> str:
         + (f" {score['note']}" if score["note"] else "")
         + (" In brackets: 95 % t intervals over seeds." if several else "")
         + (f" Columns with n count the n of {summary['tasks']} tasks that were judged there for all." if fewer else "")
-        + (f" {_undefined(summary['undefined'])}" if summary["undefined"] else "")
+        + (
+            f" Final scores leave out {summary['tasks_without_end']} of {summary['tasks']} tasks, at whose end a "
+            "learner was not judged or its score is undefined."
+            if summary["tasks_without_end"]
+            else ""
+        )
         + (" Figures show each learner in the setting whose final score is best." if _settings(summary) else "")
     )
-
-
-def _undefined(evaluations: int) -> str:
-    """That some have no score, and do not count."""
-    return f"A score is undefined in {evaluations} evaluations of a learner, which do not count."
 
 
 def _settings(summary: dict[str, Any]) -> bool:

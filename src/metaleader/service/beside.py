@@ -42,7 +42,7 @@ class Beside:
         self._given = place, pace, wait
         self._asking, self._over = threading.Lock(), threading.Event()
         self.refused: UserError | None = None
-        self._again = False  # whether it was started again
+        self._had = False  # whether one that was started before has had the learner
         self._start()
         self._thread = threading.Thread(target=self._watch, name="metaleader-beside", daemon=True)
 
@@ -109,9 +109,16 @@ class Beside:
         Raises:
             UserError: it cannot have it.
         """
-        if not self._has:
+        if self._has:
+            return
+        try:
             self._receive()
-            self._has = True
+        except Ended:
+            raise
+        except UserError as error:
+            self.refused = None if self._had else error
+            raise
+        self._has = self._had = True
 
     def _receive(self) -> None:
         """Wait for an answer.
@@ -132,6 +139,9 @@ class Beside:
             if self._process.exitcode is None:
                 continue
             if self._waited_in_vain():
+                os.kill(os.getpid(), signal.SIGINT)
+                while not self._over.wait(LONGEST):  # once more, should it have come before anyone listened
+                    os.kill(os.getpid(), signal.SIGINT)
                 return
             _log.error("the process that learns ended with exit code %s: starting it again", self._process.exitcode)
             if self._over.wait(pause):
@@ -139,23 +149,15 @@ class Beside:
             pause = min(2 * pause, LONGEST)
             with self._asking:
                 self._connection.close()
-                self._again = True
                 self._start()
 
     def _waited_in_vain(self) -> bool:
-        """Whether it never had the learner; then the service is to end, as others do that may not learn."""
+        """Whether it may not have the learner, and none had it before: then the service is to end."""
         with self._asking:
-            if self._again or self._has or not self._connection.poll():
-                return False
-            try:
-                self._take_up()
-            except Ended:
-                return False
-            except UserError as error:
-                self.refused = error
-                os.kill(os.getpid(), signal.SIGINT)
-                return True
-        return False
+            if not self._has and self._connection.poll():
+                with suppress(UserError):
+                    self._take_up()
+        return self.refused is not None
 
 
 @contextmanager
@@ -230,5 +232,8 @@ def _answer(connection: Connection, do: Callable[[], None]) -> None:
         do()
     except UserError as error:
         outcome = error
+    except Exception as error:
+        _log.exception("what was asked failed")
+        outcome = Ended(f"it was not done: {' '.join(str(error).split()) or type(error).__name__}; the log says more")
     with suppress(OSError):
         connection.send(outcome)

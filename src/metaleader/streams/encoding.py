@@ -12,6 +12,7 @@ from jaxtyping import Float32, Float64
 
 from metaleader.errors import UserError
 from metaleader.streams.columns import Column
+from metaleader.streams.objects import spelled
 
 CATEGORIES = 20  # of a column, at most; the rarest are taken together
 
@@ -57,8 +58,9 @@ class Category:
 class Encoding:
     """How the columns of a row become the inputs of an example: plain data, applied by NumPy alone.
 
-    It gives, bit for bit, what the transformers of scikit-learn give that `fitted` takes the numbers from. The inputs
-    are those of all numbers, then of which of them are missing, then of the categories.
+    It gives, bit for bit, what the transformers of scikit-learn give that `fitted` takes the numbers from, but that a
+    truth value or a whole number is known as a category in other spellings, too (see `spelled`). The inputs are those
+    of all numbers, then of which of them are missing, then of the categories.
 
     Attributes:
         numbers: columns of numbers, dates among them.
@@ -162,5 +164,5 @@ def fitted(columns: Sequence[Column], values: Mapping[str, np.ndarray]) -> Encod
 
 def _one_hot(category: Category, places: Mapping[str, int], words: np.ndarray) -> Float64[np.ndarray, "n inputs"]:
     several = len(places)
-    found = np.array([places.get(word, several) for word in words.tolist()], np.int64)
+    found = np.array([places.get(word, several) for word in spelled(words, category.values).tolist()], np.int64)
     return np.eye(several + 1)[found][:, : several + category.rare]

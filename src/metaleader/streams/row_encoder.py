@@ -14,7 +14,6 @@ from metaleader.errors import UserError
 from metaleader.problem.batch import Batch
 from metaleader.streams import frames
 from metaleader.streams.encoding import Category, Encoding, Number
-from metaleader.streams.objects import spelled
 from metaleader.streams.target import Target
 
 VERSION = 1  # of what `as_json` gives
@@ -78,9 +77,7 @@ class RowEncoder:
             UserError: there is no row; a column is missing, a value cannot be of the kind that its column has in the
                 table, or is infinite, or too large.
         """
-        values = dict(frames.values_of(rows, self.inputs.columns, next(iter(self.inputs.columns))))
-        values |= {each.name: spelled(values[each.name], each.values) for each in self.inputs.categories}
-        return self.inputs(values)
+        return self.inputs(frames.values_of(rows, self.inputs.columns, next(iter(self.inputs.columns))))
 
     def targets(self, rows: Any) -> Shaped[np.ndarray, "n ..."]:
         """The targets of rows as a learner sees them: see `Target`.

@@ -144,10 +144,14 @@ def trial_of(tuning: Tuning, learner: str, number: int, setting: Mapping[str, An
 
 
 def searched(tuning: Tuning, learner: str, setting: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of settings, by name, that a trial has otherwise than the preset, which may have no choice."""
+    """The values of settings that a trial's stand for, by name, but for those of the preset that are no choice."""
     space = tuning.spaces[learner]
     preset = stated(space, tuning.plan.preset)
-    return {option: space[option].meant(value) for option, value in setting.items() if value != preset[option]}
+    return {
+        option: space[option].meant(value)
+        for option, value in setting.items()
+        if value in space[option] or value != preset[option]
+    }
 
 
 def folder_of(out: Path, learner: str, number: int) -> Path:

@@ -62,7 +62,10 @@ def _attempt(
         outcomes = run(replace(_judged_for(plan, rung), until_round=rung), True, progress)
         if not all(_passed(RunFolder(Path(path)), outcome, rung) for path, outcome in outcomes.items()):
             break
-        scores[rung] = score_after(metrics.load([plan.out]), rung)
+        score = score_after(metrics.load([plan.out]), rung)
+        if score is None:  # nothing to compare yet
+            continue
+        scores[rung] = score
         if before is not None and pruned(before, direction, rungs, scores):
             finite = math.isfinite(scores[rung])
             return _ended(plan, rungs, f"pruned at round {rung}" if finite else "diverged", scores)
@@ -88,16 +91,18 @@ def _passed(folder: RunFolder, outcome: str, rung: int) -> bool:
 
 
 def _ended(plan: Plan, rungs: Rungs, outcome: str, scores: Mapping[int, float]) -> Ended:
-    runs, score = metrics.load([plan.out]), math.nan
+    runs, score, at = metrics.load([plan.out]), math.nan, dict[int, float | None](scores)
     if outcome == "finished":
-        score = score_after(runs, rungs.rounds)
-        outcome = "finished" if math.isfinite(score) else "diverged"
-        scores = {rung: score_after(runs, rung) for rung in rungs.ends}
+        found = score_after(runs, rungs.rounds)
+        score = math.nan if found is None else found
+        lost = "failed: no score is defined" if found is None else "diverged"
+        outcome = "finished" if math.isfinite(score) else lost
+        at = {rung: score_after(runs, rung) for rung in rungs.ends}
     ends = [each.records[-1] for each in runs if each.records]
     return Ended(
         outcome,
         score if math.isfinite(score) else None,
-        {rung: value if math.isfinite(value) else None for rung, value in scores.items()},
+        {rung: None if value is None or not math.isfinite(value) else value for rung, value in at.items()},
         sum(end.gradient_evaluations for end in ends),
         round(sum(end.train_seconds + end.evaluation_seconds for end in ends), 1),
         _made(runs),
@@ -110,18 +115,20 @@ def _made(runs: Sequence[Run]) -> dict[str, Any]:
     return {"commit": first.commit, "machine": dict(first.machine), "records_sha256": checksums}
 
 
-def score_after(runs: Sequence[Run], rounds: int) -> float:
+def score_after(runs: Sequence[Run], rounds: int) -> float | None:
     """What a trial is judged by once `rounds` rounds are complete.
 
-    The mean score over all sizes judged in the last third of these rounds, then over the runs; NaN if one of these
-    evaluations was not finite. Those whose score is undefined (see `Record`) do not count.
+    The mean score over all sizes judged in the last third of these rounds, then over the runs; NaN if a run has none of
+    these evaluations, or one of them was not finite. Those whose score is undefined (see `Record`) do not count; None
+    if no other is there.
     """
     first = metrics.last_third_from(rounds)
-    counted = [
-        [record.score for record in each.records if first <= record.round <= rounds and not record.undefined]
-        for each in runs
-    ]
-    return float(np.mean([np.array(of_run, float).mean() if of_run else math.nan for of_run in counted]))
+    counted = [[record for record in each.records if first <= record.round <= rounds] for each in runs]
+    if not all(counted):
+        return math.nan
+    scores = [[record.score for record in of_run if not record.undefined] for of_run in counted]
+    means = [np.array(of_run, float).mean() for of_run in scores if of_run]
+    return float(np.mean(means)) if means else None
 
 
 def forget(out: Path) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from metaleader.errors import UserError, unknown
+from metaleader.errors import UserError, check_word, unknown
 
 # Nine of the twelve classes of PASCAL3D+: those whose azimuth can be seen. Bottles and dining tables look alike from
 # several sides, monitors from front and back.
@@ -14,6 +14,7 @@ SCENE = 2
 """Raised whenever the same settings draw another scene, so that images of the old one are not taken for the new."""
 
 Paint = Literal["two-tone", "one-colour"]
+Origin = Literal["cad", "primitives"]
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,10 @@ class Rendering:
     give the same bytes, on one machine and with one version of MuJoCo and Mesa, however many processes share the work.
 
     Raises:
-        UserError: a number is not positive, or a class is unknown.
+        UserError: a number is not positive, or a class or another word is unknown.
     """
 
-    source: Literal["cad", "primitives"] = "cad"
+    source: Origin = "cad"
     """`cad`: CAD models of PASCAL3D+. `primitives`: objects built from MuJoCo's own shapes, without a download."""
     classes: tuple[str, ...] = CLASSES
     """Classes of the CAD models."""
@@ -48,6 +49,8 @@ class Rendering:
     """Of objects, cameras, positions and azimuths."""
 
     def __post_init__(self) -> None:
+        check_word("source", self.source, get_args(Origin))
+        check_word("paint", self.paint, get_args(Paint))
         for name in ("pixels", "tasks", "images", "held_out", "objects"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
