@@ -151,7 +151,8 @@ def test_what_can_be_iterated_over_once_is_not_run_twice_or_resumed(tmp_path: Pa
         yield task(0)
         raise RuntimeError("no connection")
 
-    once = ml.run(LINE, stopping(), ml.TOE(steps=1), out=tmp_path, progress=False)
+    with pytest.warns(RuntimeWarning, match="failed: no connection"):
+        once = ml.run(LINE, stopping(), ml.TOE(steps=1), out=tmp_path, progress=False)
     assert once.runs[0].outcome == "failed: no connection"
 
 
