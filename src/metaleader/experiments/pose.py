@@ -47,7 +47,8 @@ _SIZES = (20, 40, 60, 100, 160, 240, 400, 640, 1000)
 
 # Where minutes count: few rounds, and images of 32 x 32, in which all classes but bicycles change at least five times
 # as much by half a turn as by a turn of less than 10 degrees; 64 x 64 add nothing to that (docs/pose.md). Two
-# convolutions leave maps of 8 x 8 to the soft-argmax, as three do of 64 x 64 and four of 125 x 125.
+# convolutions leave maps of 8 x 8 to the soft-argmax, as three do of 64 x 64 and four of 125 x 125. Every number of a
+# learner was found by a search of 20 trials for each: docs/tuning/pose.
 _NET = PoseNet(depth=2, image=(32, 32, 3), norm="task")
 _LAPTOP = Preset(
     stream=Pose(
@@ -59,15 +60,22 @@ _LAPTOP = Preset(
     protocol=OnlineProtocol(chunk=20, evaluate_at=_SIZES, threshold=0.05),
     learners=learners(
         FTML(
-            GradientDescent(steps=1, step_size=0.13),
-            adapt_steps=2,
-            meta_batch=2,
-            validation_size=25,
-            optimizer=Adam(5.4e-3, average=0.99),
+            GradientDescent(steps=1, step_size=0.237),
+            adapt_steps=28,
+            meta_batch=1,
+            train_size=25,
+            validation_size=27,
+            optimizer=Adam(2.57e-3, average=0.99),
         ),
-        FTL(update=OptimizerSteps(20, InnerMomentum(0.05, decay=0.9)), optimizer=Adam(2e-3, average=0.99)),
-        TOE(optimizer=Adam(3.7e-3, average=0.99)),
-        Scratch(optimizer=Adam(1.7e-3, average=0.9)),
+        FTL(
+            batch_tasks=1,
+            batch_size=38,
+            calibration_size=10,
+            optimizer=Adam(7.13e-4, average=0.995),
+            update=OptimizerSteps(39, InnerMomentum(0.246, decay=0.9)),
+        ),
+        TOE(batch_tasks=6, batch_size=10, optimizer=Adam(4.39e-3, average=0.98)),
+        Scratch(batch_size=11, optimizer=Adam(1.62e-2, average=0.98)),
     ),
     gradients=1500,
 )
