@@ -66,9 +66,14 @@ def imported(name: str, extra: str, who: str) -> Any:
         raise UserError(f"{who} needs {package}, which is not installed: pip install 'metaleader[{extra}]'") from error
 
 
+def in_one_line(error: BaseException) -> str:
+    """What an error says, or its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def failure(error: Exception) -> str:
     """The outcome of what ended with this error, in one line."""
-    return f"failed: {' '.join(str(error).split()) or type(error).__name__}"
+    return f"failed: {in_one_line(error)}"
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Hashable
 from typing import Never, Protocol
 
-from metaleader.errors import WriteError
+from metaleader.errors import WriteError, in_one_line
 from metaleader.live import keeping
 from metaleader.live.course import Course
 from metaleader.live.events import Ended, Follows, NotInTime
@@ -74,7 +74,7 @@ class Follower:
         if self._failure is not None:
             raise Ended(
                 f"following ended by an error at event {self.progress.sequence} of the log: "
-                f"{' '.join(str(self._failure).split()) or type(self._failure).__name__}; open it again"
+                f"{in_one_line(self._failure)}; open it again"
             ) from self._failure
 
     @property

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from metaleader.errors import WriteError, check_not_negative, check_positive
+from metaleader.errors import WriteError, check_not_negative, check_positive, in_one_line
 from metaleader.live import keeping
 from metaleader.live.course import Course, Progress, Stopped, copied
 from metaleader.live.events import Ended, Event, Forgetting, NotInTime
@@ -242,9 +242,10 @@ class Worker:
             self._change.notify_all()
 
     def _of_failure(self) -> Ended:
+        assert self._failure is not None
         return Ended(
             f"learning ended by an error after event {self.progress.sequence} of the log: "
-            f"{' '.join(str(self._failure).split()) or type(self._failure).__name__}. All datapoints are still there; "
+            f"{in_one_line(self._failure)}. All datapoints are still there; "
             "predictions are made from what was learned before. Repair the cause, then open it again"
         )
 

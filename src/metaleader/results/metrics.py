@@ -158,23 +158,19 @@ def _rounds(runs: Sequence[Run]) -> int:
     return max(run.planned if run.diverged else run.played for run in runs)
 
 
-def final_scores(runs: Sequence[Run]) -> Float[np.ndarray, "runs rounds"]:
-    """The score at the end of every round."""
+def final_scores(runs: Sequence[Run], other: str | None = None) -> Float[np.ndarray, "runs rounds"]:
+    """The first score, or another by name, at the end of every round; NaN where there is none, as in `scores`."""
     array = np.full((len(runs), _rounds(runs)), np.nan)
     for i, run in enumerate(runs):
         for record in run.records:  # the last record of a round overwrites those before
-            array[i, record.round - 1] = np.nan if record.score is None else record.score
-    return array
-
-
-def final_others(runs: Sequence[Run], name: str) -> Float[np.ndarray, "runs rounds"]:
-    """Another score, by name, at the end of every round; NaN where it was not recorded, undefined or not finite."""
-    array = np.full((len(runs), _rounds(runs)), np.nan)
-    for i, run in enumerate(runs):
-        for record in run.records:
-            value = record.other_scores.get(name)
+            value = _score(record, other)
             array[i, record.round - 1] = np.nan if value is None else value
     return array
+
+
+def _score(record: Record, other: str | None) -> float | None:
+    """The first score, or another by name."""
+    return record.score if other is None else record.other_scores.get(other)
 
 
 def proficiency(runs: Sequence[Run], other: ScoreDescription | None = None) -> Float[np.ndarray, "runs rounds 2"]:
@@ -195,7 +191,7 @@ def proficiency(runs: Sequence[Run], other: ScoreDescription | None = None) -> F
         if run.diverged:
             array[i, run.played : run.completed] = max(sizes([run]), default=0), np.inf
         for judged in _by_round(run):
-            values = [record.score if other is None else record.other_scores.get(other.name) for record in judged]
+            values = [_score(record, None if other is None else other.name) for record in judged]
             if any(value is not None or record.diverged for value, record in zip(values, judged, strict=True)):
                 at = [record.datapoints for record in judged]
                 array[i, judged[0].round - 1] = _needed(at, values, threshold, by.higher_is_better)
@@ -236,17 +232,21 @@ def judged(runs: Sequence[Run], other: str | None = None) -> Bool[np.ndarray, "r
     array = np.zeros((len(runs), _rounds(runs)), bool)
     for i, run in enumerate(runs):
         for record in run.records:  # the last record of a round overwrites those before
-            score = record.score if other is None else record.other_scores.get(other)
-            array[i, record.round - 1] = record.diverged or score is not None
+            array[i, record.round - 1] = record.diverged or _score(record, other) is not None
     return array
 
 
 def ended_by_all(runs: Sequence[Run], other: str | None = None) -> Bool[np.ndarray, "runs rounds"]:
     """Which rounds are `judged` in every run of the same seed, as far as it has played them."""
-    played = np.zeros((len(runs), _rounds(runs)), bool)
+    return _of_seeds(runs, judged(runs, other) | ~_played(runs))
+
+
+def _played(runs: Sequence[Run]) -> Bool[np.ndarray, "runs rounds"]:
+    """Which rounds each run has completed and records of."""
+    array = np.zeros((len(runs), _rounds(runs)), bool)
     for i, run in enumerate(runs):
-        played[i, [judged[0].round - 1 for judged in _by_round(run)]] = True
-    return _of_seeds(runs, judged(runs, other) | ~played)
+        array[i, [judged[0].round - 1 for judged in _by_round(run)]] = True
+    return array
 
 
 def _of_seeds(runs: Sequence[Run], own: Bool[np.ndarray, "runs ..."]) -> Bool[np.ndarray, "runs ..."]:
@@ -265,14 +265,12 @@ def judged_by_all(runs: Sequence[Run], at: Sequence[int]) -> Bool[np.ndarray, "r
     be undefined there (see `Record`); a mean at that size compares learners on the same tasks if it counts only those
     that all of them judged.
     """
-    rounds = _rounds(runs)
-    own, played = np.zeros((len(runs), rounds, len(at)), bool), np.zeros((len(runs), rounds), bool)
+    own = np.zeros((len(runs), _rounds(runs), len(at)), bool)
     for i, run in enumerate(runs):
         for judged in _by_round(run):
-            played[i, judged[0].round - 1] = True
             with_score = {record.datapoints for record in judged if not record.undefined}
             own[i, judged[0].round - 1] = [size in with_score for size in at]
-    return _of_seeds(runs, own | ~played[:, :, None])
+    return _of_seeds(runs, own | ~_played(runs)[:, :, None])
 
 
 def last_third(runs: Sequence[Run]) -> Bool[np.ndarray, "runs rounds"]:
@@ -376,7 +374,7 @@ def _of_learner(
         },
         "final_score": over_rounds(final_scores(runs), ends[None]),
         "final_others": {
-            name: over_rounds(final_others(runs, name), mask) for name, mask in ends.items() if name is not None
+            name: over_rounds(final_scores(runs, name), mask) for name, mask in ends.items() if name is not None
         },
         "gradient_evaluations": int(np.mean([end.gradient_evaluations for end in last])) if last else 0,
         "seconds": round(float(np.median([e.train_seconds + e.evaluation_seconds for e in last])), 1) if last else 0.0,

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
-from metaleader.errors import UserError, imported, unknown
+from metaleader.errors import UserError, imported, in_one_line, unknown
 from metaleader.files import whole_lines
 from metaleader.online import Record, RunState
 from metaleader.online.description import RunDescription
@@ -313,7 +313,7 @@ class _Following:
             return what()
         except Exception as error:  # of another package: a network, an account, a disk
             self._works = False
-            said = " ".join(str(error).split()) or type(error).__name__
+            said = in_one_line(error)
             warnings.warn(f"the tracker {self._name} failed, and the run goes on without it: {said:.300}", stacklevel=2)
             return None
 

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 
 import jax
 
-from metaleader.errors import UserError
+from metaleader.errors import UserError, in_one_line
 from metaleader.learners import external
 from metaleader.live import Ended, Live, Pace, keeping, settings
 from metaleader.processes import end_with_parent, leave_a_processor
@@ -234,6 +234,6 @@ def _answer(connection: Connection, do: Callable[[], None]) -> None:
         outcome = error
     except Exception as error:
         _log.exception("what was asked failed")
-        outcome = Ended(f"it was not done: {' '.join(str(error).split()) or type(error).__name__}; the log says more")
+        outcome = Ended(f"it was not done: {in_one_line(error)}; the log says more")
     with suppress(OSError):
         connection.send(outcome)

@@ -46,13 +46,15 @@ class Target:
         """As what kinds the values of its columns are read, by name (see `columns.values`)."""
         if self.kind == "multi-label" and len(self.columns) == 1:
             return {self.columns[0]: "labels"}
-        words = bool(self.distinct) and isinstance(self.distinct[0], str)
-        return dict.fromkeys(self.columns, "categorical" if words else "numeric")
+        return dict.fromkeys(self.columns, "categorical" if self._of_words else "numeric")
+
+    @property
+    def _of_words(self) -> bool:
+        return bool(self.distinct) and isinstance(self.distinct[0], str)
 
     @cached_property
     def _values(self) -> np.ndarray:
-        words = bool(self.distinct) and isinstance(self.distinct[0], str)
-        return np.array(self.distinct, object if words else np.float64)
+        return np.array(self.distinct, object if self._of_words else np.float64)
 
     def __call__(self, values: Mapping[str, np.ndarray]) -> Shaped[np.ndarray, "n ..."]:
         """Targets from the values of their columns.
@@ -99,8 +101,7 @@ class Target:
 
     def _known(self, column: np.ndarray) -> np.ndarray:
         """Words as the classes are written."""
-        words = bool(self.distinct) and isinstance(self.distinct[0], str) and self.kind != "multi-label"
-        return spelled(column, self.classes) if words else column
+        return spelled(column, self.classes) if self._of_words and self.kind != "multi-label" else column
 
     def unscaled(self, outputs: AnyArray) -> np.ndarray:
         """Outputs of a model, `(n, 1)`, as predictions `(n, 1)` in the unit of the target, `mean + scale * output`.

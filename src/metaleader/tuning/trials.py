@@ -91,22 +91,26 @@ def _passed(folder: RunFolder, outcome: str, rung: int) -> bool:
 
 
 def _ended(plan: Plan, rungs: Rungs, outcome: str, scores: Mapping[int, float]) -> Ended:
-    runs, score, at = metrics.load([plan.out]), math.nan, dict[int, float | None](scores)
+    runs, score, at = metrics.load([plan.out]), None, dict[int, float | None](scores)
     if outcome == "finished":
-        found = score_after(runs, rungs.rounds)
-        score = math.nan if found is None else found
-        lost = "failed: no score is defined" if found is None else "diverged"
-        outcome = "finished" if math.isfinite(score) else lost
-        at = {rung: score_after(runs, rung) for rung in rungs.ends}
+        score, at = score_after(runs, rungs.rounds), {rung: score_after(runs, rung) for rung in rungs.ends}
+        if score is None:
+            outcome = "failed: no score is defined"
+        elif not math.isfinite(score):
+            outcome = "diverged"
     ends = [each.records[-1] for each in runs if each.records]
     return Ended(
         outcome,
-        score if math.isfinite(score) else None,
-        {rung: None if value is None or not math.isfinite(value) else value for rung, value in at.items()},
+        _finite(score),
+        {rung: _finite(value) for rung, value in at.items()},
         sum(end.gradient_evaluations for end in ends),
         round(sum(end.train_seconds + end.evaluation_seconds for end in ends), 1),
         _made(runs),
     )
+
+
+def _finite(score: float | None) -> float | None:
+    return score if score is not None and math.isfinite(score) else None
 
 
 def _made(runs: Sequence[Run]) -> dict[str, Any]:
